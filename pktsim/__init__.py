@@ -1,0 +1,1 @@
+"""pktsim: Kubernetes service networking, packet by packet, on simulated wires."""

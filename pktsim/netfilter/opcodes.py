@@ -1,0 +1,306 @@
+"""Numbers shared with the engine: opcodes of programs, hooks, tables, verdicts, upcalls, drop reasons, trace records.
+
+``includes/consts.pxi`` has the same names as C enums; ``tests/netfilter/test_opcodes.py`` holds the two together.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Hook(enum.IntEnum):
+    """``NF_INET_*`` (include/uapi/linux/netfilter.h)."""
+
+    PREROUTING = 0
+    INPUT = 1
+    FORWARD = 2
+    OUTPUT = 3
+    POSTROUTING = 4
+
+
+class TableId(enum.IntEnum):
+    """Tables in the order of their priority at a hook (nat's place differs between its hooks)."""
+
+    RAW = 0
+    MANGLE = 1
+    NAT = 2
+    FILTER = 3
+    SECURITY = 4
+
+
+class LinkKind(enum.IntEnum):
+    """What a network device does with a frame it is given."""
+
+    LOOPBACK = 0
+    WIRE = 1  # veth, or any NIC: the frame leaves the namespace
+    BRIDGE = 2
+    DUMMY = 3
+    VXLAN = 4
+
+
+class RouteType(enum.IntEnum):
+    """``RTN_*`` (include/uapi/linux/rtnetlink.h)."""
+
+    UNICAST = 1
+    LOCAL = 2
+    BROADCAST = 3
+    ANYCAST = 4
+    MULTICAST = 5
+    BLACKHOLE = 6
+    UNREACHABLE = 7
+    PROHIBIT = 8
+    THROW = 9
+
+
+class NeighbourClass(enum.IntEnum):
+    """What the engine needs to know of a neighbour's NUD state; the state machine itself is ``kernel.neighbour``."""
+
+    ABSENT = 0  # no usable address: an upcall queues the packet
+    CONNECTED = 1  # REACHABLE, PERMANENT, NOARP: send
+    USABLE = 2  # STALE, DELAY, PROBE: send, and tell that it was used
+
+
+class Sysctl(enum.IntEnum):
+    """Settings the engine reads. Per-interface ones are set with an ifindex; ifindex 0 is ``all``."""
+
+    IP_FORWARD = 0  # net.ipv4.ip_forward
+    IP6_FORWARDING = 1  # net.ipv6.conf.all.forwarding
+    ROUTE_LOCALNET = 2  # net.ipv4.conf.IF.route_localnet
+    RP_FILTER = 3  # net.ipv4.conf.IF.rp_filter
+    ACCEPT_LOCAL = 4  # net.ipv4.conf.IF.accept_local
+    BRIDGE_NF_CALL_IPTABLES = 5
+    BRIDGE_NF_CALL_IP6TABLES = 6
+    CT_CHECKSUM = 7  # net.netfilter.nf_conntrack_checksum
+    CT_TCP_BE_LIBERAL = 8
+    CT_TCP_LOOSE = 9
+    CT_TCP_MAX_RETRANS = 10
+    CT_TCP_IGNORE_INVALID_RST = 11
+    CT_ACCT = 12
+    CT_MAX = 13
+    CT_TIMEOUT_GENERIC = 14  # time-outs in seconds from here on
+    CT_TIMEOUT_ICMP = 15
+    CT_TIMEOUT_ICMPV6 = 16
+    CT_TIMEOUT_UDP = 17
+    CT_TIMEOUT_UDP_STREAM = 18
+    CT_TIMEOUT_TCP_SYN_SENT = 19
+    CT_TIMEOUT_TCP_SYN_RECV = 20
+    CT_TIMEOUT_TCP_ESTABLISHED = 21
+    CT_TIMEOUT_TCP_FIN_WAIT = 22
+    CT_TIMEOUT_TCP_CLOSE_WAIT = 23
+    CT_TIMEOUT_TCP_LAST_ACK = 24
+    CT_TIMEOUT_TCP_TIME_WAIT = 25
+    CT_TIMEOUT_TCP_CLOSE = 26
+    CT_TIMEOUT_TCP_MAX_RETRANS = 27
+    CT_TIMEOUT_TCP_UNACKNOWLEDGED = 28
+    CT_TIMEOUT_SCTP_CLOSED = 29
+    CT_TIMEOUT_SCTP_COOKIE_WAIT = 30
+    CT_TIMEOUT_SCTP_COOKIE_ECHOED = 31
+    CT_TIMEOUT_SCTP_ESTABLISHED = 32
+    CT_TIMEOUT_SCTP_SHUTDOWN_SENT = 33
+    CT_TIMEOUT_SCTP_SHUTDOWN_RECD = 34
+    CT_TIMEOUT_SCTP_SHUTDOWN_ACK_SENT = 35
+    CT_TIMEOUT_SCTP_HEARTBEAT_SENT = 36
+    CT_TIMEOUT_GRE = 37
+    CT_TIMEOUT_GRE_STREAM = 38
+    IP_FORWARD_USE_PMTU = 39
+    IP_DEFAULT_TTL = 40
+    IP_FORWARD_UPDATE_PRIORITY = 41
+    ICMP_ECHO_IGNORE_BROADCASTS = 42
+    CT_HASHSIZE = 43
+
+
+class Event(enum.IntEnum):
+    """Kinds of the tuples that the engine's calls return, in the order in which things happened."""
+
+    RX = 0  # (RX, pkt_id, ifindex, frame): a device received this frame (what a capture on it shows as ``in``)
+    TX = 1  # (TX, pkt_id, ifindex, frame): a device was given this frame to send (``out``); a WIRE carries it away
+    UPCALL = 2  # (UPCALL, pkt_id, reason, packet, a, b, c)
+    DROP = 3  # (DROP, pkt_id, reason, ifindex)
+
+
+class Upcall(enum.IntEnum):
+    """Why the engine hands a packet to Python. Each has exactly one handler, in ``kernel``."""
+
+    ARP = 0  # an ARP frame came up to this namespace; a: ifindex
+    DELIVER = 1  # passed INPUT: to the transport sockets; a: protocol
+    ICMP_ERROR = 2  # answer with an ICMP error about this packet; a: type, b: code, c: MTU or 0
+    REJECT = 3  # -j REJECT; a: reject type (``netfilter.targets.reject``), b: hook
+    NEIGHBOUR_MISS = 4  # no link-layer address; a: ifindex, b: next hop (bytes); resume when known
+    NEIGHBOUR_USED = 5  # sent to a USABLE neighbour; a: ifindex, b: next hop (bytes); the packet is gone already
+    FRAGMENT = 6  # larger than the MTU of its way out; a: ifindex, b: MTU
+    DEFRAGMENT = 7  # a fragment met conntrack or local delivery; a: the defragmenter's user
+    VXLAN_XMIT = 8  # a frame was given to a vxlan device; a: ifindex
+    OTHER_L2 = 9  # neither ARP nor IP; a: ifindex, b: ethertype
+    HELD = 10  # a hold was set at this step; a: hook, b: step; resume to let it go on
+    LOG = 11  # -j LOG and the like
+    TEE = 12  # -j TEE: a copy to send elsewhere
+
+
+class DropReason(enum.IntEnum):
+    """Why a packet went no further. A dropped packet is not an error."""
+
+    NONE = 0
+    FRAME_TOO_SHORT = 1
+    OTHER_HOST = 2  # the frame's destination MAC is not ours
+    NO_PROTOCOL = 3  # an ethertype nobody handles
+    IP_HEADER = 4  # version, header length or total length
+    IP_CHECKSUM = 5
+    RULE = 6  # a rule said DROP
+    POLICY = 7  # a chain's policy said DROP
+    HOTDROP = 8  # a match found the packet too broken to look at
+    CONNTRACK_TABLE_FULL = 9
+    CONNTRACK_INVALID = 10
+    CONNTRACK_CLASH = 11  # lost the insert race at confirm
+    NAT = 12  # no free tuple, or the packet could not be rewritten
+    MARTIAN_SOURCE = 13
+    MARTIAN_DESTINATION = 14
+    RP_FILTER = 15
+    NO_ROUTE = 16
+    ROUTE_BLACKHOLE = 17
+    NOT_FORWARDING = 18  # ip_forward is off
+    TTL_EXPIRED = 19
+    NEIGHBOUR_FAILED = 20
+    LINK_DOWN = 21
+    BRIDGE_NO_FORWARD = 22  # back to the port it came from without hairpin, or no port at all
+    FRAGMENT_NEEDED = 23  # DF set and larger than the MTU
+    NO_SOCKET = 24
+    REJECTED = 25
+    MTU = 26  # larger than the receiving device takes
+    LOOP = 27  # went round too often in one namespace
+    NO_CARRIER = 28
+    FRAGMENT_BAD = 29
+    UNSUPPORTED = 30
+
+
+class TraceKind(enum.IntEnum):
+    """First word of a trace record ``int32[6]``: pkt_id, kind, a, b, c, d."""
+
+    RX = 0  # a: ifindex, d: aux (frame bytes)
+    HOOK = 1  # a: hook, b: 1 if called by br_netfilter, c: in ifindex, d: out ifindex
+    TABLE = 2  # a: table, b: hook
+    RULE = 3  # a: table, b: rule number, c: 1 matched / 0 not
+    POLICY = 4  # a: table, b: hook, c: verdict
+    CONNTRACK = 5  # a: ctinfo, b: entry id, c: 1 new entry, d: TCP/SCTP state or -1
+    CONFIRM = 6  # a: verdict, b: entry id
+    NAT = 7  # a: manip (0 source, 1 destination), b: hook, c: 1 set up now / 0 mapping reused, d: aux (16 B old, port, 16 B new, port)
+    ROUTE = 8  # a: route type, b: out ifindex, c: 1 rerouted, d: aux (next hop)
+    TTL = 9  # a: new TTL
+    NEIGHBOUR = 10  # a: class, b: ifindex, d: aux (MAC)
+    TX = 11  # a: ifindex
+    DROP = 12  # a: reason
+    UPCALL = 13  # a: reason
+    BRIDGE = 14  # a: 0 forward, 1 flood, 2 pass up; b: port ifindex
+    CLONE = 15  # a: the parent's pkt_id
+    RETURN = 16  # a: table, b: chain fell off its end or RETURNed to its caller (chain number)
+    UNTRACKED = 17
+    RANDOM = 18  # a: table, b: rule number, c: drawn
+    MARK = 19  # a: new mark
+    DELIVER = 20  # a: protocol
+
+
+class Op(enum.IntEnum):
+    """One row of a program: ``int32[8]`` = op, invert, a, b, c, d, on_fail, rule.
+
+    A match that fails continues at row ``on_fail``, else at the next row. ``pool`` is the program's constant bytes.
+    """
+
+    # matches on the header
+    SADDR = 0  # a: pool offset of address[16], mask[16]
+    DADDR = 1
+    IIF = 2  # a: pool offset of name[16], mask[16]
+    OIF = 3
+    PROTO = 4  # a: protocol
+    FRAGMENT = 5
+    # extensions
+    TCP = 6  # a: pool offset of struct {u16 spts[2], dpts[2]; u8 option, flg_mask, flg_cmp, invflags}
+    UDP = 7  # a: pool offset of struct {u16 spts[2], dpts[2]; u8 invflags}; also udplite
+    SCTP = 8
+    ICMP = 9  # a: type, b: code low, c: code high (255, 0, 255 = any)
+    CTSTATE = 10  # a: state mask (see CtStateBit)
+    CT_STATUS = 11
+    MARK = 12  # a: value, b: mask
+    CONNMARK = 13
+    ADDRTYPE = 14  # a: src type mask, b: dst type mask, c: flags (1 inv src, 2 inv dst, 4 limit iif, 8 limit oif)
+    STATISTIC_RANDOM = 15  # a: probability (2**31 = always), b: place number
+    STATISTIC_NTH = 16  # a: every - 1, b: state slot, c: packet
+    PYTHON = 17  # a: index of a Python callable: uncommon matches; called with the packet, true if it matches
+    MULTIPORT = 18  # a: pool offset, b: count, c: flags (1 src, 2 dst, 3 either)
+    PHYSDEV = 19
+    # flow
+    COUNT = 32  # the rule has matched: count it
+    JUMP = 33  # a: row
+    GOTO = 34
+    RETURN = 35
+    VERDICT = 36  # a: 0 drop, 1 accept
+    END = 37  # end of a user chain: as RETURN, but not a rule
+    POLICY = 38  # end of a built-in chain: a: verdict, b: counter index
+    DISPATCH = 39  # a: index number: jump to the next rule of the run that can match; b: row after the run
+    # targets that continue
+    SET_MARK = 48  # a: and-not mask, b: xor value  (mark = (mark & ~a) ^ b)
+    SET_CONNMARK = 49  # a: kind (0 set, 1 save, 2 restore), b: ctmask, c: value, d: nfmask
+    NOTRACK = 50
+    LOG = 51  # a: index of the log prefix
+    PYTHON_TARGET = 52  # a: index of a Python callable
+    # targets that decide
+    DNAT = 64  # a: pool offset of range {min[16], max[16], u16 min, max, base; u16 flags}
+    SNAT = 65
+    MASQUERADE = 66
+    REDIRECT = 67
+    NETMAP = 68
+    REJECT = 69  # a: reject type
+
+
+class NatFlag(enum.IntFlag):
+    """``NF_NAT_RANGE_*`` (include/uapi/linux/netfilter/nf_nat.h)."""
+
+    MAP_IPS = 1
+    PROTO_SPECIFIED = 2
+    PROTO_RANDOM = 4
+    PERSISTENT = 8
+    PROTO_RANDOM_FULLY = 16
+    PROTO_OFFSET = 32
+    NETMAP = 64
+
+
+class CtInfo(enum.IntEnum):
+    """``enum ip_conntrack_info``; UNTRACKED and INVALID are ours, beyond its range."""
+
+    ESTABLISHED = 0
+    RELATED = 1
+    NEW = 2
+    ESTABLISHED_REPLY = 3
+    RELATED_REPLY = 4
+    UNTRACKED = 7
+    INVALID = 8
+
+
+class CtStateBit(enum.IntFlag):
+    """``XT_CONNTRACK_STATE_*``: what ``--ctstate`` lists (include/uapi/linux/netfilter/xt_conntrack.h)."""
+
+    INVALID = 1 << 0
+    ESTABLISHED = 1 << 1
+    RELATED = 1 << 2
+    NEW = 1 << 3
+    SNAT = 1 << 6
+    DNAT = 1 << 7
+    UNTRACKED = 1 << 8
+
+
+class CtStatus(enum.IntFlag):
+    """``IPS_*`` (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
+
+    EXPECTED = 1 << 0
+    SEEN_REPLY = 1 << 1
+    ASSURED = 1 << 2
+    CONFIRMED = 1 << 3
+    SRC_NAT = 1 << 4
+    DST_NAT = 1 << 5
+    SEQ_ADJUST = 1 << 6
+    SRC_NAT_DONE = 1 << 7
+    DST_NAT_DONE = 1 << 8
+    DYING = 1 << 9
+    FIXED_TIMEOUT = 1 << 10
+    TEMPLATE = 1 << 11
+    NAT_CLASH = 1 << 12
+    HELPER = 1 << 13
+    OFFLOAD = 1 << 14
