@@ -1,0 +1,179 @@
+"""The typed face of the engine.
+
+One :class:`Datapath` is the packet path of one network namespace. It never imports anything of ours: it is told its
+interfaces, routes, neighbours, settings and programs, and answers with event tuples (see ``netfilter.opcodes.Event``).
+Addresses are network-order bytes (4 or 16), families are ``AF_INET`` 2 and ``AF_INET6`` 10, times integer nanoseconds.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+#: (RX|TX, pkt_id, ifindex, frame) | (UPCALL, pkt_id, reason, Packet, a, b, c) | (DROP, pkt_id, reason, ifindex)
+Event = tuple[Any, ...]
+
+@final
+class Program:
+    """One lowered table: immutable, shared between namespaces that loaded equal tables."""
+
+    def __init__(
+        self,
+        rows: bytes,  # int32[n_rows, 8], see netfilter.opcodes.Op
+        pool: bytes,
+        entries: Sequence[int],  # first row per hook (5), -1 where the table has no chain
+        n_counters: int,
+        callables: Sequence[Callable[..., bool]] = (),
+        places: Sequence[str] = (),  # Choices places of the random matches
+        dispatch: Sequence[tuple[int, dict[bytes, Sequence[int]]]] = (),
+    ) -> None: ...
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def n_counters(self) -> int: ...
+
+@final
+class Packet:
+    """A packet that left the engine in an upcall. Holds its place in the path, so that it can be resumed there."""
+
+    pkt_id: int
+    mark: int
+    @property
+    def data(self) -> bytes:
+        """From the network header on (for ARP and other ethertypes too)."""
+    @property
+    def frame(self) -> bytes:
+        """From the link-layer header on, if there is one in front."""
+    @property
+    def ethertype(self) -> int: ...
+    @property
+    def in_ifindex(self) -> int: ...
+    @property
+    def out_ifindex(self) -> int: ...
+    @property
+    def phys_in_ifindex(self) -> int:
+        """The bridge port it came in by, or 0."""
+    @property
+    def local(self) -> bool:
+        """Whether this namespace's own socket sent it."""
+    @property
+    def broadcast(self) -> bool:
+        """Whether its link-layer or network destination is broadcast or multicast."""
+    @property
+    def route_type(self) -> int:
+        """``RouteType`` of its route, 0 before routing."""
+    @property
+    def next_hop(self) -> bytes: ...
+    @property
+    def ctinfo(self) -> int: ...
+    @property
+    def conntrack_id(self) -> int: ...
+    def set_data(self, data: bytes) -> None:
+        """Replace everything from the network header on (reassembly, Python targets)."""
+
+@final
+class Datapath:
+    def __init__(self, name: str, choose: Callable[[str, int, int], int]) -> None:
+        """A namespace without interfaces.
+
+        Args:
+            name: For the places that ``choose`` is asked at.
+            choose: ``choose(place, kind, n)``: kind 0 wants a number below n, kind 1 a bool with probability n / 2**31.
+        """
+
+    name: str
+    capture: bool  # whether RX events, and frames in TX events of devices without a wire, are made
+    # configuration
+    def link_set(
+        self,
+        ifindex: int,
+        name: str,
+        kind: int,
+        mac: bytes,
+        mtu: int,
+        *,
+        up: bool = True,
+        master: int = 0,
+        hairpin: bool = False,
+        noarp: bool = False,
+    ) -> None: ...
+    def link_del(self, ifindex: int) -> None: ...
+    def routes_set(
+        self,
+        family: int,
+        table: int,
+        routes: Sequence[tuple[bytes, int, int, int, bytes, int, bytes, int, int]],
+    ) -> None:
+        """Replace a routing table: (dst, prefix length, RouteType, scope, gateway or b"", ifindex, preferred source or b"", mtu or 0, metric).
+
+        The local table (255) is one of them: the local and broadcast routes that follow from the addresses.
+        """
+    def rules_set(self, family: int, rules: Sequence[tuple[int, int, int, bytes, int, bytes, int, int, int]]) -> None:
+        """Replace the policy rules: (priority, fwmark, mask, src, its length, dst, its length, iif, table)."""
+    def addresses_set(self, family: int, addresses: Sequence[tuple[int, bytes, int, int]]) -> None:
+        """All addresses in the order in which they were added: (ifindex, address, prefix length, scope)."""
+    def neighbour_set(self, ifindex: int, address: bytes, mac: bytes, neighbour_class: int) -> None: ...
+    def neighbour_del(self, ifindex: int, address: bytes) -> None: ...
+    def fdb_set(self, bridge: int, mac: bytes, port: int, *, static: bool) -> None: ...
+    def fdb(self, bridge: int) -> list[tuple[bytes, int, bool, int]]:
+        """(MAC, port ifindex, static, learnt or refreshed at ns)."""
+    def fdb_flush(self, bridge: int, *, static: bool = False) -> None: ...
+    def sysctl_set(self, key: int, value: int, ifindex: int = 0) -> None: ...
+    def table_set(self, family: int, table: int, program: Program | None, counters: bytes = b"") -> None:
+        """Load, replace or unload a table; counters are uint64[n_counters, 2], zero where not given."""
+    def table_counters(self, family: int, table: int) -> bytes: ...
+    def conntrack_enable(self, family: int, on: bool) -> None:
+        """Whether some loaded rule needs connection tracking; without it neither conntrack nor nat is on the path."""
+    def hold_set(self, hook: int, step: int, on: bool) -> None:
+        """Hold packets (Upcall.HELD) before ``step`` (a TableId, or 8 for confirm) of ``hook``."""
+    # packets
+    def receive(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]: ...
+    def send_local(
+        self,
+        packet: bytes,
+        now_ns: int,
+        *,
+        mark: int = 0,
+        ifindex: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        saddr: bytes = b"",
+    ) -> list[Event]:
+        """Send an IP packet of a local socket: route, OUTPUT, POSTROUTING, neighbour, device.
+
+        The packet is complete, checksums included. ``ifindex`` is a socket's bound device.
+        """
+    def transmit(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]:
+        """Give a device an Ethernet frame to send (ARP and the like), beneath the network layer."""
+    def resume(self, packet: Packet, now_ns: int) -> list[Event]:
+        """Let a packet go on where it left: after NEIGHBOUR_MISS, DEFRAGMENT, HELD."""
+    def output(self, packet: Packet, data: Sequence[bytes], now_ns: int) -> list[Event]:
+        """Send fragments of a packet that left in a FRAGMENT upcall, each from the link layer on."""
+    def route(
+        self,
+        daddr: bytes,
+        *,
+        saddr: bytes = b"",
+        ifindex: int = 0,
+        mark: int = 0,
+        iif: int = 0,
+    ) -> tuple[int, int, bytes, bytes, int]:
+        """Look up: (RouteType or 0 for none, out ifindex, next hop, preferred source, mtu)."""
+    # connection tracking
+    def conntrack_list(self, now_ns: int) -> list[dict[str, Any]]:
+        """Live entries in the order in which they were confirmed; see netfilter.conntrack.Entry for the keys."""
+    def conntrack_insert(self, entry: dict[str, Any], now_ns: int) -> int: ...
+    def conntrack_delete(self, entry_id: int) -> bool: ...
+    def conntrack_flush(self) -> None: ...
+    def conntrack_stats(self) -> dict[str, int]: ...
+    # explanation
+    def trace_set(self, on: bool) -> None: ...
+    def take_trace(self) -> tuple[bytes, bytes]:
+        """Records since the last call: int32[n, 6] (see netfilter.opcodes.TraceKind) and the auxiliary bytes."""
+    def drop_counts(self) -> dict[int, int]:
+        """Packets dropped so far by DropReason."""
+    def upcall_counts(self) -> dict[int, int]: ...
+
+def checksum(data: bytes, initial: int = 0) -> int:
+    """RFC 1071 one's complement sum of ``data``, folded and inverted; ``initial`` is a partial sum to start from."""
+
+def checksum_adjust(old_checksum: int, old: bytes, new: bytes) -> int:
+    """The checksum after ``old`` bytes (even length) were replaced by ``new`` (RFC 1624)."""
