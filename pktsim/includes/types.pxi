@@ -1,0 +1,349 @@
+# The engine's structures. Offsets are bytes within the packet's buffer; addresses are network order in 16 bytes (IPv4 in
+# the first four, the rest zero), ports are network order in uint16_t exactly as they lie in the packet.
+
+cdef enum:
+    AF4 = 2
+    AF6 = 10
+    MAX_CLONES = 4096          # per call: a flood loop in a wrong topology must end
+    HEADROOM = 64
+    STEP_CONFIRM = 8           # the step number of confirm in hold masks
+    NF_DROP = 0
+    NF_ACCEPT = 1
+    NF_STOLEN = 2              # the packet has left by an upcall or was consumed
+    PKT_HOST = 0
+    PKT_BROADCAST = 1
+    PKT_MULTICAST = 2
+    PKT_OTHERHOST = 3
+    MANIP_SRC = 0
+    MANIP_DST = 1
+    DIR_ORIGINAL = 0
+    DIR_REPLY = 1
+    CTINFO_ESTABLISHED = 0
+    CTINFO_RELATED = 1
+    CTINFO_NEW = 2
+    CTINFO_ESTABLISHED_REPLY = 3
+    CTINFO_RELATED_REPLY = 4
+    CTINFO_UNTRACKED = 7
+    CTINFO_NONE = 8            # no conntrack entry: INVALID for the matches (or conntrack has not looked yet)
+    S_EXPECTED = 1
+    S_SEEN_REPLY = 2
+    S_ASSURED = 4
+    S_CONFIRMED = 8
+    S_SRC_NAT = 16
+    S_DST_NAT = 32
+    S_SEQ_ADJUST = 64
+    S_SRC_NAT_DONE = 128
+    S_DST_NAT_DONE = 256
+    S_DYING = 512
+    S_FIXED_TIMEOUT = 1024
+    S_TEMPLATE = 2048
+    S_NAT_CLASH = 4096
+    S_HELPER = 8192
+    S_OFFLOAD = 16384
+    FRAG_ANY = 1               # Pkt.fragment: a fragment
+    FRAG_LATER = 2             # ... and not the first
+    PF_LOCAL = 1               # Pkt.flags: sent by a socket of this namespace
+    PF_BRIDGED = 2             # br_netfilter is calling the IP hooks
+    PF_BR_SAVED_MAC = 4        # br_netfilter saved the source MAC: the neighbour code will write a header over it
+    PF_LOOPED = 8              # came back through lo: keeps its conntrack entry and its route
+    PF_CSUM_OK = 16            # transport checksum already verified in this namespace
+    PF_FORWARDED = 32          # passed FORWARD (or is passing it)
+
+cdef union Addr:
+    uint8_t b[16]
+    uint16_t h[8]
+    uint32_t w[4]
+    uint64_t q[2]
+
+# One direction of a connection. ICMP: sport is the id, dport is type (low byte in memory order first) and code; GRE: the
+# key goes into the ports. Compared and hashed as raw bytes: padding must be zero.
+cdef struct Tuple:
+    Addr src
+    Addr dst
+    uint16_t sport
+    uint16_t dport
+    uint8_t l3num              # AF4 or AF6
+    uint8_t proto
+    uint8_t dir
+    uint8_t _pad
+
+cdef struct TcpDir:            # struct ip_ct_tcp_state
+    uint32_t td_end
+    uint32_t td_maxend
+    uint32_t td_maxwin
+    uint32_t td_maxack
+    uint8_t td_scale
+    uint8_t flags
+
+cdef struct TcpCt:             # struct ip_ct_tcp
+    TcpDir seen[2]
+    uint8_t state
+    uint8_t last_dir
+    uint8_t retrans
+    uint8_t last_index
+    uint32_t last_seq
+    uint32_t last_ack
+    uint32_t last_end
+    uint16_t last_win
+    uint8_t last_wscale
+    uint8_t last_flags
+
+cdef struct SctpCt:
+    uint8_t state
+    uint8_t last_dir
+    uint8_t flags
+    uint8_t init[2]
+    uint32_t vtag[2]
+
+cdef struct Ct:
+    Tuple tuple[2]             # [DIR_ORIGINAL], [DIR_REPLY]
+    Ct *hash_next[2]           # chains of the two tuples
+    Ct *src_next               # chain by source (nat_bysource)
+    Ct *all_prev               # every confirmed entry in order of confirmation
+    Ct *all_next
+    Ct *master                 # of an expected entry
+    uint64_t id
+    int64_t timeout_ns         # absolute once confirmed, relative before
+    int64_t start_ns           # when the flow began
+    int64_t stream_ts_ns       # UDP and GRE: from when on it counts as a stream
+    uint32_t status
+    uint32_t mark
+    uint32_t labels[4]
+    uint16_t zone
+    uint8_t zone_dir           # NF_CT_ZONE_DIR_*: 3 = both
+    uint8_t in_bysource
+    int32_t refs               # the table and every packet in flight hold one each
+    int32_t masq_ifindex       # of a masqueraded flow
+    uint64_t acct_packets[2]
+    uint64_t acct_bytes[2]
+    TcpCt tcp
+    SctpCt sctp
+
+cdef struct NatRange:          # struct nf_nat_range2
+    uint32_t flags
+    Addr min_addr
+    Addr max_addr
+    uint16_t min_port          # network order (ICMP: id)
+    uint16_t max_port
+    uint16_t base_port
+
+cdef struct Pkt:
+    uint8_t *buf
+    uint32_t cap
+    uint32_t l2                # Ethernet header; == l3 where there is none yet
+    uint32_t l3                # network header
+    uint32_t l4                # transport header, 0 if not there (later fragment, truncated)
+    uint32_t end               # one past the last byte of the packet
+    uint16_t ethertype         # host order
+    uint8_t family             # AF4, AF6 or 0
+    uint8_t proto              # transport protocol (IPv6: after extension headers)
+    uint8_t pkt_type
+    uint8_t fragment
+    uint8_t ctinfo
+    uint8_t rt_type            # RouteType, 0 = none
+    uint32_t flags
+    uint32_t mark
+    uint32_t priority
+    uint32_t uid
+    uint32_t gid
+    int32_t in_if              # as the hooks see them (with br_netfilter: the bridge)
+    int32_t out_if
+    int32_t phys_in            # bridge ports, for br_netfilter and -m physdev
+    int32_t phys_out
+    int32_t dev                # the device it is at
+    Ct *ct
+    uint16_t tmpl_zone         # from -j CT --zone, before conntrack
+    uint8_t tmpl_zone_dir
+    uint8_t tmpl_set
+    int32_t rt_oif
+    uint32_t rt_mtu
+    uint8_t rt_gateway         # rt_nh is a gateway, not the destination itself
+    uint8_t stage              # where to go on
+    uint8_t hook
+    uint8_t step               # next step of the hook
+    uint8_t src_mac[6]         # saved by br_netfilter
+    uint8_t hops               # how often it went round in this namespace
+    Addr rt_nh
+    Addr rt_prefsrc
+    Addr orig_dst              # br_netfilter and OUTPUT: to see whether NAT changed it
+    uint32_t orig_mark
+    uint32_t frag_max
+    uint32_t id                # pkt_id
+    int32_t sk_ifindex         # the socket's bound device
+    Pkt *next                  # queues
+
+cdef struct Row:
+    int32_t op
+    int32_t invert
+    int32_t a
+    int32_t b
+    int32_t c
+    int32_t d
+    int32_t on_fail
+    int32_t rule
+
+cdef struct TableInst:
+    PyObject *program          # owned reference
+    const Row *rows
+    const uint8_t *pool
+    const int32_t *entries     # per hook
+    uint64_t *counters         # [n_counters][2]
+    int32_t n_counters
+    int32_t *nth_state
+
+cdef struct Link:
+    int32_t ifindex            # 0 = free slot
+    uint8_t kind
+    uint8_t up
+    uint8_t hairpin
+    uint8_t noarp
+    uint8_t mac[6]
+    char name[16]
+    int32_t mtu
+    int32_t master
+    int32_t rp_filter
+    int32_t route_localnet
+    int32_t accept_local
+    int32_t forwarding
+    int32_t n_ports            # of a bridge
+    int32_t *ports             # in the order in which they were added
+
+cdef struct AddrEntry:
+    int32_t ifindex
+    uint8_t family
+    uint8_t plen
+    uint8_t scope
+    Addr addr
+
+cdef struct Route:
+    Addr dst
+    uint8_t plen
+    uint8_t type
+    uint8_t scope
+    uint8_t has_gateway
+    uint8_t has_prefsrc
+    int32_t oif
+    uint32_t mtu
+    uint32_t metric
+    Addr gateway
+    Addr prefsrc
+    int32_t next               # in its hash bucket, -1 = end
+
+cdef struct RouteTable:
+    uint32_t id
+    uint8_t family
+    Route *routes
+    int32_t n_routes
+    int32_t *buckets
+    uint32_t n_buckets         # a power of two
+    uint8_t plens[129]         # distinct prefix lengths, longest first
+    int32_t n_plens
+
+cdef struct PolicyRule:
+    uint32_t priority
+    uint32_t mark
+    uint32_t mask
+    Addr src
+    uint8_t src_len
+    Addr dst
+    uint8_t dst_len
+    uint8_t family
+    int32_t iif
+    uint32_t table
+
+cdef struct Neighbour:
+    Addr addr
+    int32_t ifindex
+    uint8_t family
+    uint8_t cls
+    uint8_t mac[6]
+    Neighbour *next
+
+cdef struct FdbEntry:
+    uint8_t mac[6]
+    uint8_t is_static
+    int32_t bridge
+    int32_t port
+    int64_t seen_ns
+    FdbEntry *next
+
+cdef struct EventRec:
+    int32_t kind
+    int32_t reason             # upcall or drop reason; RX/TX: ifindex
+    uint32_t pkt_id
+    int32_t a
+    int32_t b
+    int32_t c
+    Pkt *pkt                   # upcalls own their packet
+    uint32_t data              # offset in the event bytes
+    uint32_t len
+    uint8_t addr_len           # of addr below (NEIGHBOUR_*)
+    Addr addr
+
+cdef struct CtTable:
+    Ct **buckets
+    uint32_t n_buckets         # a power of two
+    Ct **bysource
+    uint32_t n_bysource
+    Ct *first                  # in order of confirmation
+    Ct *last
+    uint32_t count             # confirmed entries
+    uint64_t next_id
+    int64_t next_gc_ns
+    uint64_t found             # statistics as in /proc/net/stat/nf_conntrack
+    uint64_t invalid
+    uint64_t insert
+    uint64_t insert_failed
+    uint64_t drop
+    uint64_t early_drop
+    uint64_t error
+    uint64_t search_restart
+    uint64_t clash_resolve
+    uint64_t chaintoolong
+    uint8_t enabled4
+    uint8_t enabled6
+
+cdef struct State:
+    PyObject *owner            # the Datapath (borrowed)
+    int64_t now_ns
+    Link *links
+    int32_t n_links            # slots; index is the ifindex
+    AddrEntry *addrs
+    int32_t n_addrs
+    RouteTable *rtables
+    int32_t n_rtables
+    PolicyRule *prules
+    int32_t n_prules
+    Neighbour **neigh
+    uint32_t n_neigh           # buckets
+    FdbEntry **fdb
+    uint32_t n_fdb
+    int64_t sysctl[64]
+    TableInst tables[2][5]     # [family: 0 IPv4, 1 IPv6][table]
+    uint16_t hold[5]           # per hook: bits of the steps to hold at
+    CtTable ct
+    EventRec *events
+    uint32_t n_events
+    uint32_t cap_events
+    uint8_t *bytes             # frames of the events
+    uint32_t n_bytes
+    uint32_t cap_bytes
+    Pkt *lo_first              # packets on their way through lo
+    Pkt *lo_last
+    Pkt *pool                  # free packets
+    uint32_t n_pool
+    uint32_t pkt_serial
+    uint32_t clones
+    uint8_t capture
+    uint8_t tracing
+    uint8_t failed             # a Python callback raised; the error waits in the Datapath
+    int32_t *trace
+    uint32_t n_trace           # records
+    uint32_t cap_trace
+    uint8_t *aux
+    uint32_t n_aux
+    uint32_t cap_aux
+    uint64_t drops[64]
+    uint64_t upcalls[32]
+    uint32_t drop_reason       # set by whoever returns NF_DROP
+    int32_t lo_ifindex
