@@ -23,7 +23,7 @@ class Program:
         n_counters: int,
         callables: Sequence[Callable[..., bool]] = (),
         places: Sequence[str] = (),  # Choices places of the random matches
-        dispatch: Sequence[tuple[int, dict[bytes, Sequence[int]]]] = (),
+        dispatch: Sequence[tuple[int, dict[bytes, Sequence[int]], Sequence[int]]] = (),  # (kind, key -> rows, all rows)
     ) -> None: ...
     @property
     def n_rows(self) -> int: ...
@@ -80,6 +80,7 @@ class Datapath:
         """
 
     name: str
+    context: Any  # what uncommon matches are given to keep their state in; the engine does not look at it
     capture: bool  # whether RX events, and frames in TX events of devices without a wire, are made
     # configuration
     def link_set(
@@ -123,7 +124,7 @@ class Datapath:
     def conntrack_enable(self, family: int, on: bool) -> None:
         """Whether some loaded rule needs connection tracking; without it neither conntrack nor nat is on the path."""
     def hold_set(self, hook: int, step: int, on: bool) -> None:
-        """Hold packets (Upcall.HELD) before ``step`` (a TableId, or 8 for confirm) of ``hook``."""
+        """Hold packets (Upcall.HELD) before ``step`` (opcodes.Step) of ``hook``."""
     # packets
     def receive(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]: ...
     def send_local(

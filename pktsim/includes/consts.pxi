@@ -7,6 +7,17 @@ cdef enum:  # Hook: HOOK_
     HOOK_OUTPUT = 3
     HOOK_POSTROUTING = 4
 
+cdef enum:  # Step: STEP_
+    STEP_DEFRAG = 0
+    STEP_RAW = 1
+    STEP_CONNTRACK = 2
+    STEP_MANGLE = 3
+    STEP_NAT_DST = 4
+    STEP_FILTER = 5
+    STEP_SECURITY = 6
+    STEP_NAT_SRC = 7
+    STEP_CONFIRM = 8
+
 cdef enum:  # TableId: TABLE_
     TABLE_RAW = 0
     TABLE_MANGLE = 1
@@ -181,6 +192,16 @@ cdef enum:  # Op: OP_
     OP_PYTHON = 17
     OP_MULTIPORT = 18
     OP_PHYSDEV = 19
+    OP_CT_ADDR = 20
+    OP_CT_PORT = 21
+    OP_CT_PROTO = 22
+    OP_CT_DIR = 23
+    OP_CT_EXISTS = 24
+    OP_CT_EXPIRE = 25
+    OP_LENGTH = 26
+    OP_TTL = 27
+    OP_DSCP = 28
+    OP_PKTTYPE = 29
     OP_COUNT = 32
     OP_JUMP = 33
     OP_GOTO = 34
@@ -194,6 +215,7 @@ cdef enum:  # Op: OP_
     OP_NOTRACK = 50
     OP_LOG = 51
     OP_PYTHON_TARGET = 52
+    OP_CT_ZONE = 53
     OP_DNAT = 64
     OP_SNAT = 65
     OP_MASQUERADE = 66

@@ -6,7 +6,6 @@ cdef enum:
     AF6 = 10
     MAX_CLONES = 4096          # per call: a flood loop in a wrong topology must end
     HEADROOM = 64
-    STEP_CONFIRM = 8           # the step number of confirm in hold masks
     NF_DROP = 0
     NF_ACCEPT = 1
     NF_STOLEN = 2              # the packet has left by an upcall or was consumed

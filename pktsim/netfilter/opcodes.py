@@ -18,6 +18,20 @@ class Hook(enum.IntEnum):
     POSTROUTING = 4
 
 
+class Step(enum.IntEnum):
+    """What a hook does, in the order of the priorities of include/uapi/linux/netfilter_ipv4.h; not every hook has each."""
+
+    DEFRAG = 0  # -400
+    RAW = 1  # -300
+    CONNTRACK = 2  # -200
+    MANGLE = 3  # -150
+    NAT_DST = 4  # -100
+    FILTER = 5  # 0
+    SECURITY = 6  # 50
+    NAT_SRC = 7  # 100
+    CONFIRM = 8  # INT_MAX
+
+
 class TableId(enum.IntEnum):
     """Tables in the order of their priority at a hook (nat's place differs between its hooks)."""
 
@@ -213,7 +227,7 @@ class Op(enum.IntEnum):
     FRAGMENT = 5
     # extensions
     TCP = 6  # a: pool offset of struct {u16 spts[2], dpts[2]; u8 option, flg_mask, flg_cmp, invflags}
-    UDP = 7  # a: pool offset of struct {u16 spts[2], dpts[2]; u8 invflags}; also udplite
+    UDP = 7  # a: pool offset of struct {u16 spts[2], dpts[2]; u8 invflags, pad}; also udplite
     SCTP = 8
     ICMP = 9  # a: type, b: code low, c: code high (255, 0, 255 = any)
     CTSTATE = 10  # a: state mask (see CtStateBit)
@@ -225,14 +239,24 @@ class Op(enum.IntEnum):
     STATISTIC_NTH = 16  # a: every - 1, b: state slot, c: packet
     PYTHON = 17  # a: index of a Python callable: uncommon matches; called with the packet, true if it matches
     MULTIPORT = 18  # a: pool offset, b: count, c: flags (1 src, 2 dst, 3 either)
-    PHYSDEV = 19
+    PHYSDEV = 19  # a: wanted (1 is-in, 2 is-out, 4 is-bridged), b: inverted ones; or c: 1 in / 2 out name at pool offset d
+    CT_ADDR = 20  # a: pool offset of address[16], mask[16], b: 0 orig src, 1 orig dst, 2 reply src, 3 reply dst
+    CT_PORT = 21  # b: as CT_ADDR, c: lowest, d: highest
+    CT_PROTO = 22  # a: protocol
+    CT_DIR = 23  # a: 0 original, 1 reply
+    CT_EXISTS = 24
+    CT_EXPIRE = 25  # a: lowest, b: highest seconds left
+    LENGTH = 26  # a: lowest, b: highest length of the IP packet
+    TTL = 27  # a: 0 equal, 1 less, 2 greater, b: value (IPv6: hop limit)
+    DSCP = 28  # a: code point
+    PKTTYPE = 29  # a: PACKET_HOST 0, BROADCAST 1, MULTICAST 2
     # flow
     COUNT = 32  # the rule has matched: count it
     JUMP = 33  # a: row
     GOTO = 34
     RETURN = 35
     VERDICT = 36  # a: 0 drop, 1 accept
-    END = 37  # end of a user chain: as RETURN, but not a rule
+    END = 37  # end of a user chain: as RETURN, but not a rule; a: counter index
     POLICY = 38  # end of a built-in chain: a: verdict, b: counter index
     DISPATCH = 39  # a: index number: jump to the next rule of the run that can match; b: row after the run
     # targets that continue
@@ -241,8 +265,9 @@ class Op(enum.IntEnum):
     NOTRACK = 50
     LOG = 51  # a: index of the log prefix
     PYTHON_TARGET = 52  # a: index of a Python callable
+    CT_ZONE = 53  # a: zone, b: NF_CT_ZONE_DIR_* bits
     # targets that decide
-    DNAT = 64  # a: pool offset of range {min[16], max[16], u16 min, max, base; u16 flags}
+    DNAT = 64  # a: pool offset of range {min[16], max[16]; u16 min, max, base ports in network order; u16 flags}
     SNAT = 65
     MASQUERADE = 66
     REDIRECT = 67

@@ -1,0 +1,765 @@
+# Programs: the flat form of a table, and the one loop that runs them.
+#
+# A rule is a run of rows: its tests, each with the row to go on at when it fails, then COUNT, then what it does. Chains are
+# runs of rules ended by END (a user chain) or POLICY (a built-in one). See netfilter/opcodes.py for the rows and
+# netfilter/lower.py for how they are made.
+
+cdef enum:
+    STACK_DEPTH = 256          # lower.py refuses deeper jumps
+
+cdef struct DispatchSlot:
+    uint8_t key[16]
+    uint8_t used
+    int32_t first              # in Dispatch.candidates: count, then rows in order
+
+cdef struct Dispatch:
+    int32_t kind               # 0: destination address, 1: protocol and destination port
+    uint32_t n_slots           # a power of two
+    DispatchSlot *slots
+    int32_t *candidates
+    int32_t n_candidates
+    int32_t every              # in candidates: all rules of the run, for packets that have no such key
+
+cdef struct ProgramData:
+    Dispatch *dispatch
+    int32_t n_dispatch
+
+
+cdef inline uint32_t bytes_hash(const uint8_t *p, uint32_t n) noexcept nogil:
+    """FNV-1a; only finds slots, no order depends on it."""
+    cdef uint32_t h = 2166136261
+    cdef uint32_t i
+    for i in range(n):
+        h = (h ^ p[i]) * <uint32_t>16777619
+    return h ^ (h >> 15)
+
+
+@cython.final
+cdef class Program:
+    """One lowered table: immutable, shared between namespaces that loaded equal tables."""
+
+    cdef readonly int n_rows
+    cdef readonly int n_counters
+    cdef bytes _rows
+    cdef bytes _pool
+    cdef int32_t _entries[5]
+    cdef tuple _callables
+    cdef tuple _places
+    cdef ProgramData data
+
+    def __cinit__(self, bytes rows, bytes pool, entries, int n_counters, callables=(), places=(), dispatch=()):
+        cdef int i
+        if len(rows) % sizeof(Row) or not rows:
+            raise ValueError("rows are int32[n, 8] with at least one row")
+        if len(entries) != 5:
+            raise ValueError("one entry per hook is needed")
+        self.n_rows = len(rows) // sizeof(Row)
+        self.n_counters = n_counters
+        self._rows = rows
+        self._pool = pool
+        for i in range(5):
+            self._entries[i] = entries[i]
+            if not -1 <= entries[i] < self.n_rows:
+                raise ValueError("an entry lies outside the rows")
+        self._callables = tuple(callables)
+        self._places = tuple(places)
+        self._check_rows()
+        self._build_dispatch(list(dispatch))
+
+    cdef _check_rows(self):
+        """The loop trusts its rows: everything that could leave the program is checked here, once."""
+        cdef const Row *rows = <const Row *><const char *>self._rows
+        cdef const Row *r
+        cdef int i
+        cdef int n = self.n_rows
+        cdef int pool = len(self._pool)
+        cdef int need
+        for i in range(n):
+            r = rows + i
+            if r.op < 32 and not 0 <= r.on_fail < n:
+                raise ValueError(f"row {i} fails to row {r.on_fail}")
+            need = pool_need(r)
+            if need and not 0 <= r.a <= pool - need:
+                raise ValueError(f"row {i} reads past the pool")
+            if r.op in (OP_JUMP, OP_GOTO) and not 0 <= r.a < n:
+                raise ValueError(f"row {i} jumps to row {r.a}")
+            if r.op == OP_DISPATCH and not 0 <= r.b < n:
+                raise ValueError(f"row {i} skips to row {r.b}")
+            if r.op == OP_COUNT or r.op == OP_END:
+                if not 0 <= r.a < self.n_counters:
+                    raise ValueError(f"row {i} counts in {r.a}")
+            if r.op == OP_POLICY and not 0 <= r.b < self.n_counters:
+                raise ValueError(f"row {i} counts in {r.b}")
+            if r.op in (OP_PYTHON, OP_PYTHON_TARGET) and not 0 <= r.a < len(self._callables):
+                raise ValueError(f"row {i} calls {r.a}")
+            if r.op == OP_STATISTIC_RANDOM and not 0 <= r.b < len(self._places):
+                raise ValueError(f"row {i} draws at place {r.b}")
+        # the last row of the program must not fall off the end
+        if rows[n - 1].op not in (OP_END, OP_POLICY, OP_VERDICT, OP_GOTO, OP_RETURN):
+            raise ValueError("the last row falls off the program")
+
+    cdef _build_dispatch(self, list dispatch):
+        cdef int i, at
+        cdef uint32_t slot
+        cdef Dispatch *d
+        cdef bytes key
+        self.data.n_dispatch = len(dispatch)
+        if not dispatch:
+            return
+        self.data.dispatch = <Dispatch *>calloc(len(dispatch), sizeof(Dispatch))
+        if self.data.dispatch == NULL:
+            raise MemoryError
+        for i, (kind, keys, every) in enumerate(dispatch):
+            d = self.data.dispatch + i
+            d.kind = kind
+            d.n_slots = 16
+            while d.n_slots < 2 * len(keys):
+                d.n_slots *= 2
+            d.slots = <DispatchSlot *>calloc(d.n_slots, sizeof(DispatchSlot))
+            d.n_candidates = sum(1 + len(rows) for rows in keys.values()) + 1 + len(every)
+            d.candidates = <int32_t *>calloc(d.n_candidates, sizeof(int32_t))
+            if d.slots == NULL or d.candidates == NULL:
+                raise MemoryError
+            at = 0
+            for key, rows in keys.items():
+                if len(key) != 16:
+                    raise ValueError("dispatch keys are 16 bytes")
+                slot = bytes_hash(<const uint8_t *><const char *>key, 16) & (d.n_slots - 1)
+                while d.slots[slot].used:
+                    slot = (slot + 1) & (d.n_slots - 1)
+                d.slots[slot].used = 1
+                memcpy(d.slots[slot].key, <const char *>key, 16)
+                d.slots[slot].first = at
+                at = self._put_rows(d, at, rows)
+            d.every = at
+            self._put_rows(d, at, every)
+
+    cdef int _put_rows(self, Dispatch *d, int at, rows) except -1:
+        cdef int32_t row
+        d.candidates[at] = len(rows)
+        at += 1
+        for row in rows:
+            if not 0 <= row < self.n_rows:
+                raise ValueError("a dispatch candidate lies outside the rows")
+            d.candidates[at] = row
+            at += 1
+        return at
+
+    def __dealloc__(self):
+        cdef int i
+        if self.data.dispatch != NULL:
+            for i in range(self.data.n_dispatch):
+                free(self.data.dispatch[i].slots)
+                free(self.data.dispatch[i].candidates)
+            free(self.data.dispatch)
+
+
+cdef int pool_need(const Row *r) noexcept nogil:
+    """How many bytes of the pool a row reads at ``a``."""
+    if r.op == OP_SADDR or r.op == OP_DADDR or r.op == OP_IIF or r.op == OP_OIF or r.op == OP_CT_ADDR:
+        return 32
+    if r.op == OP_TCP:
+        return 12
+    if r.op == OP_UDP or r.op == OP_SCTP:
+        return 10
+    if r.op == OP_MULTIPORT:
+        return 4 * r.b
+    if OP_DNAT <= r.op <= OP_NETMAP:
+        return sizeof(PoolRange)
+    return 0
+
+
+cdef struct PoolRange:         # a NatRange as it lies in the pool: no padding
+    uint8_t min_addr[16]
+    uint8_t max_addr[16]
+    uint16_t min_port          # network order
+    uint16_t max_port
+    uint16_t base_port
+    uint16_t flags
+
+
+cdef void load_range(NatRange *rng, const uint8_t *pool) noexcept nogil:
+    cdef PoolRange r
+    memcpy(&r, pool, sizeof(PoolRange))
+    memset(range, 0, sizeof(NatRange))
+    memcpy(rng.min_addr.b, r.min_addr, 16)
+    memcpy(rng.max_addr.b, r.max_addr, 16)
+    rng.min_port = r.min_port
+    rng.max_port = r.max_port
+    rng.base_port = r.base_port
+    rng.flags = r.flags
+
+
+# --------------------------------------------------------------------------------------------------------------- tests
+
+cdef inline bint in_range16(uint16_t v, const uint8_t *pool) noexcept nogil:
+    """``pool`` holds uint16 low, high in host order."""
+    cdef uint16_t lo, hi
+    memcpy(&lo, pool, 2)
+    memcpy(&hi, pool + 2, 2)
+    return lo <= v <= hi
+
+
+cdef inline bint masked_eq(const uint8_t *have, const uint8_t *pool, int n) noexcept nogil:
+    """``pool`` holds 16 bytes of value (already masked) and 16 of mask."""
+    cdef uint64_t a, v, m
+    cdef uint32_t a4, v4, m4
+    if n == 4:
+        memcpy(&a4, have, 4)
+        memcpy(&v4, pool, 4)
+        memcpy(&m4, pool + 16, 4)
+        return (a4 & m4) == v4
+    memcpy(&a, have, 8)
+    memcpy(&v, pool, 8)
+    memcpy(&m, pool + 16, 8)
+    if (a & m) != v:
+        return False
+    memcpy(&a, have + 8, 8)
+    memcpy(&v, pool + 8, 8)
+    memcpy(&m, pool + 24, 8)
+    return (a & m) == v
+
+
+cdef bint ct_in_expiry(State *s, const Ct *ct, int low_s, int high_s) noexcept nogil:
+    """--ctexpire: whole seconds left, as nf_ct_expires counts them."""
+    cdef int64_t left = (ct.timeout_ns - s.now_ns) // 1000000000
+    return low_s <= left <= high_s
+
+
+cdef inline const char *link_name(State *s, int ifindex) noexcept nogil:
+    if 0 < ifindex < s.n_links and s.links[ifindex].ifindex:
+        return s.links[ifindex].name
+    return NO_NAME
+
+
+cdef char NO_NAME[16]
+memset(NO_NAME, 0, 16)
+
+
+cdef int tcp_option_found(Pkt *p, uint8_t wanted) noexcept nogil:
+    """1 found, 0 not, -1 cut short (a hot drop), as tcp_find_option in net/netfilter/xt_tcpudp.c."""
+    cdef uint8_t *tcp = p.buf + p.l4
+    cdef uint32_t n = (tcp[12] >> 4) * 4
+    cdef uint32_t i
+    if n <= 20:
+        return 0
+    if l4_len(p) < n:
+        return -1
+    i = 20
+    while i < n:
+        if tcp[i] == wanted:
+            return 1
+        if tcp[i] < 2:
+            i += 1
+        elif i + 1 < n and tcp[i + 1]:
+            i += tcp[i + 1]
+        else:
+            i += 1
+    return 0
+
+
+cdef int test_tcp(Pkt *p, const uint8_t *pool) noexcept nogil:
+    """tcp_mt: 1, 0, or -1 for a hot drop."""
+    cdef uint8_t option = pool[8]
+    cdef uint8_t mask = pool[9]
+    cdef uint8_t cmp = pool[10]
+    cdef uint8_t inv = pool[11]
+    cdef uint8_t *tcp
+    cdef int found
+    if p.fragment & FRAG_LATER:
+        # xt_tcpudp.c: a first fragment can be overwritten through offset 1, so such a packet is dropped outright
+        if p.family == AF4 and (rd16(p.buf + p.l3 + 6) & 0x1FFF) == 1:
+            return -1
+        return 0
+    if p.proto != 6:
+        return 0
+    if l4_len(p) < 20:
+        return -1
+    tcp = p.buf + p.l4
+    if in_range16(rd16(tcp), pool) == bool(inv & 1):
+        return 0
+    if in_range16(rd16(tcp + 2), pool + 4) == bool(inv & 2):
+        return 0
+    if ((tcp[13] & mask) == cmp) == bool(inv & 4):
+        return 0
+    if option:
+        if (tcp[12] >> 4) * 4 < 20:
+            return -1
+        found = tcp_option_found(p, option)
+        if found < 0:
+            return -1
+        if found == bool(inv & 8):
+            return 0
+    return 1
+
+
+cdef int test_ports_inv(Pkt *p, const uint8_t *pool, uint32_t header) noexcept nogil:
+    """udp_mt and sctp_mt's port part: ranges of source and destination, each perhaps inverted."""
+    cdef uint8_t inv = pool[8]
+    cdef uint8_t *udp
+    if p.fragment & FRAG_LATER:
+        return 0
+    if l4_len(p) < header:
+        return -1
+    udp = p.buf + p.l4
+    if in_range16(rd16(udp), pool) == bool(inv & 1):
+        return 0
+    if in_range16(rd16(udp + 2), pool + 4) == bool(inv & 2):
+        return 0
+    return 1
+
+
+cdef int test_ports(Pkt *p, const uint8_t *pool, int pairs, int which) noexcept nogil:
+    """multiport_mt: any of ``pairs`` ranges holds the source (1), destination (2) or either (3) port."""
+    cdef int i
+    cdef uint16_t sport, dport
+    if p.fragment & FRAG_LATER:
+        return 0
+    if l4_len(p) < 4:
+        return -1
+    sport = rd16(p.buf + p.l4)
+    dport = rd16(p.buf + p.l4 + 2)
+    for i in range(pairs):
+        if which & 1 and in_range16(sport, pool + 4 * i):
+            return 1
+        if which & 2 and in_range16(dport, pool + 4 * i):
+            return 1
+    return 0
+
+
+cdef int test_icmp(Pkt *p, const Row *r) noexcept nogil:
+    cdef uint8_t *icmp
+    if p.fragment & FRAG_LATER:
+        return 0
+    if l4_len(p) < 4:
+        return -1
+    icmp = p.buf + p.l4
+    return (r.a == 255 and p.family == AF4) or (icmp[0] == r.a and r.b <= icmp[1] <= r.c)
+
+
+cdef inline uint32_t ct_state_bits(const Pkt *p) noexcept nogil:
+    """The bits that --ctstate compares with (net/netfilter/xt_conntrack.c)."""
+    cdef uint32_t bits
+    if p.ct != NULL:
+        bits = 1 << (p.ctinfo % 3 + 1)
+        if p.ct.status & S_SRC_NAT:
+            bits |= 1 << 6
+        if p.ct.status & S_DST_NAT:
+            bits |= 1 << 7
+        return bits
+    if p.ctinfo == CTINFO_UNTRACKED:
+        return 1 << 8
+    return 1
+
+
+cdef bint test_addrtype(State *s, Pkt *p, const Row *r, int hook) noexcept nogil:
+    """addrtype_mt_v1. ``c``: 1 invert source, 2 invert destination, 4 limit to the in device, 8 to the out device."""
+    cdef int dev = 0
+    cdef bint ok = True
+    cdef uint8_t *ip = p.buf + p.l3
+    cdef Addr a
+    if r.c & 4:
+        dev = p.in_if
+    elif r.c & 8:
+        dev = p.out_if
+    if r.a:
+        addr_load(&a, ip + (12 if p.family == AF4 else 8), p.family)
+        ok = ok and (bool(r.a & (1 << addr_type(s, p.family, &a, dev))) != bool(r.c & 1))
+    if ok and r.b:
+        addr_load(&a, ip + (16 if p.family == AF4 else 24), p.family)
+        ok = ok and (bool(r.b & (1 << addr_type(s, p.family, &a, dev))) != bool(r.c & 2))
+    return ok
+
+
+cdef bint test_physdev(Pkt *p, const Row *r, State *s, const uint8_t *pool) noexcept nogil:
+    """``a``: 1 is-in, 2 is-out, 4 is-bridged wanted; ``b``: which of them are inverted; names are IIF/OIF-like rows of
+    their own (``c`` 1: compare the in port's name, 2: the out port's, at pool offset ``d``)."""
+    cdef bint have
+    if r.c == 1:
+        return masked_eq(<const uint8_t *>link_name(s, p.phys_in), pool + r.d, 16)
+    if r.c == 2:
+        return masked_eq(<const uint8_t *>link_name(s, p.phys_out), pool + r.d, 16)
+    if r.a & 1:
+        have = p.phys_in != 0
+        if have == bool(r.b & 1):
+            return False
+    if r.a & 2:
+        have = p.phys_out != 0
+        if have == bool(r.b & 2):
+            return False
+    if r.a & 4:
+        have = p.phys_in != 0 and p.phys_out != 0
+        if have == bool(r.b & 4):
+            return False
+    return True
+
+
+cdef bint test_ct_tuple(Pkt *p, const Row *r, const uint8_t *pool) noexcept nogil:
+    """``b``: 0 orig src, 1 orig dst, 2 reply src, 3 reply dst."""
+    cdef const Tuple *t
+    if p.ct == NULL:
+        return False
+    t = &p.ct.tuple[r.b >> 1]
+    return masked_eq(t.dst.b if r.b & 1 else t.src.b, pool + r.a, addr_len(p.family))
+
+
+cdef bint test_ct_port(Pkt *p, const Row *r) noexcept nogil:
+    cdef const Tuple *t
+    if p.ct == NULL:
+        return False
+    t = &p.ct.tuple[r.b >> 1]
+    return r.c <= swap16(t.dport if r.b & 1 else t.sport) <= r.d
+
+
+cdef int call_python(State *s, Pkt *p, TableInst *t, int index, int hook) noexcept with gil:
+    """An uncommon match or target: 1 / 0, or -1 when it raised (the error is kept and raised by the caller's call)."""
+    cdef Program program = <Program>t.program
+    cdef Datapath dp = <Datapath>s.owner
+    cdef Packet view
+    try:
+        view = Packet.__new__(Packet)
+        view.p = p
+        view.datapath = dp
+        view.borrowed = True
+        try:
+            return 1 if program._callables[index](dp, view, hook) else 0
+        finally:
+            view.p = NULL
+    except BaseException as error:
+        dp._keep_error(error)
+        return -1
+
+
+cdef int draw_chance(State *s, TableInst *t, int place, int probability) noexcept with gil:
+    cdef Program program = <Program>t.program
+    cdef Datapath dp = <Datapath>s.owner
+    return dp._draw(program._places[place], 1, probability)
+
+
+# ------------------------------------------------------------------------------------------------------------- targets
+
+cdef int do_masquerade(State *s, Pkt *p, NatRange *rng) noexcept nogil:
+    """nf_nat_masquerade_ipv4/ipv6: the source becomes the outgoing device's address towards the next hop."""
+    cdef Ct *ct = p.ct
+    cdef Addr newsrc, nexthop
+    cdef int verdict
+    if ct == NULL:
+        return NF_ACCEPT
+    # A zero source is a local packet that has no address yet.
+    if p.family == AF4 and addr_zero(&ct.tuple[DIR_ORIGINAL].src):
+        return NF_ACCEPT
+    if p.rt_gateway:
+        nexthop = p.rt_nh
+    else:
+        addr_load(&nexthop, p.buf + p.l3 + (16 if p.family == AF4 else 24), p.family)
+    if not select_addr(s, p.family, p.out_if, &nexthop, &newsrc):
+        s.drop_reason = DR_NAT
+        return NF_DROP
+    ct.masq_ifindex = p.out_if
+    rng.flags |= NAT_MAP_IPS
+    rng.min_addr = newsrc
+    rng.max_addr = newsrc
+    verdict = nat_setup(s, p, rng, MANIP_SRC)
+    return verdict
+
+
+cdef int do_redirect(State *s, Pkt *p, NatRange *rng, int hook) noexcept nogil:
+    """nf_nat_redirect: local packets go to the loopback address, others to the in device's first address."""
+    cdef Addr newdst
+    newdst.q[0] = 0
+    newdst.q[1] = 0
+    if hook == HOOK_OUTPUT:
+        if p.family == AF4:
+            newdst.b[0] = 127
+            newdst.b[3] = 1
+        else:
+            newdst.b[15] = 1
+    elif not first_addr(s, p.family, p.in_if, &newdst):
+        s.drop_reason = DR_NAT
+        return NF_DROP
+    rng.flags |= NAT_MAP_IPS
+    rng.min_addr = newdst
+    rng.max_addr = newdst
+    return nat_setup(s, p, rng, MANIP_DST)
+
+
+cdef int do_netmap(State *s, Pkt *p, NatRange *rng, int hook) noexcept nogil:
+    """netmap_tg: the host part stays, the network part becomes the range's."""
+    cdef int manip = MANIP_DST if hook == HOOK_PREROUTING or hook == HOOK_OUTPUT else MANIP_SRC
+    cdef int off, i
+    cdef Addr old, new
+    cdef uint8_t mask
+    if p.family == AF4:
+        off = 16 if manip == MANIP_DST else 12
+    else:
+        off = 24 if manip == MANIP_DST else 8
+    addr_load(&old, p.buf + p.l3 + off, p.family)
+    new.q[0] = 0
+    new.q[1] = 0
+    for i in range(addr_len(p.family)):
+        mask = ~(rng.min_addr.b[i] ^ rng.max_addr.b[i])
+        new.b[i] = (old.b[i] & ~mask) | (rng.min_addr.b[i] & mask)
+    rng.flags |= NAT_MAP_IPS
+    rng.min_addr = new
+    rng.max_addr = new
+    return nat_setup(s, p, rng, manip)
+
+
+cdef void do_connmark(State *s, Pkt *p, const Row *r) noexcept nogil:
+    """xt_connmark.c: set, save (packet to connection), restore (connection to packet)."""
+    cdef uint32_t new
+    if p.ct == NULL:
+        return
+    if r.a == 0:
+        p.ct.mark = (p.ct.mark & ~<uint32_t>r.b) ^ <uint32_t>r.c
+    elif r.a == 1:
+        new = p.mark & <uint32_t>r.d
+        p.ct.mark = (p.ct.mark & ~<uint32_t>r.b) ^ new
+    else:
+        new = p.ct.mark & <uint32_t>r.b
+        p.mark = (p.mark & ~<uint32_t>r.d) ^ new
+        trace_add(s, p, TR_MARK, <int>p.mark, 0, 0, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- loop
+
+cdef int dispatch_next(State *s, Pkt *p, TableInst *t, const Row *r, int pc, int prev, int table) noexcept nogil:
+    """The next rule of the run behind ``pc`` that can match, or the row after the run.
+
+    ``prev`` is the row that was left: within the run, rules at or before it have been tried.
+    """
+    cdef Program program = <Program>t.program
+    cdef Dispatch *d = program.data.dispatch + r.a
+    cdef uint8_t key[16]
+    cdef uint32_t slot
+    cdef int32_t at, n, i, row, result
+    cdef int after = prev if pc < prev < r.b else pc
+    cdef bint keyed = True
+    memset(key, 0, 16)
+    if d.kind == 0:
+        if p.family == AF4:
+            memcpy(key, p.buf + p.l3 + 16, 4)
+        else:
+            memcpy(key, p.buf + p.l3 + 24, 16)
+    elif p.l4 == 0 or l4_len(p) < 20 or p.fragment:
+        keyed = False          # a port match may have more to say of it (hot drop) than "no"
+    else:
+        key[0] = p.proto
+        key[1] = p.buf[p.l4 + 2]
+        key[2] = p.buf[p.l4 + 3]
+    at = d.every
+    if keyed:
+        at = -1
+        slot = bytes_hash(key, 16) & (d.n_slots - 1)
+        while d.slots[slot].used:
+            if memcmp(d.slots[slot].key, key, 16) == 0:
+                at = d.slots[slot].first
+                break
+            slot = (slot + 1) & (d.n_slots - 1)
+    result = r.b
+    if at >= 0:
+        n = d.candidates[at]
+        for i in range(1, n + 1):
+            row = d.candidates[at + i]
+            if row > after:
+                result = row
+                break
+    return result
+
+
+cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
+    """Run a table's chain of this hook. Returns NF_ACCEPT, NF_DROP (``s.drop_reason`` says why) or NF_STOLEN."""
+    cdef TableInst *t = &s.tables[1 if p.family == AF6 else 0][table]
+    cdef const Row *rows
+    cdef const Row *r
+    cdef const uint8_t *pool
+    cdef uint64_t *counters
+    cdef int32_t stack[STACK_DEPTH]
+    cdef int depth = 0
+    cdef int pc, prev, next_pc, verdict
+    cdef int ok
+    cdef bint inverts
+    cdef uint32_t size = p.end - p.l3
+    cdef uint8_t *ip = p.buf + p.l3
+    cdef int alen = addr_len(p.family)
+    cdef NatRange rng
+    cdef EventRec *e
+    if t.program == NULL:
+        return NF_ACCEPT
+    pc = t.entries[hook]
+    if pc < 0:
+        return NF_ACCEPT
+    rows = t.rows
+    pool = t.pool
+    counters = t.counters
+    trace_add(s, p, TR_TABLE, table, hook, 0, 0)
+    prev = pc
+    while True:
+        r = rows + pc
+        if r.op < 32:
+            # ------------------------------------------------------------------ tests
+            ok = 0
+            if r.op == OP_DADDR:
+                ok = masked_eq(ip + (16 if alen == 4 else 24), pool + r.a, alen)
+            elif r.op == OP_PROTO:
+                ok = p.proto == r.a
+            elif r.op == OP_SADDR:
+                ok = masked_eq(ip + (12 if alen == 4 else 8), pool + r.a, alen)
+            elif r.op == OP_TCP:
+                ok = test_tcp(p, pool + r.a)
+            elif r.op == OP_UDP:
+                ok = test_ports_inv(p, pool + r.a, 8)
+            elif r.op == OP_CTSTATE:
+                ok = (ct_state_bits(p) & <uint32_t>r.a) != 0
+            elif r.op == OP_MARK:
+                ok = (p.mark & <uint32_t>r.b) == <uint32_t>r.a
+            elif r.op == OP_ADDRTYPE:
+                ok = test_addrtype(s, p, r, hook)
+            elif r.op == OP_STATISTIC_RANDOM:
+                ok = draw_chance(s, t, r.b, r.a)
+                trace_add(s, p, TR_RANDOM, table, r.rule, ok, 0)
+            elif r.op == OP_STATISTIC_NTH:
+                # xt_statistic.c: the counter is per rule and namespace and wraps after ``every``
+                t.nth_state[r.b] = 0 if t.nth_state[r.b] == r.a else t.nth_state[r.b] + 1
+                ok = t.nth_state[r.b] == 0
+            elif r.op == OP_IIF:
+                ok = masked_eq(<const uint8_t *>link_name(s, p.in_if), pool + r.a, 16)
+            elif r.op == OP_OIF:
+                ok = masked_eq(<const uint8_t *>link_name(s, p.out_if), pool + r.a, 16)
+            elif r.op == OP_FRAGMENT:
+                ok = (p.fragment & FRAG_LATER) != 0
+            elif r.op == OP_SCTP:
+                ok = test_ports_inv(p, pool + r.a, 12)
+            elif r.op == OP_ICMP:
+                ok = test_icmp(p, r)
+            elif r.op == OP_CT_STATUS:
+                ok = p.ct != NULL and (p.ct.status & <uint32_t>r.a) != 0
+            elif r.op == OP_CONNMARK:
+                ok = p.ct != NULL and (p.ct.mark & <uint32_t>r.b) == <uint32_t>r.a
+            elif r.op == OP_MULTIPORT:
+                ok = test_ports(p, pool + r.a, r.b, r.c)
+            elif r.op == OP_PHYSDEV:
+                ok = test_physdev(p, r, s, pool)
+            elif r.op == OP_CT_ADDR:
+                ok = test_ct_tuple(p, r, pool)
+            elif r.op == OP_CT_PORT:
+                ok = test_ct_port(p, r)
+            elif r.op == OP_CT_PROTO:
+                ok = p.ct != NULL and p.ct.tuple[DIR_ORIGINAL].proto == r.a
+            elif r.op == OP_CT_DIR:
+                ok = p.ct != NULL and (p.ctinfo >= CTINFO_ESTABLISHED_REPLY) == bool(r.a)
+            elif r.op == OP_CT_EXISTS:
+                ok = p.ct != NULL
+            elif r.op == OP_CT_EXPIRE:
+                ok = p.ct != NULL and ct_in_expiry(s, p.ct, r.a, r.b)
+            elif r.op == OP_LENGTH:
+                ok = r.a <= <int32_t>size <= r.b
+            elif r.op == OP_TTL:
+                # a: 0 equal, 1 less, 2 greater
+                ok = ip[8 if alen == 4 else 7]
+                ok = (ok == r.b) if r.a == 0 else ((ok < r.b) if r.a == 1 else (ok > r.b))
+            elif r.op == OP_DSCP:
+                ok = (((ip[1] >> 2) if alen == 4 else ((rd16(ip) >> 6) & 0x3F))) == r.a
+            elif r.op == OP_PKTTYPE:
+                ok = p.pkt_type == r.a
+            else:  # OP_PYTHON
+                ok = call_python(s, p, t, r.a, hook)
+            if ok < 0:
+                s.drop_reason = DR_HOTDROP
+                return NF_DROP
+            if ok == r.invert:
+                trace_add(s, p, TR_RULE, table, r.rule, 0, 0)
+                prev = pc
+                pc = r.on_fail
+            else:
+                prev = pc
+                pc += 1
+            continue
+        # ------------------------------------------------------------------ flow and targets
+        next_pc = pc + 1
+        if r.op == OP_COUNT:
+            counters[2 * r.a] += 1
+            counters[2 * r.a + 1] += size
+            trace_add(s, p, TR_RULE, table, r.rule, 1, 0)
+        elif r.op == OP_DISPATCH:
+            next_pc = dispatch_next(s, p, t, r, pc, prev, table)
+        elif r.op == OP_JUMP:
+            if depth >= STACK_DEPTH:
+                s.drop_reason = DR_RULE
+                return NF_DROP
+            stack[depth] = next_pc
+            depth += 1
+            next_pc = r.a
+        elif r.op == OP_GOTO:
+            next_pc = r.a
+        elif r.op == OP_RETURN or r.op == OP_END:
+            if r.op == OP_END:
+                counters[2 * r.a] += 1
+                counters[2 * r.a + 1] += size
+            if depth == 0:
+                # RETURN in a built-in chain, or the end of a chain it went to: the policy decides
+                next_pc = policy_row(rows, t.entries[hook])
+            else:
+                depth -= 1
+                next_pc = stack[depth]
+            trace_add(s, p, TR_RETURN, table, r.rule, 0, 0)
+        elif r.op == OP_POLICY:
+            counters[2 * r.b] += 1
+            counters[2 * r.b + 1] += size
+            trace_add(s, p, TR_POLICY, table, hook, r.a, 0)
+            if r.a == NF_DROP:
+                s.drop_reason = DR_POLICY
+            return r.a
+        elif r.op == OP_VERDICT:
+            if r.a == NF_DROP:
+                s.drop_reason = DR_RULE
+            return r.a
+        elif r.op == OP_SET_MARK:
+            p.mark = (p.mark & ~<uint32_t>r.a) ^ <uint32_t>r.b
+            trace_add(s, p, TR_MARK, <int>p.mark, 0, 0, 0)
+        elif r.op == OP_SET_CONNMARK:
+            do_connmark(s, p, r)
+        elif r.op == OP_NOTRACK:
+            if p.ct == NULL:
+                p.ctinfo = CTINFO_UNTRACKED
+                trace_add(s, p, TR_UNTRACKED, 0, 0, 0, 0)
+        elif r.op == OP_CT_ZONE:
+            if p.ct == NULL and p.ctinfo != CTINFO_UNTRACKED:
+                p.tmpl_set = 1
+                p.tmpl_zone = <uint16_t>r.a
+                p.tmpl_zone_dir = <uint8_t>r.b
+        elif r.op == OP_LOG:
+            pass
+        elif r.op == OP_PYTHON_TARGET:
+            ok = call_python(s, p, t, r.a, hook)
+            ip = p.buf + p.l3
+            size = p.end - p.l3
+            if ok < 0:
+                s.drop_reason = DR_UNSUPPORTED
+                return NF_DROP
+        elif r.op == OP_REJECT:
+            s.drops[DR_REJECTED] += 1
+            pkt_upcall(s, p, UP_REJECT, r.a, hook, 0)
+            return NF_STOLEN
+        else:
+            load_range(&rng, pool + r.a)
+            if r.op == OP_DNAT:
+                verdict = nat_setup(s, p, &rng, MANIP_DST) if p.ct != NULL else NF_ACCEPT
+            elif r.op == OP_SNAT:
+                verdict = nat_setup(s, p, &rng, MANIP_SRC) if p.ct != NULL else NF_ACCEPT
+            elif r.op == OP_MASQUERADE:
+                verdict = do_masquerade(s, p, &rng)
+            elif r.op == OP_REDIRECT:
+                verdict = do_redirect(s, p, &rng, hook)
+            else:
+                verdict = do_netmap(s, p, &rng, hook)
+            return verdict
+        prev = pc
+        pc = next_pc
+
+
+cdef int policy_row(const Row *rows, int entry) noexcept nogil:
+    """The POLICY row of the built-in chain that begins at ``entry``: where RETURN goes with an empty stack."""
+    while rows[entry].op != OP_POLICY:
+        entry += 1
+    return entry
