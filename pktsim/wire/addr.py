@@ -65,7 +65,7 @@ def ip_to_text(address: bytes) -> str:
         FrameError: There are neither 4 nor 16 of them.
     """
     if len(address) == IPV4_LEN:
-        return "%d.%d.%d.%d" % tuple(address)
+        return socket.inet_ntop(socket.AF_INET, address)
     if len(address) == IPV6_LEN:
         return socket.inet_ntop(socket.AF_INET6, address)
     raise FrameError(f"an IP address has 4 or 16 bytes, not {len(address)}")
