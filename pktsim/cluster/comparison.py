@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pktsim.wire.fields import Dissection, Field, FieldWriter, describe, dissect
+from pktsim.wire.fields import Dissection, Field, FieldWriter, dissect
+from pktsim.wire.summary import summary
 
 #: Linux's default net.ipv4.ip_local_port_range starts here; a port from here on that no command fixed is random.
 FIRST_EPHEMERAL_PORT = 32768
@@ -195,7 +196,7 @@ def _by_interface(frames: Iterable[Seen]) -> dict[str, list[Seen]]:
 
 
 def _line(seen: Seen | None, start_s: float) -> str:
-    return "" if seen is None else f"{seen.at_s - start_s:.6f} {seen.direction} {describe(seen.frame)}"
+    return "" if seen is None else f"{seen.at_s - start_s:.6f} {seen.direction} {summary(seen.frame)}"
 
 
 def _frame_difference(recorded: Seen | None, ours: Seen | None, random: RandomValues) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
 from pktsim.wire.checksum import checksum_adjust, pseudo_header_sum
 
@@ -398,63 +397,3 @@ def _soa_serials(message: bytes, counts: list[int]) -> Iterator[int]:
             serial = _skip_name(message, _skip_name(message, data))
             if serial + 4 <= len(message):
                 yield serial
-
-
-_ICMP_NAMES = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
-
-
-def describe(frame: bytes, *, link: bool = True) -> str:
-    """One line about a frame, in tcpdump's manner."""
-    return _describe(dissect(frame, link=link), "")
-
-
-def _address(data: bytes) -> str:
-    return str(IPv4Address(data) if len(data) == 4 else IPv6Address(data))
-
-
-def _describe(found: Dissection, path: str) -> str:
-    parts = {part.name: part for part in reversed(found.fields) if part.path == path}
-
-    def raw(name: str) -> bytes:
-        part = parts.get(name)
-        return b"" if part is None else found.frame[part.start : part.end]
-
-    def number(name: str) -> int:
-        return int.from_bytes(raw(name), "big")
-
-    if "arp.opcode" in parts:
-        asked, asker = _address(raw("arp.dst.proto_ipv4")), _address(raw("arp.src.proto_ipv4"))
-        if number("arp.opcode") == 1:
-            return f"ARP who-has {asked} tell {asker}"
-        return f"ARP {asker} is-at {raw('arp.src.hw_mac').hex(':')}"
-    six = "ipv6.src" in parts
-    if not six and "ip.src" not in parts:
-        return f"{len(found.frame)} bytes, ethertype 0x{number('eth.type'):04x}"
-    source, target = (_address(raw(f"{'ipv6' if six else 'ip'}.{end}")) for end in ("src", "dst"))
-    hops = f"ttl {number('ipv6.hlim' if six else 'ip.ttl')}"
-    head = "IP6" if six else "IP"
-    if "tcp.srcport" in parts:
-        flags = number("tcp.hdr_len/flags") & 0xFF
-        letters = "".join(letter for bit, letter in enumerate("FSRP.UEW") if flags >> bit & 1)
-        length = len(raw("tcp.payload")) + len(raw("dns.length")) + len(raw("dns.message")) + 12 * ("dns.id" in parts)
-        return (
-            f"{head} {source}.{number('tcp.srcport')} > {target}.{number('tcp.dstport')}: [{letters}] "
-            f"seq {number('tcp.seq')} ack {number('tcp.ack')} win {number('tcp.window_size_value')} "
-            f"length {length}, {hops}"
-        )
-    if "udp.srcport" in parts:
-        ends = f"{source}.{number('udp.srcport')} > {target}.{number('udp.dstport')}"
-        line = f"{head} {ends}: UDP length {number('udp.length') - 8}"
-        inner = f"{path} vxlan".strip()
-        if any(part.path == inner for part in found.fields):
-            return f"{line}, {hops}: VXLAN {_describe(found, inner)}"
-        return f"{line}{' DNS id ' + str(number('dns.id')) if 'dns.id' in parts else ''}, {hops}"
-    for kind, names in (("icmp", _ICMP_NAMES), ("icmpv6", {})):
-        if f"{kind}.type" in parts:
-            word = names.get(number(f"{kind}.type"), f"type {number(f'{kind}.type')}")
-            line = f"{head} {source} > {target}: {kind.upper()} {word} code {number(f'{kind}.code')}, {hops}"
-            inner = f"{path} {kind}".strip()
-            return f"{line}: {_describe(found, inner)}" if any(part.path == inner for part in found.fields) else line
-    offset = number("ip.flags/frag_offset") & 0x1FFF
-    what = f"fragment at {offset * 8}" if offset else f"protocol {number('ip.proto')}"
-    return f"{head} {source} > {target}: {what}, {hops}"
