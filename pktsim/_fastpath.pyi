@@ -32,10 +32,16 @@ class Program:
 
 @final
 class Packet:
-    """A packet that left the engine in an upcall. Holds its place in the path, so that it can be resumed there."""
+    """A packet that left the engine in an upcall. Holds its place in the path, so that it can be resumed there.
 
-    pkt_id: int
+    Using one that was resumed, output or discarded raises ``ValueError``.
+    """
+
     mark: int
+    priority: int
+    fragment_max: int  # the largest fragment it was gathered from, 0 if it was not
+    @property
+    def pkt_id(self) -> int: ...
     @property
     def data(self) -> bytes:
         """From the network header on (for ARP and other ethertypes too)."""
@@ -45,6 +51,13 @@ class Packet:
     @property
     def ethertype(self) -> int: ...
     @property
+    def family(self) -> int: ...
+    @property
+    def protocol(self) -> int: ...
+    @property
+    def transport_offset(self) -> int:
+        """From the network header; 0 where there is no transport header."""
+    @property
     def in_ifindex(self) -> int: ...
     @property
     def out_ifindex(self) -> int: ...
@@ -52,20 +65,45 @@ class Packet:
     def phys_in_ifindex(self) -> int:
         """The bridge port it came in by, or 0."""
     @property
+    def phys_out_ifindex(self) -> int: ...
+    @property
+    def device_ifindex(self) -> int:
+        """The device it is at."""
+    @property
+    def hook(self) -> int: ...
+    @property
     def local(self) -> bool:
         """Whether this namespace's own socket sent it."""
+    @property
+    def looped(self) -> bool:
+        """Whether it came back through lo."""
+    @property
+    def bridged(self) -> bool:
+        """Whether br_netfilter called the hook it is in."""
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
     @property
     def broadcast(self) -> bool:
         """Whether its link-layer or network destination is broadcast or multicast."""
     @property
+    def pkt_type(self) -> int:
+        """``PACKET_HOST`` 0, ``BROADCAST`` 1, ``MULTICAST`` 2, ``OTHERHOST`` 3."""
+    @property
     def route_type(self) -> int:
         """``RouteType`` of its route, 0 before routing."""
+    @property
+    def route_ifindex(self) -> int: ...
     @property
     def next_hop(self) -> bytes: ...
     @property
     def ctinfo(self) -> int: ...
     @property
     def conntrack_id(self) -> int: ...
+    @property
+    def conntrack(self) -> dict[str, Any] | None:
+        """Its entry's dictionary, or None."""
     def set_data(self, data: bytes) -> None:
         """Replace everything from the network header on (reassembly, Python targets)."""
 
@@ -79,7 +117,8 @@ class Datapath:
             choose: ``choose(place, kind, n)``: kind 0 wants a number below n, kind 1 a bool with probability n / 2**31.
         """
 
-    name: str
+    @property
+    def name(self) -> str: ...
     context: Any  # what uncommon matches are given to keep their state in; the engine does not look at it
     capture: bool  # whether RX events, and frames in TX events of devices without a wire, are made
     # configuration
@@ -118,6 +157,7 @@ class Datapath:
         """(MAC, port ifindex, static, learnt or refreshed at ns)."""
     def fdb_flush(self, bridge: int, *, static: bool = False) -> None: ...
     def sysctl_set(self, key: int, value: int, ifindex: int = 0) -> None: ...
+    def sysctl_get(self, key: int) -> int: ...
     def table_set(self, family: int, table: int, program: Program | None, counters: bytes = b"") -> None:
         """Load, replace or unload a table; counters are uint64[n_counters, 2], zero where not given."""
     def table_counters(self, family: int, table: int) -> bytes: ...
@@ -136,7 +176,8 @@ class Datapath:
         ifindex: int = 0,
         uid: int = 0,
         gid: int = 0,
-        saddr: bytes = b"",
+        priority: int = 0,
+        no_fragment: bool = False,
     ) -> list[Event]:
         """Send an IP packet of a local socket: route, OUTPUT, POSTROUTING, neighbour, device.
 
@@ -148,6 +189,10 @@ class Datapath:
         """Let a packet go on where it left: after NEIGHBOUR_MISS, DEFRAGMENT, HELD."""
     def output(self, packet: Packet, data: Sequence[bytes], now_ns: int) -> list[Event]:
         """Send fragments of a packet that left in a FRAGMENT upcall, each from the link layer on."""
+    def discard(self, packet: Packet, reason: int) -> None:
+        """The handler of an upcall lets the packet die: count why (``DropReason``)."""
+    def address_type(self, address: bytes, ifindex: int = 0) -> int:
+        """``RouteType`` of an address as inet_addr_type sees it: by the local table alone."""
     def route(
         self,
         daddr: bytes,

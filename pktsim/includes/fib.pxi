@@ -26,7 +26,7 @@ cdef RouteTable *route_table(State *s, int family, uint32_t id) noexcept nogil:
 
 
 cdef inline uint32_t route_bucket(const RouteTable *t, const Addr *dst, int plen) noexcept nogil:
-    return (bytes_hash(dst.b, 16) ^ <uint32_t>(plen * 0x9E3779B1)) & (t.n_buckets - 1)
+    return (bytes_hash(dst.b, 16) ^ <uint32_t>plen * <uint32_t>0x9E3779B1) & (t.n_buckets - 1)
 
 
 cdef Route *table_lookup(State *s, RouteTable *t, const Addr *dst, int oif) noexcept nogil:
@@ -123,7 +123,7 @@ cdef int addr_type(State *s, int family, const Addr *a, int dev) noexcept nogil:
     cdef Route *r
     if family == AF4:
         # ipv4_is_zeronet is 0.0.0.0 alone since 5.3; ipv4_is_lbcast
-        if a.w[0] == 0 or a.w[0] == 0xFFFFFFFF:
+        if a.w[0] == 0 or a.w[0] == <uint32_t>0xFFFFFFFF:
             return RTN_BROADCAST
         if (a.b[0] & 0xF0) == 0xE0:
             return RTN_MULTICAST
@@ -226,7 +226,7 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
 # ---------------------------------------------------------------------------------------------------------- neighbours
 
 cdef inline uint32_t neigh_bucket(State *s, int ifindex, const Addr *a) noexcept nogil:
-    return (bytes_hash(a.b, 16) ^ <uint32_t>(ifindex * 0x9E3779B1)) & (s.n_neigh - 1)
+    return (bytes_hash(a.b, 16) ^ <uint32_t>ifindex * <uint32_t>0x9E3779B1) & (s.n_neigh - 1)
 
 
 cdef Neighbour *neigh_find(State *s, int family, int ifindex, const Addr *a) noexcept nogil:
@@ -241,7 +241,7 @@ cdef Neighbour *neigh_find(State *s, int family, int ifindex, const Addr *a) noe
 # ---------------------------------------------------------------------------------------------------------- bridge FDB
 
 cdef inline uint32_t fdb_bucket(State *s, int bridge, const uint8_t *mac) noexcept nogil:
-    return (bytes_hash(mac, 6) ^ <uint32_t>(bridge * 0x9E3779B1)) & (s.n_fdb - 1)
+    return (bytes_hash(mac, 6) ^ <uint32_t>bridge * <uint32_t>0x9E3779B1) & (s.n_fdb - 1)
 
 
 cdef FdbEntry *fdb_find(State *s, int bridge, const uint8_t *mac) noexcept nogil:

@@ -60,7 +60,7 @@ cdef inline void addr_masked(Addr *out, const Addr *a, int plen, int family) noe
         if bits >= 8:
             out.b[i] = a.b[i]
         elif bits > 0:
-            out.b[i] = a.b[i] & <uint8_t>(0xFF00 >> bits)
+            out.b[i] = <uint8_t>(a.b[i] & (<uint32_t>0xFF00 >> bits))
 
 # ------------------------------------------------------------------------------------------------------------ checksums
 
@@ -85,8 +85,8 @@ cdef inline uint64_t sum_bytes(const uint8_t *p, uint32_t n, uint64_t total) noe
     return total
 
 cdef inline uint16_t fold(uint64_t total) noexcept nogil:
-    total = (total & 0xFFFFFFFF) + (total >> 32)
-    total = (total & 0xFFFFFFFF) + (total >> 32)
+    total = (total & <uint64_t>0xFFFFFFFF) + (total >> 32)
+    total = (total & <uint64_t>0xFFFFFFFF) + (total >> 32)
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
@@ -132,7 +132,6 @@ cdef inline void ip_fix_checksum(uint8_t *ip) noexcept nogil:
 
 # -------------------------------------------------------------------------------------------------------------- packets
 
-cdef void ct_put(State *s, Ct *ct) noexcept nogil   # conntrack.pxi
 
 cdef Pkt *pkt_alloc(State *s, uint32_t size) noexcept nogil:
     """A zeroed packet with room for ``size`` bytes behind HEADROOM."""

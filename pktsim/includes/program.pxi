@@ -92,6 +92,8 @@ cdef class Program:
                 raise ValueError(f"row {i} counts in {r.b}")
             if r.op in (OP_PYTHON, OP_PYTHON_TARGET) and not 0 <= r.a < len(self._callables):
                 raise ValueError(f"row {i} calls {r.a}")
+            if r.op == OP_STATISTIC_NTH and not 0 <= r.b < n:
+                raise ValueError(f"row {i} counts in slot {r.b}")
             if r.op == OP_STATISTIC_RANDOM and not 0 <= r.b < len(self._places):
                 raise ValueError(f"row {i} draws at place {r.b}")
         # the last row of the program must not fall off the end
@@ -145,6 +147,14 @@ cdef class Program:
             at += 1
         return at
 
+    cdef void init_nth(self, int32_t *state) noexcept:
+        """--packet P starts the count so that the P-th packet of each round matches (xt_statistic.c)."""
+        cdef const Row *rows = <const Row *><const char *>self._rows
+        cdef int i
+        for i in range(self.n_rows):
+            if rows[i].op == OP_STATISTIC_NTH and 0 <= rows[i].b < self.n_rows:
+                state[rows[i].b] = rows[i].c
+
     def __dealloc__(self):
         cdef int i
         if self.data.dispatch != NULL:
@@ -152,6 +162,15 @@ cdef class Program:
                 free(self.data.dispatch[i].slots)
                 free(self.data.dispatch[i].candidates)
             free(self.data.dispatch)
+
+
+cdef struct PoolRange:         # a NatRange as it lies in the pool: no padding
+    uint8_t min_addr[16]
+    uint8_t max_addr[16]
+    uint16_t min_port          # network order
+    uint16_t max_port
+    uint16_t base_port
+    uint16_t flags
 
 
 cdef int pool_need(const Row *r) noexcept nogil:
@@ -165,23 +184,14 @@ cdef int pool_need(const Row *r) noexcept nogil:
     if r.op == OP_MULTIPORT:
         return 4 * r.b
     if OP_DNAT <= r.op <= OP_NETMAP:
-        return sizeof(PoolRange)
+        return <int>sizeof(PoolRange)
     return 0
-
-
-cdef struct PoolRange:         # a NatRange as it lies in the pool: no padding
-    uint8_t min_addr[16]
-    uint8_t max_addr[16]
-    uint16_t min_port          # network order
-    uint16_t max_port
-    uint16_t base_port
-    uint16_t flags
 
 
 cdef void load_range(NatRange *rng, const uint8_t *pool) noexcept nogil:
     cdef PoolRange r
     memcpy(&r, pool, sizeof(PoolRange))
-    memset(range, 0, sizeof(NatRange))
+    memset(rng, 0, sizeof(NatRange))
     memcpy(rng.min_addr.b, r.min_addr, 16)
     memcpy(rng.max_addr.b, r.max_addr, 16)
     rng.min_port = r.min_port
@@ -226,14 +236,13 @@ cdef bint ct_in_expiry(State *s, const Ct *ct, int low_s, int high_s) noexcept n
     return low_s <= left <= high_s
 
 
+cdef const char *NO_NAME = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+
 cdef inline const char *link_name(State *s, int ifindex) noexcept nogil:
     if 0 < ifindex < s.n_links and s.links[ifindex].ifindex:
         return s.links[ifindex].name
     return NO_NAME
-
-
-cdef char NO_NAME[16]
-memset(NO_NAME, 0, 16)
 
 
 cdef int tcp_option_found(Pkt *p, uint8_t wanted) noexcept nogil:
@@ -276,11 +285,11 @@ cdef int test_tcp(Pkt *p, const uint8_t *pool) noexcept nogil:
     if l4_len(p) < 20:
         return -1
     tcp = p.buf + p.l4
-    if in_range16(rd16(tcp), pool) == bool(inv & 1):
+    if in_range16(rd16(tcp), pool) == ((inv & 1) != 0):
         return 0
-    if in_range16(rd16(tcp + 2), pool + 4) == bool(inv & 2):
+    if in_range16(rd16(tcp + 2), pool + 4) == ((inv & 2) != 0):
         return 0
-    if ((tcp[13] & mask) == cmp) == bool(inv & 4):
+    if ((tcp[13] & mask) == cmp) == ((inv & 4) != 0):
         return 0
     if option:
         if (tcp[12] >> 4) * 4 < 20:
@@ -288,7 +297,7 @@ cdef int test_tcp(Pkt *p, const uint8_t *pool) noexcept nogil:
         found = tcp_option_found(p, option)
         if found < 0:
             return -1
-        if found == bool(inv & 8):
+        if found == ((inv & 8) != 0):
             return 0
     return 1
 
@@ -302,9 +311,9 @@ cdef int test_ports_inv(Pkt *p, const uint8_t *pool, uint32_t header) noexcept n
     if l4_len(p) < header:
         return -1
     udp = p.buf + p.l4
-    if in_range16(rd16(udp), pool) == bool(inv & 1):
+    if in_range16(rd16(udp), pool) == ((inv & 1) != 0):
         return 0
-    if in_range16(rd16(udp + 2), pool + 4) == bool(inv & 2):
+    if in_range16(rd16(udp + 2), pool + 4) == ((inv & 2) != 0):
         return 0
     return 1
 
@@ -364,10 +373,10 @@ cdef bint test_addrtype(State *s, Pkt *p, const Row *r, int hook) noexcept nogil
         dev = p.out_if
     if r.a:
         addr_load(&a, ip + (12 if p.family == AF4 else 8), p.family)
-        ok = ok and (bool(r.a & (1 << addr_type(s, p.family, &a, dev))) != bool(r.c & 1))
+        ok = ok and (((r.a & (1 << addr_type(s, p.family, &a, dev))) != 0) != ((r.c & 1) != 0))
     if ok and r.b:
         addr_load(&a, ip + (16 if p.family == AF4 else 24), p.family)
-        ok = ok and (bool(r.b & (1 << addr_type(s, p.family, &a, dev))) != bool(r.c & 2))
+        ok = ok and (((r.b & (1 << addr_type(s, p.family, &a, dev))) != 0) != ((r.c & 2) != 0))
     return ok
 
 
@@ -381,15 +390,15 @@ cdef bint test_physdev(Pkt *p, const Row *r, State *s, const uint8_t *pool) noex
         return masked_eq(<const uint8_t *>link_name(s, p.phys_out), pool + r.d, 16)
     if r.a & 1:
         have = p.phys_in != 0
-        if have == bool(r.b & 1):
+        if have == ((r.b & 1) != 0):
             return False
     if r.a & 2:
         have = p.phys_out != 0
-        if have == bool(r.b & 2):
+        if have == ((r.b & 2) != 0):
             return False
     if r.a & 4:
         have = p.phys_in != 0 and p.phys_out != 0
-        if have == bool(r.b & 4):
+        if have == ((r.b & 4) != 0):
             return False
     return True
 
@@ -400,7 +409,9 @@ cdef bint test_ct_tuple(Pkt *p, const Row *r, const uint8_t *pool) noexcept nogi
     if p.ct == NULL:
         return False
     t = &p.ct.tuple[r.b >> 1]
-    return masked_eq(t.dst.b if r.b & 1 else t.src.b, pool + r.a, addr_len(p.family))
+    if r.b & 1:
+        return masked_eq(t.dst.b, pool + r.a, addr_len(p.family))
+    return masked_eq(t.src.b, pool + r.a, addr_len(p.family))
 
 
 cdef bint test_ct_port(Pkt *p, const Row *r) noexcept nogil:
@@ -528,8 +539,7 @@ cdef int dispatch_next(State *s, Pkt *p, TableInst *t, const Row *r, int pc, int
 
     ``prev`` is the row that was left: within the run, rules at or before it have been tried.
     """
-    cdef Program program = <Program>t.program
-    cdef Dispatch *d = program.data.dispatch + r.a
+    cdef Dispatch *d = (<ProgramData *>t.data).dispatch + r.a
     cdef uint8_t key[16]
     cdef uint32_t slot
     cdef int32_t at, n, i, row, result
@@ -647,7 +657,7 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
             elif r.op == OP_CT_PROTO:
                 ok = p.ct != NULL and p.ct.tuple[DIR_ORIGINAL].proto == r.a
             elif r.op == OP_CT_DIR:
-                ok = p.ct != NULL and (p.ctinfo >= CTINFO_ESTABLISHED_REPLY) == bool(r.a)
+                ok = p.ct != NULL and (p.ctinfo >= CTINFO_ESTABLISHED_REPLY) == ((r.a) != 0)
             elif r.op == OP_CT_EXISTS:
                 ok = p.ct != NULL
             elif r.op == OP_CT_EXPIRE:

@@ -43,10 +43,13 @@ cdef enum:
     FRAG_LATER = 2             # ... and not the first
     PF_LOCAL = 1               # Pkt.flags: sent by a socket of this namespace
     PF_BRIDGED = 2             # br_netfilter is calling the IP hooks
-    PF_BR_SAVED_MAC = 4        # br_netfilter saved the source MAC: the neighbour code will write a header over it
+    PF_BR_DNAT = 4             # br_netfilter saved the source MAC: the neighbour code will write a header over it
     PF_LOOPED = 8              # came back through lo: keeps its conntrack entry and its route
     PF_CSUM_OK = 16            # transport checksum already verified in this namespace
     PF_FORWARDED = 32          # passed FORWARD (or is passing it)
+    PF_BR_OTHERHOST = 64       # br_netfilter made it PACKET_HOST for the hooks; it is not
+    PF_BR_PASSED = 128         # goes up from a bridge: PREROUTING has seen it
+    PF_BR_ROUTED = 256         # ... and br_netfilter has routed it
 
 cdef union Addr:
     uint8_t b[16]
@@ -183,6 +186,7 @@ cdef struct Row:
 
 cdef struct TableInst:
     PyObject *program          # owned reference
+    void *data                 # its ProgramData
     const Row *rows
     const uint8_t *pool
     const int32_t *entries     # per hook

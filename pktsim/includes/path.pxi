@@ -1,0 +1,1111 @@
+# The way of a packet through one namespace. Each function is a stage and ends by calling the next; a packet that has to
+# wait (for a neighbour, a reassembly, a hold) leaves as an upcall with ``stage``, ``hook`` and ``step`` set, and
+# ``pkt_resume`` takes it on from there. Every function that is given a packet owns it: it passes it on or frees it.
+
+cdef enum:
+    STAGE_HOOK = 1             # within a hook, before ``step``
+    STAGE_NEIGH = 2            # before the neighbour look-up
+    STAGE_HOOK_DONE = 3        # behind a hook
+    HOOK_MASK_PRE = 1 << STEP_DEFRAG | 1 << STEP_RAW | 1 << STEP_CONNTRACK | 1 << STEP_MANGLE | 1 << STEP_NAT_DST
+    HOOK_MASK_IN = 1 << STEP_MANGLE | 1 << STEP_FILTER | 1 << STEP_SECURITY | 1 << STEP_NAT_SRC | 1 << STEP_CONFIRM
+    HOOK_MASK_FWD = 1 << STEP_MANGLE | 1 << STEP_FILTER | 1 << STEP_SECURITY
+    HOOK_MASK_OUT = HOOK_MASK_PRE | 1 << STEP_FILTER | 1 << STEP_SECURITY
+    HOOK_MASK_POST = 1 << STEP_MANGLE | 1 << STEP_NAT_SRC | 1 << STEP_CONFIRM
+    MAX_HOPS = 32              # times round lo or through bridges of one namespace
+    ETH_IP = 0x0800
+    ETH_IPV6 = 0x86DD
+    ETH_ARP = 0x0806
+    VLAN_HLEN = 4
+    AGEING_S = 300
+
+
+cdef const char *BROADCAST_MAC = b"\xff\xff\xff\xff\xff\xff"
+cdef const char *ZERO_MAC = b"\0\0\0\0\0\0"
+
+
+cdef inline int hook_mask(int hook) noexcept nogil:
+    if hook == HOOK_PREROUTING:
+        return HOOK_MASK_PRE
+    if hook == HOOK_INPUT:
+        return HOOK_MASK_IN
+    if hook == HOOK_FORWARD:
+        return HOOK_MASK_FWD
+    if hook == HOOK_OUTPUT:
+        return HOOK_MASK_OUT
+    return HOOK_MASK_POST
+
+
+cdef inline bint ct_enabled(State *s, int family) noexcept nogil:
+    return s.ct.enabled4 if family == AF4 else s.ct.enabled6
+
+
+cdef inline void pkt_daddr(const Pkt *p, Addr *a) noexcept nogil:
+    addr_load(a, p.buf + p.l3 + (16 if p.family == AF4 else 24), p.family)
+
+
+cdef inline void pkt_saddr(const Pkt *p, Addr *a) noexcept nogil:
+    addr_load(a, p.buf + p.l3 + (12 if p.family == AF4 else 8), p.family)
+
+
+# ---------------------------------------------------------------------------------------------------------------- hooks
+
+cdef int nat_step(State *s, Pkt *p, int hook, int manip) noexcept nogil:
+    """nf_nat_inet_fn with the table's chain as its rule source (net/netfilter/nf_nat_core.c)."""
+    cdef Ct *ct = p.ct
+    cdef int verdict
+    if ct == NULL:
+        return NF_ACCEPT
+    if p.ctinfo == CTINFO_RELATED or p.ctinfo == CTINFO_RELATED_REPLY:
+        if (p.family == AF4 and p.proto == 1) or (p.family == AF6 and p.proto == 58):
+            if not nat_icmp_reply(s, p, hook):
+                s.drop_reason = DR_NAT
+                return NF_DROP
+            return NF_ACCEPT
+    if p.ctinfo == CTINFO_NEW or p.ctinfo == CTINFO_RELATED or p.ctinfo == CTINFO_RELATED_REPLY:
+        if not nat_initialized(ct, manip):
+            verdict = run_table(s, p, TABLE_NAT, hook)
+            if verdict != NF_ACCEPT:
+                return verdict
+            if not nat_initialized(ct, manip):
+                verdict = nat_null_binding(s, p, hook, manip)
+                if verdict != NF_ACCEPT:
+                    return verdict
+    return nat_packet(s, p, hook)
+
+
+cdef bint nat_table_loaded(State *s, int family) noexcept nogil:
+    return s.tables[1 if family == AF6 else 0][TABLE_NAT].program != NULL
+
+
+cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
+    """nf_nat_ipv4_pre_routing, _local_in, _local_fn and _out: the NAT step and what must follow where it moved a packet."""
+    cdef Addr before, after
+    cdef int verdict
+    if hook == HOOK_OUTPUT:
+        pkt_daddr(p, &before)
+        verdict = nat_step(s, p, hook, manip)
+        if verdict != NF_ACCEPT:
+            return verdict
+        if p.ct != NULL:
+            pkt_daddr(p, &after)
+            if not addr_eq(&before, &after) and not route_me_harder(s, p):
+                s.drop_reason = DR_NO_ROUTE
+                return NF_DROP
+        return NF_ACCEPT
+    return nat_step(s, p, hook, manip)
+
+
+cdef int mangle_out(State *s, Pkt *p) noexcept nogil:
+    """ipt_mangle_out: what decides the route may have changed."""
+    cdef Addr src, dst, src2, dst2
+    cdef uint32_t mark = p.mark
+    cdef uint8_t tos = p.buf[p.l3 + 1]
+    cdef int verdict
+    pkt_saddr(p, &src)
+    pkt_daddr(p, &dst)
+    verdict = run_table(s, p, TABLE_MANGLE, HOOK_OUTPUT)
+    if verdict != NF_ACCEPT:
+        return verdict
+    pkt_saddr(p, &src2)
+    pkt_daddr(p, &dst2)
+    if mark != p.mark or tos != p.buf[p.l3 + 1] or not addr_eq(&src, &src2) or not addr_eq(&dst, &dst2):
+        if not route_me_harder(s, p):
+            s.drop_reason = DR_NO_ROUTE
+            return NF_DROP
+    return NF_ACCEPT
+
+
+cdef int hook_run(State *s, Pkt *p, int hook) noexcept nogil:
+    """All steps of a hook from ``p.step`` on. NF_ACCEPT, or the packet is gone (NF_STOLEN)."""
+    cdef int step, verdict = NF_ACCEPT
+    cdef int mask = hook_mask(hook)
+    cdef int f = 1 if p.family == AF6 else 0
+    p.hook = hook
+    for step in range(p.step, STEP_CONFIRM + 1):
+        if not mask & (1 << step):
+            continue
+        if s.hold[hook] & (1 << step) and p.step != step + 64:
+            p.stage = STAGE_HOOK
+            p.step = step + 64     # do not hold it here a second time
+            pkt_upcall(s, p, UP_HELD, hook, step, 0)
+            return NF_STOLEN
+        if step == STEP_RAW:
+            verdict = run_table(s, p, TABLE_RAW, hook)
+        elif step == STEP_MANGLE:
+            if hook == HOOK_OUTPUT:
+                verdict = mangle_out(s, p)
+            else:
+                verdict = run_table(s, p, TABLE_MANGLE, hook)
+        elif step == STEP_FILTER:
+            verdict = run_table(s, p, TABLE_FILTER, hook)
+        elif step == STEP_SECURITY:
+            verdict = run_table(s, p, TABLE_SECURITY, hook)
+        elif not ct_enabled(s, p.family):
+            continue
+        elif step == STEP_DEFRAG:
+            if p.fragment and p.ct == NULL:
+                p.stage = STAGE_HOOK
+                p.step = STEP_DEFRAG
+                pkt_upcall(s, p, UP_DEFRAGMENT, hook, 0, 0)
+                return NF_STOLEN
+        elif step == STEP_CONNTRACK:
+            verdict = ct_in(s, p, hook)
+        elif step == STEP_NAT_DST or step == STEP_NAT_SRC:
+            if nat_table_loaded(s, p.family):
+                verdict = nat_hooked(s, p, hook, MANIP_DST if step == STEP_NAT_DST else MANIP_SRC)
+        elif step == STEP_CONFIRM:
+            verdict = ct_confirm(s, p)
+        if verdict == NF_DROP:
+            pkt_drop(s, p, s.drop_reason)
+            return NF_STOLEN
+        if verdict == NF_STOLEN:
+            return NF_STOLEN
+        if s.failed:
+            pkt_drop(s, p, DR_UNSUPPORTED)
+            return NF_STOLEN
+    p.step = 0
+    return NF_ACCEPT
+
+
+cdef void hook_enter(State *s, Pkt *p, int hook) noexcept nogil:
+    p.step = 0
+    trace_add(s, p, TR_HOOK, hook, 1 if p.flags & PF_BRIDGED else 0, p.in_if, p.out_if)
+    if hook_run(s, p, hook) == NF_ACCEPT:
+        hook_done(s, p, hook)
+
+
+cdef void hook_done(State *s, Pkt *p, int hook) noexcept nogil:
+    """What follows a hook, by how the packet came to it."""
+    if p.flags & PF_BRIDGED:
+        if hook == HOOK_PREROUTING:
+            br_nf_prerouting_finish(s, p)
+        elif hook == HOOK_FORWARD:
+            br_nf_forward_finish(s, p)
+        else:
+            br_nf_postrouting_finish(s, p)
+    elif hook == HOOK_PREROUTING:
+        ip_rcv_finish(s, p)
+    elif hook == HOOK_INPUT:
+        ip_deliver(s, p)
+    elif hook == HOOK_FORWARD:
+        ip_output(s, p)
+    elif hook == HOOK_OUTPUT:
+        ip_output(s, p)
+    else:
+        ip_finish_output(s, p)
+
+
+# ------------------------------------------------------------------------------------------------------------- receive
+
+cdef void dev_receive(State *s, Pkt *p, int ifindex) noexcept nogil:
+    """A frame arrives at a device: ``p.l2`` is its Ethernet header."""
+    cdef Link *l = link_get(s, ifindex)
+    cdef uint8_t *eth
+    cdef uint32_t n = p.end - p.l2
+    p.dev = ifindex
+    if l == NULL or not l.up:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    if n < 14:
+        pkt_drop(s, p, DR_FRAME_TOO_SHORT)
+        return
+    # __is_skb_forwardable, asked by veth's far end: such a frame never gets in
+    if l.kind == LINK_WIRE and n > <uint32_t>l.mtu + 14 + VLAN_HLEN:
+        pkt_drop(s, p, DR_MTU)
+        return
+    eth = p.buf + p.l2
+    p.ethertype = rd16(eth + 12)
+    p.l3 = p.l2 + 14
+    if eth[0] & 1:
+        p.pkt_type = PKT_BROADCAST if memcmp(eth, BROADCAST_MAC, 6) == 0 else PKT_MULTICAST
+    elif memcmp(eth, l.mac, 6) == 0:
+        p.pkt_type = PKT_HOST
+    else:
+        p.pkt_type = PKT_OTHERHOST
+    p.in_if = ifindex
+    trace_add(s, p, TR_RX, ifindex, 0, 0, trace_aux(s, eth, n) if s.tracing else 0)
+    if s.capture:
+        event_frame(s, EV_RX, p, ifindex, p.l2)
+    if l.master:
+        br_receive(s, p, l)
+        return
+    netif_receive(s, p)
+
+
+cdef void netif_receive(State *s, Pkt *p) noexcept nogil:
+    """To the protocol of the frame's ethertype."""
+    if p.ethertype == ETH_IP:
+        ip_rcv(s, p)
+    elif p.ethertype == ETH_IPV6:
+        ip6_rcv(s, p)
+    elif p.pkt_type == PKT_OTHERHOST:
+        pkt_drop(s, p, DR_OTHER_HOST)
+    elif p.ethertype == ETH_ARP:
+        p.in_if = p.dev
+        pkt_upcall(s, p, UP_ARP, p.dev, 0, 0)
+    else:
+        pkt_upcall(s, p, UP_OTHER_L2, p.dev, p.ethertype, 0)
+
+
+cdef int ip_check(State *s, Pkt *p) noexcept nogil:
+    """ip_rcv_core: the header is sound and the packet trimmed to its length. 0 or the DropReason."""
+    cdef uint8_t *ip = p.buf + p.l3
+    cdef uint32_t n = p.end - p.l3
+    cdef uint32_t ihl, total
+    p.family = AF4
+    if n < 20:
+        return DR_IP_HEADER
+    ihl = (ip[0] & 15) * 4
+    if ip[0] >> 4 != 4 or ihl < 20 or n < ihl:
+        return DR_IP_HEADER
+    if ip_header_sum(ip, ihl) != 0:
+        return DR_IP_CHECKSUM
+    total = rd16(ip + 2)
+    if n < total or total < ihl:
+        return DR_IP_HEADER
+    p.end = p.l3 + total
+    pkt_parse_l4(p)
+    return 0
+
+
+cdef void ip_rcv(State *s, Pkt *p) noexcept nogil:
+    cdef int reason
+    if p.pkt_type == PKT_OTHERHOST:
+        pkt_drop(s, p, DR_OTHER_HOST)
+        return
+    reason = ip_check(s, p)
+    if reason:
+        pkt_drop(s, p, reason)
+        return
+    p.in_if = p.dev
+    p.out_if = 0
+    if p.flags & PF_BR_PASSED:
+        # ip_sabotage_in: br_netfilter has been through PREROUTING with it
+        p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
+        p.phys_in = 0
+        p.phys_out = 0
+        ip_rcv_finish(s, p)
+        return
+    hook_enter(s, p, HOOK_PREROUTING)
+
+
+cdef int ip6_check(State *s, Pkt *p) noexcept nogil:
+    """ip6_rcv_core."""
+    cdef uint8_t *ip = p.buf + p.l3
+    cdef uint32_t n = p.end - p.l3
+    cdef uint32_t payload
+    p.family = AF6
+    if n < 40 or ip[0] >> 4 != 6:
+        return DR_IP_HEADER
+    # RFC 4291 2.5.3: nothing from or to the loopback address on a link; multicast is no source
+    if ip[8] == 0xFF:
+        return DR_MARTIAN_SOURCE
+    payload = rd16(ip + 4)
+    if payload or ip[6] != 0:
+        if n < payload + 40:
+            return DR_IP_HEADER
+        p.end = p.l3 + 40 + payload
+    pkt_parse_l4(p)
+    return 0
+
+
+cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
+    cdef int reason
+    cdef Addr a
+    if p.pkt_type == PKT_OTHERHOST:
+        pkt_drop(s, p, DR_OTHER_HOST)
+        return
+    reason = ip6_check(s, p)
+    if reason:
+        pkt_drop(s, p, reason)
+        return
+    if p.dev != s.lo_ifindex:
+        pkt_saddr(p, &a)
+        if a.q[0] == 0 and a.w[2] == 0 and a.b[15] == 1 and a.b[14] == 0:
+            pkt_drop(s, p, DR_MARTIAN_SOURCE)
+            return
+        pkt_daddr(p, &a)
+        if a.q[0] == 0 and a.w[2] == 0 and a.b[15] == 1 and a.b[14] == 0:
+            pkt_drop(s, p, DR_MARTIAN_DESTINATION)
+            return
+    p.in_if = p.dev
+    p.out_if = 0
+    if p.flags & PF_BR_PASSED:
+        p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
+        p.phys_in = 0
+        p.phys_out = 0
+        ip_rcv_finish(s, p)
+        return
+    hook_enter(s, p, HOOK_PREROUTING)
+
+
+# ------------------------------------------------------------------------------------------------------------- routing
+
+cdef inline void route_attach(State *s, Pkt *p, const RouteResult *r) noexcept nogil:
+    cdef Link *l
+    p.rt_type = r.type
+    p.rt_oif = r.oif
+    p.rt_gateway = r.gateway
+    p.rt_nh = r.nexthop
+    p.rt_prefsrc = r.prefsrc
+    p.rt_mtu = r.mtu
+    if p.rt_mtu == 0:
+        l = link_get(s, r.oif)
+        p.rt_mtu = l.mtu if l != NULL else 65535
+
+
+cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
+    """ip_route_input_slow: attach a route. 0, or the DropReason; ``icmp_code`` >= 0 asks for a destination unreachable."""
+    cdef Addr src, dst
+    cdef RouteResult r
+    cdef Link *dev = link_get(s, p.in_if)
+    cdef int type, reason
+    cdef bint forwarding
+    icmp_code[0] = -1
+    pkt_saddr(p, &src)
+    pkt_daddr(p, &dst)
+    if p.family == AF6:
+        return route_input6(s, p, &src, &dst, icmp_code)
+    forwarding = dev != NULL and (dev.forwarding if dev.forwarding >= 0 else s.sysctl[SYSCTL_IP_FORWARD])
+    if (src.b[0] & 0xF0) == 0xE0 or src.w[0] == <uint32_t>0xFFFFFFFF:
+        return DR_MARTIAN_SOURCE
+    if dst.w[0] == <uint32_t>0xFFFFFFFF or (src.w[0] == 0 and dst.w[0] == 0):
+        memset(&r, 0, sizeof(r))
+        r.type = RTN_BROADCAST
+        r.oif = s.lo_ifindex
+        r.nexthop = dst
+        route_attach(s, p, &r)
+        return 0
+    if src.w[0] == 0:
+        return DR_MARTIAN_SOURCE
+    if dst.w[0] == 0:
+        return DR_MARTIAN_DESTINATION
+    if p.in_if != s.lo_ifindex:
+        if dst.b[0] == 127 and not (s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)):
+            return DR_MARTIAN_DESTINATION
+        if src.b[0] == 127 and not (s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)):
+            return DR_MARTIAN_SOURCE
+    if (dst.b[0] & 0xF0) == 0xE0:
+        # no multicast routing and no memberships but all-hosts: ip_check_mc
+        if dst.b[0] == 224 and dst.b[1] == 0 and dst.b[2] == 0 and dst.b[3] == 1:
+            memset(&r, 0, sizeof(r))
+            r.type = RTN_LOCAL
+            r.oif = s.lo_ifindex
+            r.nexthop = dst
+            route_attach(s, p, &r)
+            return 0
+        return DR_NO_ROUTE
+    type = fib_lookup(s, AF4, &dst, &src, p.mark, p.in_if, 0, &r)
+    if type == RTN_BROADCAST:
+        reason = validate_source(s, p, &src, &dst, 0)
+        if reason:
+            return reason
+        route_attach(s, p, &r)
+        return 0
+    if type == RTN_LOCAL:
+        reason = validate_source(s, p, &src, &dst, 0)
+        if reason:
+            return reason
+        route_attach(s, p, &r)
+        return 0
+    if not forwarding:
+        return DR_NOT_FORWARDING
+    if type == 0:
+        icmp_code[0] = 0
+        return DR_NO_ROUTE
+    if type == RTN_BLACKHOLE:
+        return DR_ROUTE_BLACKHOLE
+    if type == RTN_UNREACHABLE:
+        icmp_code[0] = 1
+        return DR_NO_ROUTE
+    if type == RTN_PROHIBIT:
+        icmp_code[0] = 13
+        return DR_NO_ROUTE
+    if type != RTN_UNICAST:
+        return DR_MARTIAN_DESTINATION
+    reason = validate_source(s, p, &src, &dst, r.oif)
+    if reason:
+        return reason
+    route_attach(s, p, &r)
+    return 0
+
+
+cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *icmp_code) noexcept nogil:
+    cdef RouteResult r
+    cdef int type
+    cdef Link *dev = link_get(s, p.in_if)
+    if dst.b[0] == 0xFF:
+        # joined groups are the neighbour code's and the sockets' business: all link-local multicast goes up
+        memset(&r, 0, sizeof(r))
+        r.type = RTN_LOCAL
+        r.oif = s.lo_ifindex
+        r.nexthop = dst[0]
+        route_attach(s, p, &r)
+        return 0
+    if dst.b[0] == 0xFE and (dst.b[1] & 0xC0) == 0x80:
+        type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, p.in_if, &r)
+        if type == 0 or type == RTN_UNICAST:
+            type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, 0, &r)
+    else:
+        type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, 0, &r)
+    if type == RTN_LOCAL or type == RTN_ANYCAST:
+        route_attach(s, p, &r)
+        return 0
+    if not (dev != NULL and dev.forwarding > 0) and not s.sysctl[SYSCTL_IP6_FORWARDING]:
+        return DR_NOT_FORWARDING
+    if type == 0:
+        icmp_code[0] = 0
+        return DR_NO_ROUTE
+    if type == RTN_BLACKHOLE:
+        return DR_ROUTE_BLACKHOLE
+    if type == RTN_UNREACHABLE:
+        icmp_code[0] = 0
+        return DR_NO_ROUTE
+    if type == RTN_PROHIBIT:
+        icmp_code[0] = 1
+        return DR_NO_ROUTE
+    if type != RTN_UNICAST:
+        return DR_MARTIAN_DESTINATION
+    route_attach(s, p, &r)
+    return 0
+
+
+cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oif) noexcept nogil:
+    """ip_route_output_key for a packet whose source is settled. Returns the RouteType or 0."""
+    cdef RouteResult r
+    cdef int type
+    if p.family == AF4 and dst.w[0] == <uint32_t>0xFFFFFFFF:
+        memset(&r, 0, sizeof(r))
+        r.type = RTN_BROADCAST
+        r.oif = oif
+        r.nexthop = dst[0]
+        if oif == 0:
+            type = fib_lookup(s, p.family, dst, src, p.mark, s.lo_ifindex, 0, &r)
+            if type == 0:
+                return 0
+            r.type = RTN_BROADCAST
+        route_attach(s, p, &r)
+        return RTN_BROADCAST
+    type = fib_lookup(s, p.family, dst, src, p.mark, s.lo_ifindex, oif, &r)
+    if type == 0 and oif:
+        # "Apparently, routing tables are wrong. Assume, that the destination is on link." (net/ipv4/route.c)
+        memset(&r, 0, sizeof(r))
+        r.type = RTN_UNICAST
+        r.oif = oif
+        r.nexthop = dst[0]
+        type = RTN_UNICAST
+    if type == 0:
+        return 0
+    if type == RTN_LOCAL:
+        r.oif = s.lo_ifindex
+        r.mtu = 0
+        r.gateway = 0
+        r.nexthop = dst[0]
+    elif type != RTN_UNICAST and type != RTN_BROADCAST and type != RTN_MULTICAST:
+        p.rt_type = type
+        return type
+    if type == RTN_UNICAST and ((p.family == AF4 and (dst.b[0] & 0xF0) == 0xE0) or (p.family == AF6 and dst.b[0] == 0xFF)):
+        r.type = RTN_MULTICAST
+        r.gateway = 0
+        r.nexthop = dst[0]
+    route_attach(s, p, &r)
+    return r.type
+
+
+cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
+    """ip_route_me_harder: the packet's addresses or mark changed on the way out."""
+    cdef Addr src, dst
+    cdef int type
+    pkt_saddr(p, &src)
+    pkt_daddr(p, &dst)
+    type = route_output(s, p, &src, &dst, p.sk_ifindex)
+    if type == 0 or type == RTN_BLACKHOLE or type == RTN_UNREACHABLE or type == RTN_PROHIBIT:
+        return False
+    trace_add(s, p, TR_ROUTE, type, p.rt_oif, 1, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
+    return True
+
+
+cdef void ip_rcv_finish(State *s, Pkt *p) noexcept nogil:
+    cdef int reason, code = -1
+    if p.rt_type == 0 or not p.flags & PF_LOOPED:
+        if not p.flags & PF_BR_ROUTED:
+            reason = route_input(s, p, &code)
+            if reason:
+                trace_add(s, p, TR_ROUTE, 0, 0, 0, 0)
+                if code >= 0:
+                    s.drops[reason] += 1
+                    pkt_upcall(s, p, UP_ICMP_ERROR, 3 if p.family == AF4 else 1, code, 0)
+                else:
+                    pkt_drop(s, p, reason)
+                return
+    p.flags &= ~<uint32_t>PF_BR_ROUTED
+    trace_add(s, p, TR_ROUTE, p.rt_type, p.rt_oif, 0, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
+    if p.rt_type == RTN_UNICAST:
+        if p.family == AF4:
+            ip_forward(s, p)
+        else:
+            ip6_forward(s, p)
+    else:
+        ip_local_deliver(s, p)
+
+
+cdef void ip_local_deliver(State *s, Pkt *p) noexcept nogil:
+    if p.fragment & FRAG_ANY and p.family == AF4:
+        # ip_local_deliver gathers fragments before INPUT (IP_DEFRAG_LOCAL_DELIVER); the resumed packet comes here again
+        p.stage = STAGE_HOOK
+        p.hook = HOOK_INPUT
+        p.step = 0
+        pkt_upcall(s, p, UP_DEFRAGMENT, HOOK_INPUT, 1, 0)
+        return
+    hook_enter(s, p, HOOK_INPUT)
+
+
+cdef void ip_deliver(State *s, Pkt *p) noexcept nogil:
+    trace_add(s, p, TR_DELIVER, p.proto, 0, 0, 0)
+    pkt_upcall(s, p, UP_DELIVER, p.proto, 0, 0)
+
+
+cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
+    """net/ipv4/ip_forward.c."""
+    cdef uint8_t *ip = p.buf + p.l3
+    cdef uint8_t old[2]
+    cdef uint8_t new[2]
+    cdef uint32_t n = p.end - p.l3
+    if p.pkt_type != PKT_HOST:
+        pkt_drop(s, p, DR_OTHER_HOST)
+        return
+    if ip[8] <= 1:
+        s.drops[DR_TTL_EXPIRED] += 1
+        pkt_upcall(s, p, UP_ICMP_ERROR, 11, 0, 0)
+        return
+    if n > p.rt_mtu and (ip[6] & 0x40) and (p.frag_max == 0 or p.frag_max > p.rt_mtu):
+        s.drops[DR_FRAGMENT_NEEDED] += 1
+        pkt_upcall(s, p, UP_ICMP_ERROR, 3, 4, <int>p.rt_mtu)
+        return
+    old[0] = ip[8]
+    old[1] = ip[9]
+    ip[8] -= 1
+    new[0] = ip[8]
+    new[1] = ip[9]
+    csum_replace(ip + 10, old, new, 2)
+    trace_add(s, p, TR_TTL, ip[8], 0, 0, 0)
+    p.flags |= PF_FORWARDED
+    p.out_if = p.rt_oif
+    hook_enter(s, p, HOOK_FORWARD)
+
+
+cdef void ip6_forward(State *s, Pkt *p) noexcept nogil:
+    """net/ipv6/ip6_output.c."""
+    cdef uint8_t *ip = p.buf + p.l3
+    if p.pkt_type != PKT_HOST:
+        pkt_drop(s, p, DR_OTHER_HOST)
+        return
+    if ip[7] <= 1:
+        s.drops[DR_TTL_EXPIRED] += 1
+        pkt_upcall(s, p, UP_ICMP_ERROR, 3, 0, 0)
+        return
+    if p.end - p.l3 > p.rt_mtu and (p.frag_max == 0 or p.frag_max > p.rt_mtu):
+        s.drops[DR_FRAGMENT_NEEDED] += 1
+        pkt_upcall(s, p, UP_ICMP_ERROR, 2, 0, <int>p.rt_mtu)
+        return
+    ip[7] -= 1
+    trace_add(s, p, TR_TTL, ip[7], 0, 0, 0)
+    p.flags |= PF_FORWARDED
+    p.out_if = p.rt_oif
+    hook_enter(s, p, HOOK_FORWARD)
+
+
+# ---------------------------------------------------------------------------------------------------------------- send
+
+cdef void ip_local_out(State *s, Pkt *p) noexcept nogil:
+    """A socket's packet: its source is settled, its headers complete."""
+    cdef Addr src, dst
+    cdef int type, reason
+    if (p.buf[p.l3] >> 4) == 6:
+        p.ethertype = ETH_IPV6
+        reason = ip6_check(s, p)
+    else:
+        p.ethertype = ETH_IP
+        reason = ip_check(s, p)
+    if reason:
+        pkt_drop(s, p, reason)
+        return
+    p.flags |= PF_LOCAL
+    p.pkt_type = PKT_HOST
+    pkt_saddr(p, &src)
+    pkt_daddr(p, &dst)
+    type = route_output(s, p, &src, &dst, p.sk_ifindex)
+    if type == 0 or type == RTN_BLACKHOLE or type == RTN_UNREACHABLE or type == RTN_PROHIBIT:
+        pkt_drop(s, p, DR_NO_ROUTE if type != RTN_BLACKHOLE else DR_ROUTE_BLACKHOLE)
+        return
+    trace_add(s, p, TR_ROUTE, type, p.rt_oif, 0, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
+    p.in_if = 0
+    p.out_if = p.rt_oif
+    hook_enter(s, p, HOOK_OUTPUT)
+
+
+cdef void ip_output(State *s, Pkt *p) noexcept nogil:
+    """ip_output: the route's device, POSTROUTING."""
+    p.out_if = p.rt_oif
+    hook_enter(s, p, HOOK_POSTROUTING)
+
+
+cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
+    cdef Link *l = link_get(s, p.rt_oif)
+    if l == NULL or not l.up:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    p.dev = p.rt_oif
+    if p.end - p.l3 > p.rt_mtu or (p.frag_max and p.frag_max < p.end - p.l3):
+        pkt_upcall(s, p, UP_FRAGMENT, p.rt_oif, <int>p.rt_mtu, <int>p.frag_max)
+        return
+    neigh_output(s, p)
+
+
+cdef void neigh_output(State *s, Pkt *p) noexcept nogil:
+    """Find the link-layer address of the next hop and give the frame to the device."""
+    cdef Link *l = link_get(s, p.rt_oif)
+    cdef Addr nh
+    cdef uint8_t mac[6]
+    cdef Neighbour *n = NULL
+    cdef EventRec *e
+    if l == NULL or not l.up:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    p.dev = p.rt_oif
+    if p.rt_gateway:
+        nh = p.rt_nh
+    else:
+        pkt_daddr(p, &nh)
+    if l.kind == LINK_LOOPBACK or l.noarp:
+        memset(mac, 0, 6)
+    elif p.rt_type == RTN_BROADCAST and not p.rt_gateway:
+        memset(mac, 0xFF, 6)
+    elif p.family == AF4 and (nh.b[0] & 0xF0) == 0xE0:
+        # RFC 1112 section 6.4
+        mac[0] = 0x01
+        mac[1] = 0x00
+        mac[2] = 0x5E
+        mac[3] = nh.b[1] & 0x7F
+        mac[4] = nh.b[2]
+        mac[5] = nh.b[3]
+    elif p.family == AF6 and nh.b[0] == 0xFF:
+        # RFC 2464 section 7
+        mac[0] = 0x33
+        mac[1] = 0x33
+        memcpy(mac + 2, nh.b + 12, 4)
+    else:
+        n = neigh_find(s, p.family, p.rt_oif, &nh)
+        if n == NULL or n.cls == NEIGH_ABSENT:
+            p.stage = STAGE_NEIGH
+            e = pkt_upcall(s, p, UP_NEIGHBOUR_MISS, p.rt_oif, 0, 0)
+            e.addr = nh
+            e.addr_len = addr_len(p.family)
+            return
+        memcpy(mac, n.mac, 6)
+    trace_add(s, p, TR_NEIGHBOUR, n.cls if n != NULL else NEIGH_CONNECTED, p.rt_oif, 0,
+              trace_aux(s, mac, 6) if s.tracing else 0)
+    if n != NULL and n.cls == NEIGH_USABLE:
+        e = event_add(s, EV_UPCALL)
+        e.pkt_id = p.id
+        e.reason = UP_NEIGHBOUR_USED
+        e.a = p.rt_oif
+        e.addr = nh
+        e.addr_len = addr_len(p.family)
+        s.upcalls[UP_NEIGHBOUR_USED] += 1
+    pkt_push_eth(p, mac, <uint8_t *>l.mac if l.kind != LINK_LOOPBACK else <uint8_t *>ZERO_MAC)
+    dev_transmit(s, p, l)
+
+
+cdef void dev_transmit(State *s, Pkt *p, Link *l) noexcept nogil:
+    """dev_queue_xmit: ``p.l2`` is the Ethernet header; what happens next is the device's kind."""
+    p.dev = l.ifindex
+    if not l.up:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    if l.kind == LINK_WIRE:
+        trace_add(s, p, TR_TX, l.ifindex, 0, 0, 0)
+        event_frame(s, EV_TX, p, l.ifindex, p.l2)
+        pkt_free(s, p)
+    elif l.kind == LINK_LOOPBACK:
+        # loopback_xmit: keeps the connection, the mark and the route; netif_rx queues it behind what is under way
+        p.hops += 1
+        if p.hops > MAX_HOPS:
+            pkt_drop(s, p, DR_LOOP)
+            return
+        p.flags |= PF_LOOPED
+        p.next = NULL
+        if s.lo_last == NULL:
+            s.lo_first = p
+        else:
+            s.lo_last.next = p
+        s.lo_last = p
+    elif l.kind == LINK_BRIDGE:
+        trace_add(s, p, TR_TX, l.ifindex, 0, 0, 0)
+        if s.capture:
+            event_frame(s, EV_TX, p, l.ifindex, p.l2)
+        br_transmit(s, p, l)
+    elif l.kind == LINK_VXLAN:
+        trace_add(s, p, TR_TX, l.ifindex, 0, 0, 0)
+        if s.capture:
+            event_frame(s, EV_TX, p, l.ifindex, p.l2)
+        pkt_upcall(s, p, UP_VXLAN_XMIT, l.ifindex, 0, 0)
+    else:
+        trace_add(s, p, TR_TX, l.ifindex, 0, 0, 0)
+        if s.capture:
+            event_frame(s, EV_TX, p, l.ifindex, p.l2)
+        pkt_free(s, p)
+
+
+cdef void lo_drain(State *s) noexcept nogil:
+    """Receive what was sent to lo meanwhile, in order."""
+    cdef Pkt *p
+    while s.lo_first != NULL:
+        p = s.lo_first
+        s.lo_first = p.next
+        if s.lo_first == NULL:
+            s.lo_last = NULL
+        p.next = NULL
+        p.phys_in = 0
+        p.phys_out = 0
+        p.step = 0
+        dev_receive(s, p, s.lo_ifindex)
+
+
+# -------------------------------------------------------------------------------------------------------------- bridge
+
+cdef bint br_nf_wanted(State *s, const Pkt *p) noexcept nogil:
+    if p.ethertype == ETH_IP:
+        return s.sysctl[SYSCTL_BRIDGE_NF_CALL_IPTABLES] != 0
+    if p.ethertype == ETH_IPV6:
+        return s.sysctl[SYSCTL_BRIDGE_NF_CALL_IP6TABLES] != 0
+    return False
+
+
+cdef void br_receive(State *s, Pkt *p, Link *port) noexcept nogil:
+    """br_handle_frame on a bridge port, with br_netfilter's PREROUTING before the bridge looks at the frame."""
+    cdef Link *br = link_get(s, port.master)
+    cdef uint8_t *eth = p.buf + p.l2
+    cdef int reason
+    if br == NULL or not br.up:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    if eth[6] & 1 or memcmp(eth + 6, ZERO_MAC, 6) == 0:
+        pkt_drop(s, p, DR_FRAME_TOO_SHORT)
+        return
+    # 01-80-C2-00-00-0X is for the bridge itself (IEEE 802.1D reserved); spanning tree is off: not forwarded
+    if eth[0] == 0x01 and eth[1] == 0x80 and eth[2] == 0xC2 and eth[3] == 0 and eth[4] == 0 and (eth[5] & 0xF0) == 0:
+        pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
+        return
+    if memcmp(eth, br.mac, 6) == 0:
+        p.pkt_type = PKT_HOST
+    p.phys_in = 0
+    if br_nf_wanted(s, p):
+        reason = ip_check(s, p) if p.ethertype == ETH_IP else ip6_check(s, p)
+        if reason:
+            pkt_drop(s, p, reason)
+            return
+        p.flags |= PF_BRIDGED
+        p.phys_in = port.ifindex
+        p.phys_out = 0
+        p.in_if = br.ifindex
+        p.out_if = 0
+        pkt_daddr(p, &p.orig_dst)
+        p.flags &= ~<uint32_t>PF_BR_OTHERHOST
+        if p.pkt_type == PKT_OTHERHOST:
+            p.pkt_type = PKT_HOST
+            p.flags |= PF_BR_OTHERHOST
+        hook_enter(s, p, HOOK_PREROUTING)
+        return
+    br_frame_finish(s, p, port)
+
+
+cdef void br_nf_prerouting_finish(State *s, Pkt *p) noexcept nogil:
+    """br_nf_pre_routing_finish: where DNAT changed the destination, find out whether that is still on this bridge."""
+    cdef Link *port = link_get(s, p.phys_in)
+    cdef Link *br
+    cdef Addr dst, src
+    cdef int reason, code
+    cdef Neighbour *n
+    cdef uint8_t *eth
+    cdef int type
+    if port == NULL:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    br = link_get(s, port.master)
+    if br == NULL:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    if p.flags & PF_BR_OTHERHOST:
+        p.pkt_type = PKT_OTHERHOST
+        p.flags &= ~<uint32_t>PF_BR_OTHERHOST
+    pkt_daddr(p, &dst)
+    eth = p.buf + p.l2
+    if not addr_eq(&dst, &p.orig_dst):
+        reason = route_input(s, p, &code)
+        if reason:
+            # a martian, or forwarding is off: what is bridged after DNAT does not need it
+            if reason != DR_NOT_FORWARDING:
+                pkt_drop(s, p, reason)
+                return
+            src.q[0] = 0
+            src.q[1] = 0
+            type = route_output(s, p, &src, &dst, 0)
+            if type == 0 or p.rt_oif != br.ifindex:
+                pkt_drop(s, p, reason)
+                return
+        trace_add(s, p, TR_ROUTE, p.rt_type, p.rt_oif, 0, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
+        if p.rt_type == RTN_UNICAST and p.rt_oif == br.ifindex:
+            br_bridged_dnat(s, p, br, port)
+            return
+        memcpy(eth, br.mac, 6)
+        p.pkt_type = PKT_HOST
+        p.flags |= PF_BR_ROUTED
+    else:
+        # bridge_parent_rtable: a stand-in route, so that MASQUERADE finds a device and no next hop
+        p.rt_type = 0
+        p.rt_gateway = 0
+        p.rt_oif = br.ifindex
+        p.rt_mtu = br.mtu
+    br_frame_finish(s, p, port)
+
+
+cdef void br_bridged_dnat(State *s, Pkt *p, Link *br, Link *port) noexcept nogil:
+    """br_nf_pre_routing_finish_bridge: give the frame the MAC of its new destination and bridge it on."""
+    cdef Addr nh
+    cdef Neighbour *n
+    cdef uint8_t *eth = p.buf + p.l2
+    if p.rt_gateway:
+        nh = p.rt_nh
+    else:
+        pkt_daddr(p, &nh)
+    n = neigh_find(s, p.family, br.ifindex, &nh)
+    if n != NULL and n.cls == NEIGH_CONNECTED:
+        memcpy(eth, n.mac, 6)
+        br_frame_finish(s, p, port)
+        return
+    # The neighbour code writes a whole header: keep the client's source MAC. What comes to br_transmit is taken on there.
+    memcpy(p.src_mac, eth + 6, 6)
+    p.flags |= PF_BR_DNAT
+    neigh_output(s, p)
+
+
+cdef void br_transmit(State *s, Pkt *p, Link *br) noexcept nogil:
+    """br_dev_xmit: a frame given to the bridge device by its own host."""
+    cdef uint8_t *eth = p.buf + p.l2
+    cdef FdbEntry *e
+    cdef Link *port
+    if p.flags & PF_BR_DNAT:
+        # br_nf_pre_routing_finish_bridge_slow
+        p.flags &= ~<uint32_t>PF_BR_DNAT
+        memcpy(eth + 6, p.src_mac, 6)
+        port = link_get(s, p.phys_in)
+        if port == NULL:
+            pkt_drop(s, p, DR_LINK_DOWN)
+            return
+        p.dev = port.ifindex
+        br_frame_finish(s, p, port)
+        return
+    p.phys_in = 0
+    p.phys_out = 0
+    p.flags &= ~<uint32_t>PF_BRIDGED
+    if eth[0] & 1:
+        br_flood(s, p, br, NULL, False)
+        return
+    e = br_fdb_lookup(s, br, eth)
+    if e != NULL:
+        port = link_get(s, e.port)
+        if port != NULL and port.master == br.ifindex:
+            br_forward(s, p, br, NULL, port)
+        else:
+            pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
+        return
+    br_flood(s, p, br, NULL, False)
+
+
+cdef FdbEntry *br_fdb_lookup(State *s, Link *br, const uint8_t *mac) noexcept nogil:
+    cdef FdbEntry *e = fdb_find(s, br.ifindex, mac)
+    if e != NULL and not e.is_static and s.now_ns - e.seen_ns > <int64_t>AGEING_S * 1000000000:
+        return NULL
+    return e
+
+
+cdef bint br_mac_is_local(State *s, Link *br, const uint8_t *mac) noexcept nogil:
+    """BR_FDB_LOCAL: the bridge's own address and those of its ports."""
+    cdef int i
+    cdef Link *port
+    if memcmp(br.mac, mac, 6) == 0:
+        return True
+    for i in range(br.n_ports):
+        port = link_get(s, br.ports[i])
+        if port != NULL and memcmp(port.mac, mac, 6) == 0:
+            return True
+    return False
+
+
+cdef void br_frame_finish(State *s, Pkt *p, Link *port) noexcept nogil:
+    """br_handle_frame_finish: learn, then forward, flood or pass up."""
+    cdef Link *br = link_get(s, port.master)
+    cdef uint8_t *eth = p.buf + p.l2
+    cdef FdbEntry *e
+    cdef Link *out
+    cdef Pkt *copy
+    if br == NULL:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    p.dev = port.ifindex
+    if not br_mac_is_local(s, br, eth + 6):
+        fdb_learn(s, br.ifindex, eth + 6, port.ifindex)
+    if eth[0] & 1:
+        # br_flood with local_rcv: clones to the ports, the original goes up
+        trace_add(s, p, TR_BRIDGE, 1, port.ifindex, 0, 0)
+        br_flood_clones(s, p, br, port)
+        br_pass_up(s, p, br)
+        return
+    if br_mac_is_local(s, br, eth):
+        br_pass_up(s, p, br)
+        return
+    e = br_fdb_lookup(s, br, eth)
+    if e != NULL:
+        out = link_get(s, e.port)
+        if out == NULL or out.master != br.ifindex:
+            pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
+            return
+        br_forward(s, p, br, port, out)
+        return
+    br_flood(s, p, br, port, False)
+
+
+cdef inline bint br_should_deliver(const Link *from_, const Link *to) noexcept nogil:
+    return to != NULL and to.up and (from_ == NULL or from_.ifindex != to.ifindex or to.hairpin)
+
+
+cdef void br_flood_clones(State *s, Pkt *p, Link *br, Link *from_) noexcept nogil:
+    """A copy out of every port, from the newest to the oldest (ports are added at the head of the kernel's list)."""
+    cdef int i
+    cdef Link *to
+    cdef Pkt *copy
+    for i in range(br.n_ports - 1, -1, -1):
+        to = link_get(s, br.ports[i])
+        if not br_should_deliver(from_, to):
+            continue
+        s.clones += 1
+        if s.clones > MAX_CLONES:
+            return
+        copy = pkt_clone(s, p)
+        br_forward(s, copy, br, from_, to)
+
+
+cdef void br_flood(State *s, Pkt *p, Link *br, Link *from_, bint up) noexcept nogil:
+    cdef int i, last = -1
+    cdef Link *to
+    cdef Pkt *copy
+    trace_add(s, p, TR_BRIDGE, 1, from_.ifindex if from_ != NULL else 0, 0, 0)
+    # the last port takes the packet itself
+    for i in range(br.n_ports):
+        if br_should_deliver(from_, link_get(s, br.ports[i])):
+            last = i
+            break
+    if last < 0:
+        pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
+        return
+    for i in range(br.n_ports - 1, last, -1):
+        to = link_get(s, br.ports[i])
+        if not br_should_deliver(from_, to):
+            continue
+        s.clones += 1
+        if s.clones > MAX_CLONES:
+            break
+        copy = pkt_clone(s, p)
+        br_forward(s, copy, br, from_, to)
+    br_forward(s, p, br, from_, link_get(s, br.ports[last]))
+
+
+cdef void br_forward(State *s, Pkt *p, Link *br, Link *from_, Link *to) noexcept nogil:
+    """__br_forward: br_netfilter's FORWARD (not for what the host itself sends), then POSTROUTING, then the port."""
+    if not br_should_deliver(from_, to):
+        pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
+        return
+    trace_add(s, p, TR_BRIDGE, 0, to.ifindex, 0, 0)
+    p.dev = to.ifindex
+    if from_ != NULL and p.flags & PF_BRIDGED and p.phys_in:
+        p.phys_out = to.ifindex
+        p.in_if = br.ifindex
+        p.out_if = br.ifindex
+        if p.pkt_type == PKT_OTHERHOST:
+            p.pkt_type = PKT_HOST
+            p.flags |= PF_BR_OTHERHOST
+        hook_enter(s, p, HOOK_FORWARD)
+        return
+    dev_transmit(s, p, to)
+
+
+cdef void br_nf_forward_finish(State *s, Pkt *p) noexcept nogil:
+    p.in_if = 0
+    # POSTROUTING's out device is the bridge, as FORWARD's was
+    hook_enter(s, p, HOOK_POSTROUTING)
+
+
+cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
+    cdef Link *to = link_get(s, p.phys_out)
+    if p.flags & PF_BR_OTHERHOST:
+        p.pkt_type = PKT_OTHERHOST
+        p.flags &= ~<uint32_t>PF_BR_OTHERHOST
+    if to == NULL:
+        pkt_drop(s, p, DR_LINK_DOWN)
+        return
+    p.dev = to.ifindex
+    if p.frag_max and p.frag_max < p.end - p.l3:
+        # br_nf_dev_queue_xmit: what conntrack gathered leaves in fragments of the original size
+        p.stage = STAGE_HOOK_DONE
+        pkt_upcall(s, p, UP_FRAGMENT, to.ifindex, <int>p.frag_max, 1)
+        return
+    dev_transmit(s, p, to)
+
+
+cdef void br_pass_up(State *s, Pkt *p, Link *br) noexcept nogil:
+    """br_pass_frame_up: the bridge device receives the frame."""
+    p.dev = br.ifindex
+    if p.flags & PF_BRIDGED:
+        p.flags |= PF_BR_PASSED
+    if p.flags & PF_BRIDGED and not p.flags & PF_BR_ROUTED:
+        p.rt_type = 0              # br_drop_fake_rtable
+    trace_add(s, p, TR_BRIDGE, 2, br.ifindex, 0, 0)
+    if s.capture:
+        event_frame(s, EV_RX, p, br.ifindex, p.l2)
+    netif_receive(s, p)
+
+
+# -------------------------------------------------------------------------------------------------------------- resume
+
+cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
+    """Take a packet on from where it left."""
+    cdef int hook = p.hook
+    if p.stage == STAGE_NEIGH:
+        neigh_output(s, p)
+    elif p.stage == STAGE_HOOK:
+        if p.step == 0 and hook == HOOK_INPUT:
+            hook_enter(s, p, HOOK_INPUT)
+            return
+        if p.step >= 64:
+            hook_resume_held(s, p, hook)
+            return
+        p.fragment = 0
+        pkt_parse_l4(p)
+        if hook_run(s, p, hook) == NF_ACCEPT:
+            hook_done(s, p, hook)
+    else:
+        pkt_free(s, p)
+
+
+cdef void hook_resume_held(State *s, Pkt *p, int hook) noexcept nogil:
+    cdef int step = p.step - 64
+    cdef uint16_t hold = s.hold[hook]
+    # go over the step it was held at without holding it there again
+    s.hold[hook] = hold & <uint16_t>~(1 << step)
+    p.step = step
+    if hook_run(s, p, hook) == NF_ACCEPT:
+        s.hold[hook] = hold
+        hook_done(s, p, hook)
+        return
+    s.hold[hook] = hold
