@@ -119,6 +119,9 @@ class Datapath:
 
     @property
     def name(self) -> str: ...
+    @property
+    def now_ns(self) -> int:
+        """The time that the last call said."""
     context: Any  # what uncommon matches are given to keep their state in; the engine does not look at it
     capture: bool  # whether RX events, and frames in TX events of devices without a wire, are made
     # configuration

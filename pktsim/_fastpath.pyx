@@ -337,6 +337,10 @@ cdef class Datapath:
     # ---------------------------------------------------------------------------------------------------- configuration
 
     @property
+    def now_ns(self):
+        return self.s.now_ns
+
+    @property
     def capture(self):
         return bool(self.s.capture)
 

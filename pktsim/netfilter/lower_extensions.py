@@ -16,14 +16,17 @@ from pktsim.netfilter.matches.comment import CommentMatch
 from pktsim.netfilter.matches.connmark import ConnmarkMatch
 from pktsim.netfilter.matches.conntrack import ConntrackMatch, Direction, StateMatch
 from pktsim.netfilter.matches.icmp import IcmpMatch
+from pktsim.netfilter.matches.icmp6 import Icmp6Match
 from pktsim.netfilter.matches.mark import MarkMatch
 from pktsim.netfilter.matches.multiport import MultiportMatch
 from pktsim.netfilter.matches.physdev import PhysdevMatch
+from pktsim.netfilter.matches.recent import RecentMatch
 from pktsim.netfilter.matches.sctp import SctpMatch
 from pktsim.netfilter.matches.statistic import StatisticNthMatch, StatisticRandomMatch
 from pktsim.netfilter.matches.tcp import TcpMatch
 from pktsim.netfilter.matches.udp import UdpMatch
 from pktsim.netfilter.opcodes import NatFlag, Op
+from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.ruleset import Family, MaskedAddress, Match, Target
 from pktsim.netfilter.targets.connmark import ConnmarkTarget
 from pktsim.netfilter.targets.ct import CtTarget, NotrackTarget
@@ -98,7 +101,7 @@ def _udp(match: UdpMatch, builder: Builder) -> Iterable[Pending]:
 @match(SctpMatch)
 def _sctp(match: SctpMatch, builder: Builder) -> Iterable[Pending]:
     """net/netfilter/xt_sctp.c."""
-    if getattr(match, "chunks", None) or getattr(match, "chunk_types", None):
+    if match.chunk_match is not None:
         raise builder.refuse("match sctp --chunk-types")
     inverted = match.src_ports_inverted | match.dst_ports_inverted << 1
     data = struct.pack("=4H2B", *_ports(match.src_ports), *_ports(match.dst_ports), inverted, 0)
@@ -192,7 +195,17 @@ def _multiport(match: MultiportMatch, builder: Builder) -> Iterable[Pending]:
 
 @match(IcmpMatch)
 def _icmp(match: IcmpMatch, _builder: Builder) -> Iterable[Pending]:
-    yield Pending(Op.ICMP, match.inverted, match.type, match.code_first, match.code_last)
+    yield Pending(Op.ICMP, match.inverted, match.icmp_type, match.first_code, match.last_code)
+
+
+@match(Icmp6Match)
+def _icmp6(match: Icmp6Match, _builder: Builder) -> Iterable[Pending]:
+    yield Pending(Op.ICMP, match.inverted, match.icmp_type, match.first_code, match.last_code)
+
+
+@match(RecentMatch)
+def _recent(match: RecentMatch, builder: Builder) -> Iterable[Pending]:
+    yield Pending(Op.PYTHON, match.inverted, builder.call(Recent(match)))
 
 
 @match(PhysdevMatch)

@@ -1,0 +1,335 @@
+"""What the engine's trace says, in words: hook by hook, chain by chain, rule by rule.
+
+The engine records numbers (``opcodes.TraceKind``); here they meet the source maps of the programs that ran. Nothing is
+computed again: what is not in the record is not said.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from pktsim.netfilter.iptables_text import rule_text
+from pktsim.netfilter.lower import Lowered, SourceRule
+from pktsim.netfilter.opcodes import (
+    CtInfo,
+    DropReason,
+    Hook,
+    NeighbourClass,
+    RouteType,
+    TableId,
+    TraceKind,
+    Upcall,
+)
+from pktsim.netfilter.ruleset import Family, Jump
+
+_RECORD = struct.Struct("=6i")
+
+#: What a reader wants to know of a drop.
+DROP_TEXT: dict[DropReason, str] = {
+    DropReason.FRAME_TOO_SHORT: "the frame is too short or its source address is no station's",
+    DropReason.OTHER_HOST: "the frame is addressed to another station",
+    DropReason.NO_PROTOCOL: "nobody handles this ethertype",
+    DropReason.IP_HEADER: "the IP header is malformed or longer than the packet",
+    DropReason.IP_CHECKSUM: "the IP header checksum is wrong",
+    DropReason.RULE: "a rule said DROP",
+    DropReason.POLICY: "the chain's policy is DROP",
+    DropReason.HOTDROP: "a match found the packet too broken to look at (hot drop)",
+    DropReason.CONNTRACK_TABLE_FULL: "the connection tracking table is full",
+    DropReason.CONNTRACK_INVALID: "connection tracking refused the packet",
+    DropReason.CONNTRACK_CLASH: "another packet's entry with the same tuple was confirmed first",
+    DropReason.NAT: "NAT found no free tuple or no address",
+    DropReason.MARTIAN_SOURCE: "martian: its source address cannot come from there",
+    DropReason.MARTIAN_DESTINATION: "martian: its destination address cannot be on a wire",
+    DropReason.RP_FILTER: "reverse path filter: the way back to its source is another interface",
+    DropReason.NO_ROUTE: "no route to its destination",
+    DropReason.ROUTE_BLACKHOLE: "a blackhole route",
+    DropReason.NOT_FORWARDING: "not addressed to this host, and forwarding is off",
+    DropReason.TTL_EXPIRED: "its time to live ended here",
+    DropReason.NEIGHBOUR_FAILED: "nobody answered for the next hop's link-layer address",
+    DropReason.LINK_DOWN: "the interface is down or gone",
+    DropReason.BRIDGE_NO_FORWARD: "the bridge has no port to send it to (back to where it came from needs hairpin mode)",
+    DropReason.FRAGMENT_NEEDED: "larger than the MTU of its way, and it must not be fragmented",
+    DropReason.NO_SOCKET: "no socket listens there",
+    DropReason.REJECTED: "a rule said REJECT",
+    DropReason.MTU: "larger than the receiving interface takes",
+    DropReason.LOOP: "it went round in this namespace too often",
+    DropReason.NO_CARRIER: "the interface has no carrier",
+    DropReason.FRAGMENT_BAD: "its fragments do not fit together",
+    DropReason.UNSUPPORTED: "it needs something that is not modelled",
+}
+
+_HOOK_WORDS = {
+    Hook.PREROUTING: "PREROUTING",
+    Hook.INPUT: "INPUT",
+    Hook.FORWARD: "FORWARD",
+    Hook.OUTPUT: "OUTPUT",
+    Hook.POSTROUTING: "POSTROUTING",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One line of the story of one packet.
+
+    Attributes:
+        pkt_id: The packet's number in its namespace.
+        kind: What sort of step.
+        text: One line for people.
+        depth: How many chains deep, for indentation.
+        rule: The rule that matched, for ``RULE``.
+        table: Its table.
+        matched: Whether it matched, for ``RULE``.
+        changed: What the packet looks like differently after this step, in a few words; empty if nothing changed.
+    """
+
+    pkt_id: int
+    kind: TraceKind
+    text: str
+    depth: int = 0
+    rule: SourceRule | None = None
+    table: str = ""
+    matched: bool = False
+    changed: str = ""
+
+
+@dataclass(slots=True)
+class TraceReader:
+    """Turns one namespace's records into steps; remembers which rule set up which connection's NAT.
+
+    Args:
+        interface_name: ifindex -> name.
+        lowered: The programs in force: (family, table) -> lowered table.
+    """
+
+    interface_name: Callable[[int], str]
+    lowered: Mapping[tuple[Family, TableId], Lowered]
+    _nat_rules: dict[tuple[int, int], str] = field(default_factory=dict)
+    _rule_texts: dict[tuple[int, int, int], str] = field(default_factory=dict)
+    _parents: dict[int, int] = field(default_factory=dict)
+
+    def read(self, records: bytes, aux: bytes, family: Family = Family.IPV4) -> list[TraceStep]:
+        """All steps in the order in which they happened.
+
+        Args:
+            records: ``int32[n, 6]`` from ``Datapath.take_trace``.
+            aux: Its auxiliary bytes.
+            family: Of the packets (a trace of both families at once is told apart by the received frames).
+        """
+        steps: list[TraceStep] = []
+        depth: dict[int, int] = {}
+        last_rule: dict[int, str] = {}
+        entry: dict[int, int] = {}
+        families: dict[int, Family] = {}
+        for pkt_id, kind_number, a, b, c, d in _RECORD.iter_unpack(records):
+            kind = TraceKind(kind_number)
+            fam = families.get(pkt_id, family)
+            if kind is TraceKind.CLONE:
+                self._parents[pkt_id] = a
+                families[pkt_id] = families.get(a, family)
+                entry[pkt_id] = entry.get(a, 0)
+                continue
+            if kind is TraceKind.RX:
+                ethertype = aux[d + 12 : d + 14]
+                if ethertype in (b"\x08\x00", b"\x86\xdd"):
+                    fam = families[pkt_id] = Family.IPV4 if ethertype == b"\x08\x00" else Family.IPV6
+                steps.append(TraceStep(pkt_id, kind, f"{self.interface_name(a)} receives it"))
+            elif kind is TraceKind.HOOK:
+                depth[pkt_id] = 0
+                devices = " ".join(
+                    f"{word}={self.interface_name(index)}" for word, index in (("in", c), ("out", d)) if index
+                )
+                caller = ", called by br_netfilter" if b else ""
+                steps.append(TraceStep(pkt_id, kind, f"{_HOOK_WORDS[Hook(a)]} ({devices}{caller})"))
+            elif kind is TraceKind.TABLE:
+                depth[pkt_id] = 0
+                table = TableId(a).name.lower()
+                steps.append(TraceStep(pkt_id, kind, f"table {table}, chain {Hook(b).name}", table=table))
+            elif kind is TraceKind.RULE:
+                steps.append(self._rule(pkt_id, fam, TableId(a), b, matched=c == 1, depth=depth.get(pkt_id, 0)))
+                rule = steps[-1].rule
+                if c == 1 and rule is not None and rule.rule is not None:
+                    if isinstance(rule.rule.target, Jump):
+                        depth[pkt_id] = depth.get(pkt_id, 0) + 1
+                    last_rule[pkt_id] = f"{steps[-1].table} {rule.chain} rule {rule.number}"
+            elif kind is TraceKind.RETURN:
+                depth[pkt_id] = max(depth.get(pkt_id, 0) - 1, 0)
+            elif kind is TraceKind.POLICY:
+                verdict = "ACCEPT" if c else "DROP"
+                steps.append(
+                    TraceStep(
+                        pkt_id,
+                        kind,
+                        f"end of chain {Hook(b).name}: policy {verdict}",
+                        table=TableId(a).name.lower(),
+                    )
+                )
+                last_rule[pkt_id] = f"{TableId(a).name.lower()} {Hook(b).name} policy"
+            elif kind is TraceKind.CONNTRACK:
+                entry[pkt_id] = b
+                steps.append(TraceStep(pkt_id, kind, _conntrack_text(a, b, new=bool(c))))
+            elif kind is TraceKind.CONFIRM:
+                steps.append(TraceStep(pkt_id, kind, f"connection #{b} is confirmed" if a else f"connection #{b} lost"))
+            elif kind is TraceKind.NAT:
+                steps.append(self._nat(pkt_id, fam, a, c, aux[d : d + 36], entry.get(pkt_id, 0), last_rule.get(pkt_id, "")))
+            elif kind is TraceKind.ROUTE:
+                steps.append(TraceStep(pkt_id, kind, self._route_text(fam, a, b, c, aux[d : d + 16])))
+            elif kind is TraceKind.TTL:
+                name = "TTL" if fam is Family.IPV4 else "hop limit"
+                steps.append(TraceStep(pkt_id, kind, f"{name} becomes {a}", changed=f"{name} {a + 1} -> {a}"))
+            elif kind is TraceKind.NEIGHBOUR:
+                mac = ":".join(f"{byte:02x}" for byte in aux[d : d + 6])
+                how = " (unconfirmed)" if a == NeighbourClass.USABLE else ""
+                steps.append(TraceStep(pkt_id, kind, f"next hop on {self.interface_name(b)} is at {mac}{how}"))
+            elif kind is TraceKind.TX:
+                steps.append(TraceStep(pkt_id, kind, f"{self.interface_name(a)} sends it"))
+            elif kind is TraceKind.DROP:
+                reason = DropReason(a)
+                by = f" ({last_rule[pkt_id]})" if reason in _BY_RULE and pkt_id in last_rule else ""
+                text = f"dropped: {DROP_TEXT.get(reason, reason.name)}{by}"
+                steps.append(TraceStep(pkt_id, kind, text, changed=text))
+            elif kind is TraceKind.UPCALL:
+                steps.append(self._upcall(pkt_id, Upcall(a), b, c, last_rule.get(pkt_id, "")))
+            elif kind is TraceKind.BRIDGE:
+                steps.append(TraceStep(pkt_id, kind, self._bridge_text(a, b)))
+            elif kind is TraceKind.UNTRACKED:
+                steps.append(TraceStep(pkt_id, kind, "marked as not to be tracked"))
+            elif kind is TraceKind.RANDOM:
+                drawn = "drawn" if c else "not drawn"
+                steps.append(TraceStep(pkt_id, kind, f"random: {drawn}", depth=depth.get(pkt_id, 0)))
+            elif kind is TraceKind.MARK:
+                steps.append(TraceStep(pkt_id, kind, f"mark becomes {a & 0xFFFFFFFF:#x}", depth=depth.get(pkt_id, 0)))
+            elif kind is TraceKind.DELIVER:
+                steps.append(TraceStep(pkt_id, kind, f"delivered to this host's sockets (protocol {a})"))
+        return steps
+
+    def ancestors(self, pkt_id: int) -> tuple[int, ...]:
+        """The packet and those it was copied from, oldest first."""
+        line = [pkt_id]
+        while line[-1] in self._parents:
+            line.append(self._parents[line[-1]])
+        return tuple(reversed(line))
+
+    def _rule(self, pkt_id: int, family: Family, table: TableId, number: int, *, matched: bool, depth: int) -> TraceStep:
+        lowered = self.lowered.get((family, table))
+        name = table.name.lower()
+        if lowered is None or number >= len(lowered.sources):
+            return TraceStep(pkt_id, TraceKind.RULE, f"rule {number} of a table that is gone", depth, None, name, matched)
+        source = lowered.sources[number]
+        key = (family, table, number)
+        text = self._rule_texts.get(key)
+        if text is None:
+            # the text may belong to another generation of the table: look at the rule, not only at its number
+            text = rule_text(source.rule, source.chain, family) if source.rule is not None else f"end of {source.chain}"
+            self._rule_texts[key] = text
+        return TraceStep(pkt_id, TraceKind.RULE, text, depth, source, name, matched)
+
+    def forget_tables(self) -> None:
+        """The tables were replaced: rule numbers mean other rules now."""
+        self._rule_texts.clear()
+
+    def _nat(self, pkt_id: int, family: Family, manip: int, fresh: int, aux: bytes, entry: int, rule: str) -> TraceStep:
+        old, new = _endpoint(family, aux[0:18]), _endpoint(family, aux[18:36])
+        side = "destination" if manip else "source"
+        if fresh and rule:
+            self._nat_rules.setdefault((entry, manip), rule)
+        known = self._nat_rules.get((entry, manip)) or self._nat_rules.get((entry, 1 - manip), "")
+        by = f" (connection #{entry}" + (f", by {known})" if known else ")")
+        change = f"{side} {old} -> {new}"
+        return TraceStep(pkt_id, TraceKind.NAT, f"NAT: {change}{by}", changed=f"{change}{by}")
+
+    def _route_text(self, family: Family, route_type: int, oif: int, rerouted: int, hop: bytes) -> str:
+        if route_type == 0:
+            return "route: none"
+        kind = RouteType(route_type)
+        again = "routed again" if rerouted else "route"
+        if kind is RouteType.LOCAL:
+            return f"{again}: to this host"
+        return f"{again}: {kind.name.lower()} by {self.interface_name(oif)}, next hop {_address(family, hop)}"
+
+    def _bridge_text(self, what: int, port: int) -> str:
+        if what == 0:
+            return f"bridged to {self.interface_name(port)}"
+        if what == 1:
+            return "flooded to the bridge's ports"
+        return f"passed up to {self.interface_name(port)}"
+
+    def _upcall(self, pkt_id: int, reason: Upcall, a: int, b: int, rule: str) -> TraceStep:
+        if reason is Upcall.REJECT:
+            text = f"rejected ({rule})"
+            return TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text)
+        if reason is Upcall.ICMP_ERROR:
+            text = f"answered with ICMP type {a} code {b}"
+            return TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text)
+        words = {
+            Upcall.ARP: "an ARP message for this host's neighbour table",
+            Upcall.DELIVER: "to the transport layer",
+            Upcall.NEIGHBOUR_MISS: f"waits for the link-layer address of its next hop on {self.interface_name(a)}",
+            Upcall.FRAGMENT: f"is cut into fragments for an MTU of {b}",
+            Upcall.DEFRAGMENT: "waits for its other fragments",
+            Upcall.VXLAN_XMIT: "is wrapped into VXLAN",
+            Upcall.HELD: f"is held in {Hook(a).name if 0 <= a < len(Hook) else a}",
+        }
+        return TraceStep(pkt_id, TraceKind.UPCALL, words.get(reason, reason.name.lower().replace("_", " ")))
+
+
+_BY_RULE = frozenset({DropReason.RULE, DropReason.POLICY, DropReason.HOTDROP, DropReason.NAT})
+
+
+def _address(family: Family, raw: bytes) -> str:
+    return str(IPv4Address(raw[:4]) if family is Family.IPV4 else IPv6Address(raw[:16]))
+
+
+def _endpoint(family: Family, raw: bytes) -> str:
+    address = _address(family, raw)
+    port = int.from_bytes(raw[16:18], "big")
+    return f"{address}:{port}" if family is Family.IPV4 else f"[{address}]:{port}"
+
+
+def _conntrack_text(ctinfo: int, entry: int, *, new: bool) -> str:
+    if ctinfo == 8:
+        return "conntrack: INVALID (no connection)"
+    if ctinfo == CtInfo.UNTRACKED:
+        return "conntrack: UNTRACKED"
+    info = CtInfo(ctinfo)
+    state = info.name.removesuffix("_REPLY")
+    direction = "reply" if info >= CtInfo.ESTABLISHED_REPLY else "original"
+    return f"conntrack: {state}, {'new ' if new else ''}connection #{entry}, {direction} direction"
+
+
+def comment(steps: Iterable[TraceStep], *, where: str) -> str:
+    """What a node did to a packet, in the few words that fit a capture's comment; empty if it left it alone.
+
+    A step that happens to every routed packet (TTL) is said only beside one that does not.
+    """
+    changes = [step.changed for step in steps if step.changed]
+    if not changes:
+        return ""
+    return f"{where}: " + "; ".join(dict.fromkeys(changes))
+
+
+def render(steps: Iterable[TraceStep], *, unmatched: bool = False) -> list[str]:
+    """Lines of text, indented by hook, table and chain."""
+    lines: list[str] = []
+    base = 0
+    for step in steps:
+        if step.kind is TraceKind.RULE:
+            if step.matched:
+                lines.append("  " * (2 + step.depth) + step.text)
+            elif unmatched:
+                lines.append("  " * (2 + step.depth) + f"(no) {step.text}")
+        elif step.kind is TraceKind.HOOK:
+            base = 1
+            lines.append(step.text)
+        elif step.kind is TraceKind.TABLE:
+            lines.append("  " + step.text)
+        elif step.kind in (TraceKind.POLICY, TraceKind.RANDOM, TraceKind.MARK):
+            lines.append("  " * (2 + step.depth) + step.text)
+        elif step.kind in (TraceKind.RX, TraceKind.TX, TraceKind.BRIDGE, TraceKind.ROUTE, TraceKind.DELIVER, TraceKind.UPCALL):
+            base = 0
+            lines.append(step.text)
+        else:
+            lines.append("  " * base + step.text)
+    return lines
