@@ -63,8 +63,8 @@ cdef class Program:
                 raise ValueError("an entry lies outside the rows")
         self._callables = tuple(callables)
         self._places = tuple(places)
-        self._check_rows()
         self._build_dispatch(list(dispatch))
+        self._check_rows()
 
     cdef _check_rows(self):
         """The loop trusts its rows: everything that could leave the program is checked here, once."""
@@ -83,8 +83,8 @@ cdef class Program:
                 raise ValueError(f"row {i} reads past the pool")
             if r.op in (OP_JUMP, OP_GOTO) and not 0 <= r.a < n:
                 raise ValueError(f"row {i} jumps to row {r.a}")
-            if r.op == OP_DISPATCH and not 0 <= r.b < n:
-                raise ValueError(f"row {i} skips to row {r.b}")
+            if r.op == OP_DISPATCH and not (0 <= r.b < n and 0 <= r.a < self.data.n_dispatch):
+                raise ValueError(f"row {i} dispatches by {r.a} or skips to row {r.b}")
             if r.op == OP_COUNT or r.op == OP_END:
                 if not 0 <= r.a < self.n_counters:
                     raise ValueError(f"row {i} counts in {r.a}")
