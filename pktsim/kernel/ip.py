@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pktsim.kernel.transport import IpStack, checksum
+from pktsim.kernel.transport import IpStack
+from pktsim.wire.checksum import checksum
 
 __all__ = ["IP_DF", "IP_MF", "IP_OFFSET_MASK", "IpStack", "OutputRoute", "Transport", "fragment_ipv4", "with_header"]
 
