@@ -1,0 +1,1 @@
+"""kube-proxy: Services and EndpointSlices in, packet rules out. See README.md beside this file."""
