@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from typing import ClassVar
 
 
 class Family(enum.IntEnum):
@@ -64,12 +65,43 @@ class MaskedAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class RuleExtension:
+    """What matches and targets have in common: a name, the options' text, and where the kernel allows them.
+
+    The three sets are ``struct xt_match``'s and ``xt_target``'s ``proto``, ``table`` and ``hooks``; an empty one
+    allows all.
+    """
+
+    #: The name behind ``-m`` or ``-j``.
+    extension: ClassVar[str] = ""
+    #: The rule must say ``-p`` with one of these, not inverted.
+    protocols: ClassVar[frozenset[int]] = frozenset()
+    tables: ClassVar[frozenset[str]] = frozenset()
+    #: Names of the built-in chains from which the rule may be reached.
+    hooks: ClassVar[frozenset[str]] = frozenset()
+
+    def options_text(self) -> str:
+        """The options as the save tool prints them, each with a space in front."""
+        return ""
+
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        """What the kernel's own check (``checkentry``) would find wrong beyond the sets above; empty if nothing.
+
+        Args:
+            rule: The rule it is part of.
+            family: The table's.
+            hooks: The built-in chains from which the rule can be reached.
+        """
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match(RuleExtension):
     """One ``-m NAME …``. Each extension is a subclass in ``pktsim.netfilter.matches``, one file each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(RuleExtension):
     """What ``-j`` or ``-g`` names. Extensions are subclasses in ``pktsim.netfilter.targets``, one file each."""
 
 
@@ -152,7 +184,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The loaded tables of one family, sorted by table name. A table that is absent is not loaded (no hook is called)."""
+    """The loaded tables of one family, sorted by name. A table that is absent is not loaded (no hook is called)."""
 
     family: Family
     tables: tuple[Table, ...] = ()

@@ -55,3 +55,10 @@ class NatRange:
 
 #: Nothing said: MASQUERADE and REDIRECT on their own.
 NO_RANGE = NatRange()
+
+
+def said_ports(ports: PortRange | None, inverted: bool) -> tuple[PortRange | None, bool]:
+    """The range and its inversion as stored: all ports, not inverted, is the same as nothing said."""
+    if ports is None or (ports == ALL_PORTS and not inverted):
+        return None, False
+    return ports, inverted

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import ClassVar
 
+from pktsim.netfilter.option import U32_MAX, BadValue, Extension, Given, Option, number
 from pktsim.netfilter.ruleset import Target
+from pktsim.netfilter.targets.mark import XMARK_OPTIONS, xmark
 
 
 class ConnmarkMode(enum.IntEnum):
@@ -27,9 +30,54 @@ class Shift(enum.IntEnum):
 class ConnmarkTarget(Target):
     """``value`` is used by ``SET``, ``nfmask`` by the other two."""
 
+    extension: ClassVar[str] = "CONNMARK"
+
     mode: ConnmarkMode
     value: int = 0
     ctmask: int = 0xFFFFFFFF
     nfmask: int = 0xFFFFFFFF
     shift: Shift = Shift.LEFT
     shift_bits: int = 0
+
+    def options_text(self) -> str:
+        if self.mode is ConnmarkMode.SET:
+            text = f" --set-xmark {self.value:#x}/{self.ctmask:#x}"
+        else:
+            text = f" --{self.mode.name.lower()}-mark --nfmask {self.nfmask:#x} --ctmask {self.ctmask:#x}"
+        return f"{text} --{self.shift.name.lower()}-shift-mark {self.shift_bits}" if self.shift_bits else text
+
+
+def _build(given: Given) -> ConnmarkTarget:
+    said = xmark(given)
+    chosen = [name for name in ("save-mark", "restore-mark") if name in given]
+    if len(chosen) + (said is not None) != 1:
+        raise BadValue(
+            "CONNMARK: one operation must be specified", "use one of --set-mark, --save-mark, --restore-mark"
+        )
+    shift, bits = Shift.LEFT, given.get("left-shift-mark", 0)
+    if "right-shift-mark" in given:
+        shift, bits = Shift.RIGHT, given.get("right-shift-mark")
+    ctmask = given.get("mask", given.get("ctmask", U32_MAX))
+    nfmask = given.get("mask", given.get("nfmask", U32_MAX))
+    if said is not None:
+        return ConnmarkTarget(ConnmarkMode.SET, said[0], said[1], shift=shift, shift_bits=bits)
+    mode = ConnmarkMode.SAVE if chosen[0] == "save-mark" else ConnmarkMode.RESTORE
+    return ConnmarkTarget(mode, 0, ctmask, nfmask, shift, bits)
+
+
+EXTENSIONS = (
+    Extension(
+        "CONNMARK",
+        _build,
+        (
+            *XMARK_OPTIONS,
+            Option("save-mark"),
+            Option("restore-mark"),
+            Option("left-shift-mark", number(0, 32)),
+            Option("right-shift-mark", number(0, 32), excludes=("left-shift-mark",)),
+            Option("ctmask", number(), excludes=("mask",)),
+            Option("nfmask", number(), excludes=("mask",)),
+            Option("mask", number()),
+        ),
+    ),
+)

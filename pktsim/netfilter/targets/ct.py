@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from pktsim.netfilter.option import U16_MAX, BadValue, Context, Extension, Given, Option, Reader, string, to_number
 from pktsim.netfilter.ruleset import Target
 
 
@@ -19,6 +21,9 @@ class Zone:
 class CtTarget(Target):
     """``-j CT``. At most one of the zones is given. Event lists are ``IPCT_*`` and ``IPEXP_*`` bits, 0 for not said."""
 
+    extension: ClassVar[str] = "CT"
+    tables: ClassVar[frozenset[str]] = frozenset({"raw"})
+
     notrack: bool = False
     helper: str = ""
     timeout: str = ""
@@ -28,7 +33,108 @@ class CtTarget(Target):
     zone_orig: Zone | None = None
     zone_reply: Zone | None = None
 
+    def options_text(self) -> str:
+        text = " --notrack" if self.notrack else ""
+        if self.helper:
+            text += f" --helper {self.helper}"
+        if self.timeout:
+            text += f" --timeout {self.timeout}"
+        if self.ctevents:
+            text += f" --ctevents {_events_text(self.ctevents, _CT_EVENTS)}"
+        if self.expevents:
+            text += f" --expevents {_events_text(self.expevents, _EXP_EVENTS)}"
+        for option, zone in (("zone", self.zone), ("zone-orig", self.zone_orig), ("zone-reply", self.zone_reply)):
+            if zone is not None:
+                text += f" --{option} {'mark' if zone.from_mark else zone.number}"
+        return text
+
 
 @dataclass(frozen=True, slots=True)
 class NotrackTarget(Target):
     """``-j NOTRACK``: as ``-j CT --notrack``, which is what it is saved as by newer tools."""
+
+    extension: ClassVar[str] = "NOTRACK"
+    tables: ClassVar[frozenset[str]] = frozenset({"raw"})
+
+
+#: ``enum ip_conntrack_events``: the bit's number for each name (include/uapi/linux/netfilter/nf_conntrack_common.h).
+_CT_EVENTS = {
+    "new": 0,
+    "related": 1,
+    "destroy": 2,
+    "reply": 3,
+    "assured": 4,
+    "protoinfo": 5,
+    "helper": 6,
+    "mark": 7,
+    "natseqinfo": 8,
+    "secmark": 9,
+}
+_EXP_EVENTS = {"new": 0}
+
+
+def _events_text(events: int, names: dict[str, int]) -> str:
+    return ",".join(name for name, bit in names.items() if events & (1 << bit))
+
+
+def _events(names: dict[str, int]) -> Reader:
+    def read(text: str, _context: Context) -> int:
+        events = 0
+        for part in text.split(","):
+            if part not in names:
+                raise BadValue(f"unknown event {part!r}", f"use a comma-separated list of {', '.join(names)}")
+            events |= 1 << names[part]
+        return events
+
+    return read
+
+
+def _read_zone(text: str, _context: Context) -> Zone:
+    if text.lower() == "mark":
+        return Zone(0, from_mark=True)
+    return Zone(to_number(text, 0, U16_MAX, "zone"))
+
+
+def _build(given: Given) -> CtTarget:
+    zones = [name for name in ("zone", "zone-orig", "zone-reply") if name in given]
+    if len(zones) > 1:
+        raise BadValue("CT: only one zone can be given", "use one of --zone, --zone-orig, --zone-reply")
+
+    def zone(name: str) -> Zone | None:
+        said: Zone | None = given.get(name)
+        # Zone 0 is what there is anyway: it is neither stored with a direction nor printed.
+        return None if said is None or (said.number == 0 and not said.from_mark) else said
+
+    return CtTarget(
+        "notrack" in given,
+        given.get("helper", ""),
+        given.get("timeout", ""),
+        given.get("ctevents", 0),
+        given.get("expevents", 0),
+        zone("zone"),
+        zone("zone-orig"),
+        zone("zone-reply"),
+    )
+
+
+def _build_notrack(given: Given) -> NotrackTarget:
+    return NotrackTarget()
+
+
+EXTENSIONS: tuple[Extension[CtTarget] | Extension[NotrackTarget], ...] = (
+    Extension(
+        "CT",
+        _build,
+        (
+            Option("notrack"),
+            Option("helper", string(15)),
+            Option("timeout", string(31)),
+            Option("ctevents", _events(_CT_EVENTS)),
+            Option("expevents", _events(_EXP_EVENTS)),
+            Option("zone", _read_zone),
+            Option("zone-orig", _read_zone),
+            Option("zone-reply", _read_zone),
+        ),
+    ),
+    Extension("NOTRACK", _build_notrack),
+)

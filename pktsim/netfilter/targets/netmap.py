@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, masked_text, to_masked_address
 from pktsim.netfilter.ruleset import MaskedAddress, Target
 
 
@@ -11,4 +13,25 @@ from pktsim.netfilter.ruleset import MaskedAddress, Target
 class NetmapTarget(Target):
     """``--to ADDRESS/MASK``: destination in PREROUTING and OUTPUT, source in POSTROUTING and INPUT."""
 
+    extension: ClassVar[str] = "NETMAP"
+    tables: ClassVar[frozenset[str]] = frozenset({"nat"})
+    hooks: ClassVar[frozenset[str]] = frozenset({"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"})
+
     to: MaskedAddress
+
+    def options_text(self) -> str:
+        return f" --to {masked_text(self.to)}"
+
+
+def _read(text: str, context: Context) -> MaskedAddress:
+    found = to_masked_address(text, context.family)
+    if found.prefix_length is None:
+        raise BadValue(f"mask of {text} is not a prefix", "write a prefix length")
+    return found
+
+
+def _build(given: Given) -> NetmapTarget:
+    return NetmapTarget(given.get("to"))
+
+
+EXTENSIONS = (Extension("NETMAP", _build, (Option("to", _read, mandatory=True),)),)
