@@ -32,10 +32,11 @@ class Kind:
 
 
 CLUSTER = Kind("cluster", "pktsim.cluster.replay:verify")
-CLUSTER_RULES = Kind("cluster rules", "pktsim.cluster.replay:verify_rules")
+CLUSTER_RULES = Kind("cluster rules", "pktsim.cluster.rule_check:verify_rules")
 KUBE_PROXY = Kind("kube-proxy", "pktsim.cluster.kubeproxy.recording:verify")
 KUBE_PROXY_NFTABLES = Kind("kube-proxy in nftables mode")
-KUBE_PROXY_UPDATES = Kind("kube-proxy updates")
+KUBE_PROXY_UPDATES = Kind("kube-proxy updates", "pktsim.cluster.kubeproxy.recording_updates:verify")
+KUBE_PROXY_UPDATES_NFTABLES = Kind("kube-proxy updates in nftables mode")
 DNS = Kind("DNS", "pktsim.cluster.kubedns.recording:verify")
 RESOLVER = Kind("resolver", "pktsim.cluster.resolver.recording:verify")
 KERNEL = Kind("kernel case")
@@ -88,8 +89,9 @@ def _of_directory(directory: Path, files: frozenset[str]) -> Iterator[tuple[Kind
         yield CLUSTER, directory
     elif {"objects.yaml", "config.yaml", "host.yaml"} <= files:
         yield (KUBE_PROXY_NFTABLES if "ruleset.nft" in files else KUBE_PROXY), directory
-    elif {"objects-0.yaml", "flows.yaml"} <= files:
-        yield KUBE_PROXY_UPDATES, directory
+    elif {"objects-0.yaml", "config.yaml", "host.yaml"} <= files:
+        nftables = (directory / "step-0" / "ruleset.nft").exists()
+        yield (KUBE_PROXY_UPDATES_NFTABLES if nftables else KUBE_PROXY_UPDATES), directory
     elif {"Corefile", "queries.yaml", "answers.jsonl"} <= files:
         yield DNS, directory
     for name in sorted(files):

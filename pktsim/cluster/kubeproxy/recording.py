@@ -6,7 +6,7 @@ with ``objects.yaml``, ``config.yaml`` and ``host.yaml`` is a kube-proxy that ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
@@ -49,6 +49,7 @@ class RecordedHost:
     rulesets: dict[Family, Ruleset] = field(default_factory=lambda: {family: Ruleset(family) for family in FAMILIES})
     commands: list[ConntrackDelete] = field(default_factory=list)
     cpus: int = 1
+    on_ruleset: Callable[[Ruleset], None] | None = None
 
     def addresses(self) -> Sequence[IPAddress]:
         return self.interface_addresses
@@ -64,6 +65,8 @@ class RecordedHost:
 
     def set_ruleset(self, ruleset: Ruleset, written: Mapping[str, frozenset[str]]) -> None:
         self.rulesets[ruleset.family] = ruleset
+        if self.on_ruleset is not None:
+            self.on_ruleset(ruleset)
 
     def delete_conntrack(self, delete: ConntrackDelete) -> None:
         self.commands.append(delete)
@@ -97,10 +100,16 @@ def read_host(path: Path) -> RecordedHost:
 
 
 def read_config(path: Path) -> KubeProxyConfiguration:
-    """Read ``config.yaml``. The recordings leave the size of the conntrack table alone, whatever they say of it."""
+    """Read ``config.yaml``, with what was in effect in every recording unless it says otherwise.
+
+    The size of the conntrack table was left alone, and there was no minimum time between syncs.
+    """
     config = load_config(path)
     conntrack = config.conntrack.model_copy(update={"max_per_core": 0})
-    return config.model_copy(update={"conntrack": conntrack})
+    iptables = config.iptables
+    if "min_sync_period" not in iptables.model_fields_set:
+        iptables = iptables.model_copy(update={"min_sync_period": 1})
+    return config.model_copy(update={"conntrack": conntrack, "iptables": iptables})
 
 
 def start(directory: Path, objects: Sequence[KubeObject], clock: Clock) -> tuple[KubeProxy, RecordedHost, ObjectStore]:

@@ -6,7 +6,7 @@ ruleset can see what to keep, with its counters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pktsim.netfilter.ruleset import BUILTIN_CHAINS, Chain, Family, Jump, Rule, Ruleset, Table, Verdict
@@ -114,24 +114,3 @@ def ensure_first_rule(ruleset: Ruleset, table_name: str, chain_name: str, rule: 
         return ruleset, False
     chains[chain_name] = Chain(chain_name, (rule, *chain.rules), chain.policy, chain.counters)
     return with_table(ruleset, with_chains(table, chains)), True
-
-
-def flush(ruleset: Ruleset, table_name: str, chain_names: Iterable[str] = ()) -> Ruleset:
-    """``iptables -F``: empty these chains, or all of the table."""
-    table = table_of(ruleset, table_name)
-    wanted = frozenset(chain_names)
-    chains = {
-        chain.name: Chain(chain.name, (), chain.policy) if not wanted or chain.name in wanted else chain
-        for chain in table.chains
-    }
-    return with_table(ruleset, with_chains(table, chains))
-
-
-def delete_empty_chains(ruleset: Ruleset, table_name: str) -> Ruleset:
-    """``iptables -X``: delete all user chains that are empty and that no rule leads to."""
-    table = table_of(ruleset, table_name)
-    used = {rule.target.chain for chain in table.chains for rule in chain.rules if isinstance(rule.target, Jump)}
-    chains = {
-        chain.name: chain for chain in table.chains if chain.policy is not None or chain.rules or chain.name in used
-    }
-    return with_table(ruleset, with_chains(table, chains))
