@@ -1,0 +1,177 @@
+"""The command line. Exit status 0: it ran, the answer is yes; 1: it ran, the answer is no; 2: unusable input.
+
+Everything heavy is imported by the verb that needs it, so that ``--help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pktsim.errors import PktsimError
+
+if TYPE_CHECKING:
+    from pktsim.scenario.runner import Result
+
+YES, NO, BAD_INPUT = 0, 1, 2
+
+app = typer.Typer(
+    name="pktsim",
+    help="Kubernetes service networking, packet by packet: emulated node kernels, kube-proxy and kube-dns.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed, same bytes.")]
+OutDirectory = Annotated[
+    Path | None, typer.Option("-o", "--out", help="Write captures into this directory (made if missing).")
+]
+
+
+class Mode(enum.StrEnum):
+    """kube-proxy's modes."""
+
+    iptables = "iptables"
+
+
+def main() -> NoReturn:
+    """Run the command line: what a user did wrong is one line and exit status 2."""
+    try:
+        app()
+    except PktsimError as error:
+        print(f"pktsim: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        # The reader has seen enough (`pktsim … | head`). Python would complain again when it flushes at exit.
+        sys.stdout = None
+        sys.exit(YES)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(YES)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, sort_keys=False))
+
+
+@app.command(epilog="Example: pktsim demo -o out && wireshark out/demo.pcapng")
+def demo(out: OutDirectory = None, seed: Seed = 7, as_json: Json = False) -> None:
+    """The tour: two nodes, a service answered by name, the walk of its packets rule by rule, and captures."""
+    from pktsim.scenario.library import shipped
+    from pktsim.scenario.loader import load_scenario
+    from pktsim.scenario.runner import run_scenario
+
+    result = run_scenario(load_scenario(shipped("demo")), seed=seed)
+    _report(result, out, as_json)
+
+
+@app.command(epilog="Example: pktsim run pktsim/scenario/library/book.yaml -o out")
+def run(
+    file: Annotated[Path, typer.Argument(help="A scenario: .yaml (objects, then a kind: Scenario), or a .py script.")],
+    out: OutDirectory = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the scenario's own seed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario; exit status 1 if one of its expectations is not met."""
+    from pktsim.scenario.loader import load_scenario
+    from pktsim.scenario.runner import run_scenario
+
+    _report(run_scenario(load_scenario(file), seed=seed), out, as_json)
+
+
+def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
+    from pktsim.scenario.report import print_result, result_as_data
+
+    written = result.write_captures(out) if out is not None else []
+    if as_json:
+        _print_json({**result_as_data(result), "written": [str(path) for path in written]})
+    else:
+        print_result(result, written)
+    raise typer.Exit(YES if result.met else NO)
+
+
+@app.command(epilog="Example: pktsim trace shop.yaml --from default/client --to web:80")
+def trace(
+    file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
+    source: Annotated[str, typer.Option("--from", help="A pod (namespace/name), a node, or outside.")],
+    to: Annotated[str, typer.Option("--to", help="An address or a service name, with :PORT (default 80).")],
+    protocol: Annotated[str, typer.Option(help="tcp, udp or icmp.")] = "tcp",
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(help="NODE=FILE: a real iptables-save dump instead of emulated rules."),
+    ] = None,
+    seed: Seed = 7,
+    as_json: Json = False,
+) -> None:
+    """One packet or connection, explained: hook by hook, chain by chain, rule by rule."""
+    from pktsim.cluster import Cluster
+    from pktsim.scenario.report import print_trace, trace_as_data
+
+    cluster = Cluster.load(file, seed=seed)
+    for rule in rules or ():
+        node, equals, path = rule.partition("=")
+        if not equals:
+            raise PktsimError(f"--rules {rule}: write NODE=FILE")
+        cluster.node(node).load_iptables(path)
+    walk = cluster.trace_to(source, to, protocol=protocol)
+    if as_json:
+        _print_json(trace_as_data(walk))
+    else:
+        print_trace(walk)
+    raise typer.Exit(YES if walk.delivered else NO)
+
+
+@app.command(epilog="Example: pktsim rules shop.yaml --node node-a")
+def rules(
+    file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
+    node: Annotated[str, typer.Option(help="Whose rules; the first node's if it is not given.")] = "",
+    mode: Annotated[Mode, typer.Option(help="kube-proxy's mode.")] = Mode.iptables,
+    counters: Annotated[bool, typer.Option("--counters", help="With packet and byte counters.")] = False,
+) -> None:
+    """What kube-proxy writes on a node, as iptables-save prints it."""
+    from pktsim.cluster import Cluster
+
+    cluster = Cluster.load(file)
+    chosen = cluster.node(node) if node else cluster.nodes[0]
+    print(chosen.iptables_save(counters=counters), end="")
+
+
+@app.command(epilog="Example: pktsim verify recordings/cluster/book")
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Recordings, or directories above them.")],
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only what disagrees, and the count.")] = False,
+) -> None:
+    """Replay recordings of the real thing, show the first difference of each that disagrees, count those that agree."""
+    from pktsim.cluster import verification
+
+    agreed, outcomes = 0, []
+    for outcome in verification.verify(paths):
+        outcomes.append(outcome)
+        agreed += outcome.agrees
+        if as_json:
+            continue
+        name = f"{outcome.path}{' ' + outcome.place if outcome.place else ''}"
+        if not outcome.agrees:
+            word = "differs" if outcome.modelled else "not modelled"
+            print(f"{word}: {name}\n    " + outcome.difference.replace("\n", "\n    "))
+        elif not quiet:
+            print(f"agrees: {name}")
+    if as_json:
+        fields = ("kind", "place", "difference", "modelled", "agrees")
+        data = [
+            {"path": str(outcome.path), **{name: getattr(outcome, name) for name in fields}} for outcome in outcomes
+        ]
+        _print_json({"agree": agreed, "of": len(outcomes), "recordings": data})
+    else:
+        print(f"{agreed} of {len(outcomes)} agree")
+    raise typer.Exit(YES if agreed == len(outcomes) else NO)

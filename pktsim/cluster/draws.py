@@ -1,0 +1,114 @@
+"""Which endpoint a connection draws, said beforehand.
+
+kube-proxy spreads connections with a row of ``statistic`` rules in each service's chain: the first takes one third, the
+next half of the rest, the last what is left. Saying "web-2" means answering these rules' questions so that they
+come to web-2's chain. Everything else is left to the choices beneath.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pktsim.netfilter.matches.statistic import StatisticRandomMatch
+from pktsim.netfilter.ruleset import Chain, Jump, Rule, Ruleset, Table
+from pktsim.netfilter.targets.dnat import DnatTarget
+from pktsim.rng import Choices
+
+#: Where each node's rules are to be had; ``None`` for spaces without any.
+RulesOf = Callable[[str], "Ruleset | None"]
+
+
+@dataclass(slots=True)
+class EndpointDraws:
+    """Choices in which endpoints are scripted.
+
+    Args:
+        rules_of: Gives a node's rules as they are when it is asked.
+        otherwise: Answers all other questions, and those about services whose script has run out.
+    """
+
+    rules_of: RulesOf
+    otherwise: Choices
+    _wanted: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
+
+    def want(self, node: str, chain: str, endpoints: Iterable[str]) -> None:
+        """Let connections through ``chain`` of ``node`` draw these endpoints (addresses), in this order."""
+        self._wanted.setdefault((node, chain), deque()).extend(endpoints)
+
+    def want_everywhere(self, chain_of: Callable[[str], Iterable[str]], nodes: Iterable[str], endpoint: str) -> None:
+        """Let the next connection, whatever node and chain it comes by, draw ``endpoint``; see :meth:`forget`."""
+        for node in nodes:
+            for chain in chain_of(node):
+                self._wanted[(node, chain)] = deque([endpoint])
+
+    def forget(self) -> None:
+        """Leave all further draws to chance."""
+        self._wanted.clear()
+
+    def below(self, place: str, n: int) -> int:
+        return self.otherwise.below(place, n)
+
+    def chance(self, place: str, probability: int) -> bool:
+        answer = self._answer(place)
+        return self.otherwise.chance(place, probability) if answer is None else answer
+
+    def _answer(self, place: str) -> bool | None:
+        """``NODE/nat/CHAIN/NUMBER``: does the rule lead to the endpoint that is wanted?"""
+        node, _, rest = place.rpartition("/nat/")
+        chain, _, number = rest.partition("/")
+        wanted = self._wanted.get((node, chain))
+        if not wanted or not number.isdigit():
+            return None
+        rules = self.rules_of(node)
+        table = rules.table("nat") if rules is not None else None
+        if table is None:
+            return None
+        order = drawn_rules(table, chain)
+        if wanted[0] not in order.values():
+            return None  # the service has no such endpoint (any more)
+        here = order.get(int(number))
+        last_question = max((at for at, rule in _numbered(table.chain(chain)) if _draws(rule)), default=0)
+        if here == wanted[0] or int(number) == last_question:
+            endpoint = wanted.popleft()
+            return here == endpoint
+        return False
+
+
+def _numbered(chain: Chain) -> Iterable[tuple[int, Rule]]:
+    return enumerate(chain.rules, 1)
+
+
+def _draws(rule: Rule) -> bool:
+    return any(isinstance(match, StatisticRandomMatch) for match in rule.matches)
+
+
+def drawn_rules(table: Table, chain: str) -> Mapping[int, str]:
+    """Rule number to endpoint address, for the rules of a service's chain that share its connections out."""
+    found = {}
+    rules = list(_numbered(table.chain(chain)))
+    drawing = [number for number, rule in rules if _draws(rule)]
+    if not drawing:
+        return {}
+    for number, rule in rules:
+        if number < drawing[0] or not isinstance(rule.target, Jump):
+            continue
+        address = endpoint_address(table, rule.target.chain)
+        if address:
+            found[number] = address
+    return found
+
+
+def endpoint_address(table: Table, chain: str) -> str:
+    """Where an endpoint's chain sends connections; empty if it sends them nowhere."""
+    for rule in table.chain(chain).rules:
+        if isinstance(rule.target, DnatTarget) and rule.target.range.addresses is not None:
+            return str(rule.target.range.addresses.first)
+    return ""
+
+
+def chains_to(table: Table, addresses: Iterable[str]) -> list[str]:
+    """The chains that share connections between endpoints of which one is at one of ``addresses``."""
+    known = set(addresses)
+    return [chain.name for chain in table.chains if known & set(drawn_rules(table, chain.name).values())]
