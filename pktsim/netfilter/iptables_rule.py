@@ -176,7 +176,7 @@ def check_chain_name(name: str, family: Family) -> None:
     """
     if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         raise BadValue(f"chain name {name!r} is too long", f"use at most {LONGEST_NAME} characters")
-    if not name or name[0] in "-!" or any(letter.isspace() for letter in name):
+    if not name or name[0] in "-!" or name.split() != [name]:
         raise BadValue(f"bad chain name {name!r}", "use no white space, and neither - nor ! at its beginning")
     if name in VERDICTS or name in UNMODELLED_TARGETS or find_target(name, family) is not None:
         raise BadValue(f"chain name {name!r} is the name of a target", "choose another name")
@@ -430,6 +430,8 @@ class CommandReader:
         extension = find_target(name, self._family)
         if extension is not None:
             self._target = self._load(extension, word)
+        elif name in UNMODELLED_TARGETS:
+            raise UnsupportedFeature(f"target {name}", file=self._file, line=self._line, column=word.column or None)
 
     # the tool's own options
 
@@ -646,13 +648,6 @@ class CommandReader:
                 target = built
         if self._jump is not None and target is None:
             target = plain_target(self._jump.text, self._goto)
-            if target is None:
-                raise UnsupportedFeature(
-                    f"target {self._jump.text}",
-                    file=self._file,
-                    line=self._line,
-                    column=self._jump.column or None,
-                )
         return tuple(matches), target
 
 

@@ -8,6 +8,7 @@ short way: split, look up, and remember each extension's words; whatever is unus
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -402,7 +403,19 @@ class _Reading:
         return edit
 
     def _chain(self, edit: TableEdit, line: str) -> None:
-        words = split_words(line.replace('"', " "), 1)
+        if (
+            line[-8:] == " - [0:0]" and line.isascii() and line.isprintable() and '"' not in line
+        ):  # the usual case first
+            name = line[1:-8]
+            if " " not in name and not edit.is_builtin(name) and not (self._noflush and edit.has_chain(name)):
+                try:
+                    edit.new_chain(name)
+                except EditError as error:
+                    self._edit_failed(error, line)
+                if self._places is not None:
+                    self._places[name] = []
+                return
+        words = split_words(line, 1)
         if not words:
             self._fail("chain name missing", line, "write :CHAIN POLICY [PACKETS:BYTES]", 1)
         name = words[0].text
@@ -505,7 +518,14 @@ def restore(ruleset: Ruleset, text: str, file: str | None = None, *, noflush: bo
         RulesetSyntaxError: The tool, or the kernel, would not take it.
         UnsupportedFeature: It would, but a match or target is not modelled.
     """
-    return _Reading(ruleset, file, noflush=noflush).read(text)
+    # A big text makes a million objects that stay, which the cycle collector would look through again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _Reading(ruleset, file, noflush=noflush).read(text)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def parse_rule(text: str, family: Family, table: str = "filter", file: str | None = None) -> tuple[str, Rule]:

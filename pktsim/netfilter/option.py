@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, Generic, TypeVar
 
 from pktsim.netfilter.names import PROTOCOL_NUMBERS, SERVICE_PORTS
@@ -165,6 +166,8 @@ _NUMBER = re.compile(r"\s*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 
 def leading_number(text: str) -> tuple[int, str] | None:
     """What ``strtoumax(text, &end, 0)`` sees: the number in decimal, hex or octal, and the rest; ``None`` if none."""
+    if text.isdigit() and text.isascii() and text[0] != "0":  # the usual case first
+        return int(text), ""
     found = _NUMBER.match(text)
     if found is None:
         return None
@@ -384,8 +387,10 @@ def to_icmp_type(text: str, names: dict[str, tuple[int, int, int]]) -> tuple[int
 def to_address(text: str, family: Family) -> Address:
     """A numeric address of the family."""
     try:
-        return IPv4Address(text) if family is Family.IPV4 else IPv6Address(text)
-    except ValueError:
+        if family is Family.IPV4:
+            return IPv4Address(int.from_bytes(inet_pton(AF_INET, text)))
+        return IPv6Address(int.from_bytes(inet_pton(AF_INET6, text)))
+    except (ValueError, OSError):
         raise BadValue(
             f"{text!r} is not an IPv{4 if family is Family.IPV4 else 6} address",
             "write a numeric address; names are not looked up",
@@ -413,8 +418,8 @@ def to_mask(text: str, family: Family) -> Address:
             return prefix_mask(found[0], family)
     else:
         try:
-            return IPv4Address(text) if family is Family.IPV4 else IPv6Address(text)
-        except ValueError:
+            return to_address(text, family)
+        except BadValue:
             pass
     raise BadValue(f"bad mask {text!r}", f"write a prefix length from 0 to {bits}, or the mask in full")
 
@@ -430,8 +435,16 @@ def short_ipv4(text: str) -> str:
     return ".".join([str(one[0]) for one in found if one is not None] + ["0"] * (4 - len(parts)))
 
 
+_IPV4_HOST = IPv4Address(U32_MAX)
+
+
 def to_masked_address(text: str, family: Family) -> MaskedAddress:
     """``ADDRESS[/MASK]`` as ``-s`` and ``-d`` take it, stored masked."""
+    if family is Family.IPV4 and text[-3:] == "/32":  # the usual case first
+        try:
+            return MaskedAddress(IPv4Address(int.from_bytes(inet_pton(AF_INET, text[:-3]))), _IPV4_HOST)
+        except OSError:
+            pass  # perhaps one of the odd spellings below
     host, slash, mask_text = text.rpartition("/")
     if slash:
         mask = to_mask(mask_text, family)

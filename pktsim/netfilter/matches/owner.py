@@ -56,8 +56,9 @@ def _read(text: str, _context: Context) -> tuple[int, int]:
 def _build(given: Given) -> OwnerMatch:
     if not given.values:
         raise BadValue("owner: --uid-owner, --gid-owner or --socket-exists must be specified")
-    if "suppl-groups" in given and "gid-owner" not in given:
-        raise BadValue("owner: --suppl-groups needs --gid-owner")
+    order = list(given.values)
+    if "suppl-groups" in order and "gid-owner" not in order[: order.index("suppl-groups")]:
+        raise BadValue("owner: --suppl-groups needs --gid-owner before it")
     return OwnerMatch(
         given.get("uid-owner"),
         "uid-owner" in given.inverted,

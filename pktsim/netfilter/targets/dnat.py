@@ -26,7 +26,7 @@ class DnatTarget(Target):
 
 
 def _build(given: Given) -> DnatTarget:
-    return DnatTarget(nat_range(given.get("to-destination"), given))
+    return DnatTarget(nat_range(given.get("to-destination"), given, shift=True))
 
 
 EXTENSIONS = (

@@ -77,8 +77,10 @@ def read_destination(text: str, context: Context) -> NatRange:
     return replace(result, addresses=AddressRange(low, to_address(last, family) if dash else low))
 
 
-def nat_range(said: NatRange, given: Given) -> NatRange:
-    """``said`` with the flags that were given."""
+def nat_range(said: NatRange, given: Given, *, shift: bool = False) -> NatRange:
+    """``said`` with the flags that were given; ``shift`` for the one target that can shift ports (DNAT)."""
+    if said.base_port is not None and not shift:
+        raise BadValue("shifted port ranges are for DNAT only", "drop the / and what follows")
     if given.values.keys() <= {"to-destination", "to-source", "to-ports"}:
         return said
     return replace(

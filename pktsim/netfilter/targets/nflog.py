@@ -22,7 +22,7 @@ class NflogTarget(Target):
     prefix: str = ""
     size: int | None = None
     old_range: int = 0  # --nflog-range, which has never worked
-    threshold: int = 1
+    threshold: int = 0
 
     def options_text(self) -> str:
         text = f" --nflog-prefix {quoted(self.prefix)}" if self.prefix else ""
@@ -32,7 +32,7 @@ class NflogTarget(Target):
             text += f" --nflog-size {self.size}"
         elif self.old_range:
             text += f" --nflog-range {self.old_range}"
-        return text if self.threshold == 1 else f"{text} --nflog-threshold {self.threshold}"
+        return text if self.threshold == 0 else f"{text} --nflog-threshold {self.threshold}"
 
 
 def _read_prefix(text: str, _context: Context) -> str:
@@ -49,7 +49,7 @@ def _build(given: Given) -> NflogTarget:
         given.get("nflog-prefix", ""),
         given.get("nflog-size"),
         given.get("nflog-range", 0),
-        given.get("nflog-threshold", 1),
+        given.get("nflog-threshold", 0),
     )
 
 

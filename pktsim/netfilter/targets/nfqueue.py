@@ -32,7 +32,7 @@ class NfqueueTarget(Target):
 
 def _read_balance(text: str, _context: Context) -> tuple[int, int]:
     first, _, last = text.partition(":")
-    low, high = to_number(first, 0, U16_MAX), to_number(last, 0, U16_MAX)
+    low, high = to_number(first, 0, U16_MAX - 1), to_number(last, 0, U16_MAX - 1)
     if low >= high:
         raise BadValue(f"bad range of queues {text}", "write the lower number first")
     return low, high
