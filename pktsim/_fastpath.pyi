@@ -5,7 +5,7 @@ interfaces, routes, neighbours, settings and programs, and answers with event tu
 Addresses are network-order bytes (4 or 16), families are ``AF_INET`` 2 and ``AF_INET6`` 10, times integer nanoseconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 #: (RX|TX, pkt_id, ifindex, frame) | (UPCALL, pkt_id, reason, Packet, a, b, c) | (DROP, pkt_id, reason, ifindex)
@@ -23,7 +23,7 @@ class Program:
         n_counters: int,
         callables: Sequence[Callable[..., bool]] = (),
         places: Sequence[str] = (),  # Choices places of the random matches
-        dispatch: Sequence[tuple[int, dict[bytes, Sequence[int]], Sequence[int]]] = (),  # (kind, key -> rows, all rows)
+        dispatch: Sequence[tuple[int, Mapping[bytes, Sequence[int]], Sequence[int]]] = (),  # (kind, key -> rows, all rows)
     ) -> None: ...
     @property
     def n_rows(self) -> int: ...

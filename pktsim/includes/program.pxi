@@ -437,7 +437,9 @@ cdef int call_python(State *s, Pkt *p, TableInst *t, int index, int hook) noexce
         finally:
             view.p = NULL
     except BaseException as error:
-        dp._keep_error(error)
+        # HotDrop is a match's way to say that the packet is too broken to look at
+        if type(error).__name__ != "HotDrop":
+            dp._keep_error(error)
         return -1
 
 

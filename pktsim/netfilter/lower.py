@@ -1,15 +1,16 @@
 """Lowering: from a table's dataclasses to the flat program that the engine runs, with the source map beside it.
 
-Promises: what the program does to a packet is what the table says, rule for rule, in order. A match or target without an
-entry here is refused by name. Each extension has one lowering function, registered under its dataclass.
+Promises: what the program does to a packet is what the table says, rule for rule, in order. A match or target without
+an entry here is refused by name. Each extension has one lowering function, registered under its dataclass.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -36,7 +37,8 @@ DISPATCH_MIN = 8
 #: The engine's stack (STACK_DEPTH), less what a chain of returns needs.
 MAX_JUMP_DEPTH = 250
 
-_ROW = struct.Struct("=8i")
+#: For each indexed run: kind, key -> first rows of the rules with that key, first rows of all its rules.
+Dispatches = list[tuple[int, dict[bytes, list[int]], list[int]]]
 _HOOKS = {hook.name: hook for hook in Hook}
 
 #: What an uncommon match or target is run by: (datapath, packet, hook) -> whether it matches. State lives in
@@ -60,7 +62,7 @@ class Lowered:
     table: Table
     program: Program
     sources: tuple[SourceRule, ...]
-    needs_conntrack: bool
+    needs_conntrack: bool  # some rule of it asks for connection tracking; without any, nat is not traversed either
 
     @property
     def table_id(self) -> TableId:
@@ -71,7 +73,8 @@ class Lowered:
         pairs: list[int] = []
         chains = {chain.name: chain for chain in self.table.chains}
         for source in self.sources:
-            counters = source.rule.counters if source.rule is not None else chains[source.chain].counters
+            chain = chains[source.chain]
+            counters = chain.rules[source.number - 1].counters if source.number else chain.counters
             pairs += (counters.packets, counters.bytes)
         return struct.pack(f"={len(pairs)}Q", *pairs)
 
@@ -288,6 +291,38 @@ def _jump_depth(table: Table) -> int:
     return max(depths.values(), default=0)
 
 
+@cache
+def _register_extensions() -> None:
+    """The extensions' modules import this one: they can only be imported once it is whole."""
+    for module in ("lower_extensions", "uncommon_matches", "uncommon_targets"):
+        import_module(f"pktsim.netfilter.{module}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TableKey:
+    """Equal tables, cheaply hashed: hashing every rule would cost as much as lowering it."""
+
+    table: Table
+
+    def __hash__(self) -> int:
+        chains = self.table.chains
+        return hash((self.table.name, self.table.family, len(chains), sum(len(chain.rules) for chain in chains)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _TableKey) and (self.table is other.table or self.table == other.table)
+
+
+@lru_cache(maxsize=64)
+def _compiled(key: _TableKey) -> Lowered:
+    return compile_table(key.table)
+
+
+def lower_table(table: Table) -> Lowered:
+    """``compile_table``, but equal tables (counters aside) share one program, on whichever node they are loaded."""
+    lowered = _compiled(_TableKey(table))
+    return lowered if lowered.table is table else replace(lowered, table=table)
+
+
 def compile_table(table: Table) -> Lowered:
     """Lower a table.
 
@@ -295,6 +330,7 @@ def compile_table(table: Table) -> Lowered:
         UnsupportedFeature: A match or target that is not modelled, by name and place.
         RulesetSyntaxError: Jumps that loop, or to a chain that does not exist.
     """
+    _register_extensions()
     depth = _jump_depth(table)
     if depth > MAX_JUMP_DEPTH:
         raise UnsupportedFeature(f"jumps nested {depth} deep (at most {MAX_JUMP_DEPTH})", place=f"table {table.name}")
@@ -305,7 +341,7 @@ def compile_table(table: Table) -> Lowered:
     rows: list[tuple[int, ...]] = []
     pack_later: list[tuple[int, str]] = []  # rows that jump to a chain
     chain_rows: dict[str, int] = {}
-    dispatch: list[tuple[int, dict[bytes, list[int]], list[int]]] = []
+    dispatch: Dispatches = []
     for chain in table.chains:
         builder.chain = chain.name
         builder.hooks = reach.get(chain.name, frozenset())
@@ -371,19 +407,14 @@ def compile_table(table: Table) -> Lowered:
         builder.places,
         dispatch,
     )
-    return Lowered(table, program, tuple(sources), builder.needs_conntrack or table.name == "nat" and _nats(table))
-
-
-def _nats(table: Table) -> bool:
-    """Loading the nat table registers NAT, and with it connection tracking, whatever its rules are."""
-    return bool(table.chains)
+    return Lowered(table, program, tuple(sources), builder.needs_conntrack)
 
 
 def _close_run(
     rows: list[tuple[int, ...]],
     run_row: int,
     run_rules: list[tuple[bytes, int]],
-    dispatch: list[tuple[int, dict[bytes, list[int]], list[int]]],
+    dispatch: Dispatches,
 ) -> None:
     """Now that it is known where the run ends, say so in its DISPATCH row, and file its rules."""
     row = rows[run_row]
@@ -424,9 +455,9 @@ def nat_range(
     ports: tuple[int, int] | None,
     *,
     base_port: int | None = None,
-    flags: NatFlag = NatFlag(0),
+    flags: int = 0,
 ) -> bytes:
-    """A NAT range as it lies in the pool: struct PoolRange."""
+    """A NAT range as it lies in the pool: struct PoolRange. ``flags`` are ``NatFlag``s."""
     if addresses is not None:
         flags |= NatFlag.MAP_IPS
     if ports is not None:
@@ -435,9 +466,4 @@ def nat_range(
         flags |= NatFlag.PROTO_OFFSET
     low, high = addresses if addresses is not None else (IPv4Address(0), IPv4Address(0))
     first, last = ports if ports is not None else (0, 0)
-    return (
-        address16(low)
-        + address16(high)
-        + struct.pack(">3H", first, last, base_port or 0)
-        + struct.pack("=H", int(flags))
-    )
+    return address16(low) + address16(high) + struct.pack(">3H", first, last, base_port or 0) + struct.pack("=H", flags)

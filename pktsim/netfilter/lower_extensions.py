@@ -280,7 +280,9 @@ def _reject6(target: Reject6Target, _builder: Builder) -> Iterable[Pending]:
     yield Pending(Op.REJECT, a=int(target.reject_with))
 
 
-def _range(range_: NatRange) -> bytes:
+def _range(range_: NatRange, builder: Builder) -> int:
+    """The pool offset of a range; whoever maps addresses needs connection tracking."""
+    builder.needs_conntrack = True
     flags = NatFlag(0)
     if range_.random:
         flags |= NatFlag.PROTO_RANDOM
@@ -290,27 +292,27 @@ def _range(range_: NatRange) -> bytes:
         flags |= NatFlag.PERSISTENT
     addresses = (range_.addresses.first, range_.addresses.last) if range_.addresses is not None else None
     ports = (range_.ports.first, range_.ports.last) if range_.ports is not None else None
-    return nat_range(addresses, ports, base_port=range_.base_port, flags=flags)
+    return builder.constant(nat_range(addresses, ports, base_port=range_.base_port, flags=int(flags)))
 
 
 @target(DnatTarget)
 def _dnat(target: DnatTarget, builder: Builder) -> Iterable[Pending]:
-    yield Pending(Op.DNAT, a=builder.constant(_range(target.range)))
+    yield Pending(Op.DNAT, a=_range(target.range, builder))
 
 
 @target(SnatTarget)
 def _snat(target: SnatTarget, builder: Builder) -> Iterable[Pending]:
-    yield Pending(Op.SNAT, a=builder.constant(_range(target.range)))
+    yield Pending(Op.SNAT, a=_range(target.range, builder))
 
 
 @target(MasqueradeTarget)
 def _masquerade(target: MasqueradeTarget, builder: Builder) -> Iterable[Pending]:
-    yield Pending(Op.MASQUERADE, a=builder.constant(_range(target.range)))
+    yield Pending(Op.MASQUERADE, a=_range(target.range, builder))
 
 
 @target(RedirectTarget)
 def _redirect(target: RedirectTarget, builder: Builder) -> Iterable[Pending]:
-    yield Pending(Op.REDIRECT, a=builder.constant(_range(target.range)))
+    yield Pending(Op.REDIRECT, a=_range(target.range, builder))
 
 
 @target(NetmapTarget)
@@ -319,5 +321,6 @@ def _netmap(target: NetmapTarget, builder: Builder) -> Iterable[Pending]:
     width = 32 if builder.family is Family.IPV4 else 128
     low = int(target.to.address)
     high = low | (~int(target.to.mask) & ((1 << width) - 1))
+    builder.needs_conntrack = True
     kind = IPv4Address if builder.family is Family.IPV4 else IPv6Address
     yield Pending(Op.NETMAP, a=builder.constant(nat_range((kind(low), kind(high)), None)))

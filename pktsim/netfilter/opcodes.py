@@ -19,7 +19,7 @@ class Hook(enum.IntEnum):
 
 
 class Step(enum.IntEnum):
-    """What a hook does, in the order of the priorities of include/uapi/linux/netfilter_ipv4.h; not every hook has each."""
+    """What a hook does, in the order of include/uapi/linux/netfilter_ipv4.h's priorities; not every hook has each."""
 
     DEFRAG = 0  # -400
     RAW = 1  # -300
@@ -196,7 +196,8 @@ class TraceKind(enum.IntEnum):
     POLICY = 4  # a: table, b: hook, c: verdict
     CONNTRACK = 5  # a: ctinfo, b: entry id, c: 1 new entry, d: TCP/SCTP state or -1
     CONFIRM = 6  # a: verdict, b: entry id
-    NAT = 7  # a: manip (0 source, 1 destination), b: hook, c: 1 set up now / 0 mapping reused, d: aux (16 B old, port, 16 B new, port)
+    # a: manip (0 source, 1 destination), b: hook, c: 1 set up now, d: aux (old[16], port, new[16], port)
+    NAT = 7
     ROUTE = 8  # a: route type, b: out ifindex, c: 1 rerouted, d: aux (next hop)
     TTL = 9  # a: new TTL
     NEIGHBOUR = 10  # a: class, b: ifindex, d: aux (MAC)
@@ -239,7 +240,9 @@ class Op(enum.IntEnum):
     STATISTIC_NTH = 16  # a: every - 1, b: state slot, c: packet
     PYTHON = 17  # a: index of a Python callable: uncommon matches; called with the packet, true if it matches
     MULTIPORT = 18  # a: pool offset, b: count, c: flags (1 src, 2 dst, 3 either)
-    PHYSDEV = 19  # a: wanted (1 is-in, 2 is-out, 4 is-bridged), b: inverted ones; or c: 1 in / 2 out name at pool offset d
+    PHYSDEV = (
+        19  # a: wanted (1 is-in, 2 is-out, 4 is-bridged), b: inverted ones; or c: 1 in / 2 out name at pool offset d
+    )
     CT_ADDR = 20  # a: pool offset of address[16], mask[16], b: 0 orig src, 1 orig dst, 2 reply src, 3 reply dst
     CT_PORT = 21  # b: as CT_ADDR, c: lowest, d: highest
     CT_PROTO = 22  # a: protocol

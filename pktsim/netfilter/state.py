@@ -13,6 +13,8 @@ class NetfilterState:
 
     Attributes:
         recent: ``-m recent``'s lists by name (``/proc/net/xt_recent/NAME``).
+        limits: ``-m limit``'s buckets by rule: (credit, as of), both in nanoseconds.
     """
 
     recent: dict[str, RecentList] = field(default_factory=dict)
+    limits: dict[object, tuple[int, int]] = field(default_factory=dict)

@@ -50,7 +50,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.TTL_EXPIRED: "its time to live ended here",
     DropReason.NEIGHBOUR_FAILED: "nobody answered for the next hop's link-layer address",
     DropReason.LINK_DOWN: "the interface is down or gone",
-    DropReason.BRIDGE_NO_FORWARD: "the bridge has no port to send it to (back to where it came from needs hairpin mode)",
+    DropReason.BRIDGE_NO_FORWARD: "the bridge has no port for it (back to where it came from needs hairpin mode)",
     DropReason.FRAGMENT_NEEDED: "larger than the MTU of its way, and it must not be fragmented",
     DropReason.NO_SOCKET: "no socket listens there",
     DropReason.REJECTED: "a rule said REJECT",
@@ -173,7 +173,9 @@ class TraceReader:
             elif kind is TraceKind.CONFIRM:
                 steps.append(TraceStep(pkt_id, kind, f"connection #{b} is confirmed" if a else f"connection #{b} lost"))
             elif kind is TraceKind.NAT:
-                steps.append(self._nat(pkt_id, fam, a, c, aux[d : d + 36], entry.get(pkt_id, 0), last_rule.get(pkt_id, "")))
+                steps.append(
+                    self._nat(pkt_id, fam, a, c, aux[d : d + 36], entry.get(pkt_id, 0), last_rule.get(pkt_id, ""))
+                )
             elif kind is TraceKind.ROUTE:
                 steps.append(TraceStep(pkt_id, kind, self._route_text(fam, a, b, c, aux[d : d + 16])))
             elif kind is TraceKind.TTL:
@@ -212,11 +214,15 @@ class TraceReader:
             line.append(self._parents[line[-1]])
         return tuple(reversed(line))
 
-    def _rule(self, pkt_id: int, family: Family, table: TableId, number: int, *, matched: bool, depth: int) -> TraceStep:
+    def _rule(
+        self, pkt_id: int, family: Family, table: TableId, number: int, *, matched: bool, depth: int
+    ) -> TraceStep:
         lowered = self.lowered.get((family, table))
         name = table.name.lower()
         if lowered is None or number >= len(lowered.sources):
-            return TraceStep(pkt_id, TraceKind.RULE, f"rule {number} of a table that is gone", depth, None, name, matched)
+            return TraceStep(
+                pkt_id, TraceKind.RULE, f"rule {number} of a table that is gone", depth, None, name, matched
+            )
         source = lowered.sources[number]
         key = (family, table, number)
         text = self._rule_texts.get(key)
@@ -275,6 +281,10 @@ class TraceReader:
         return TraceStep(pkt_id, TraceKind.UPCALL, words.get(reason, reason.name.lower().replace("_", " ")))
 
 
+#: What lies between two hooks: no indentation.
+_BETWEEN_HOOKS = frozenset(
+    {TraceKind.RX, TraceKind.TX, TraceKind.BRIDGE, TraceKind.ROUTE, TraceKind.DELIVER, TraceKind.UPCALL}
+)
 _BY_RULE = frozenset({DropReason.RULE, DropReason.POLICY, DropReason.HOTDROP, DropReason.NAT})
 
 
@@ -327,7 +337,14 @@ def render(steps: Iterable[TraceStep], *, unmatched: bool = False) -> list[str]:
             lines.append("  " + step.text)
         elif step.kind in (TraceKind.POLICY, TraceKind.RANDOM, TraceKind.MARK):
             lines.append("  " * (2 + step.depth) + step.text)
-        elif step.kind in (TraceKind.RX, TraceKind.TX, TraceKind.BRIDGE, TraceKind.ROUTE, TraceKind.DELIVER, TraceKind.UPCALL):
+        elif step.kind in (
+            TraceKind.RX,
+            TraceKind.TX,
+            TraceKind.BRIDGE,
+            TraceKind.ROUTE,
+            TraceKind.DELIVER,
+            TraceKind.UPCALL,
+        ):
             base = 0
             lines.append(step.text)
         else:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pktsim._fastpath import Datapath, Program, checksum
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
-from pktsim.netfilter import lower, lower_extensions
+from pktsim.netfilter import lower
 from pktsim.netfilter.lower import Lowered, compile_table
 from pktsim.netfilter.matches.comment import CommentMatch
 from pktsim.netfilter.matches.mark import MarkMatch
@@ -34,8 +34,6 @@ from pktsim.netfilter.ruleset import (
 from pktsim.netfilter.targets.mark import MarkTarget
 from pktsim.netfilter.values import PortRange
 
-assert lower_extensions.MATCHES is lower.MATCHES
-
 DROP = VerdictTarget(Verdict.DROP)
 ACCEPT = VerdictTarget(Verdict.ACCEPT)
 RETURN = VerdictTarget(Verdict.RETURN)
@@ -55,7 +53,9 @@ def raw_table(prerouting: tuple[Rule, ...], *user: Chain, policy: Verdict = Verd
     )
 
 
-def udp_frame(src: str = "10.0.0.2", dst: str = "10.0.0.1", sport: int = 1000, dport: int = 53, payload: bytes = b"") -> bytes:
+def udp_frame(
+    src: str = "10.0.0.2", dst: str = "10.0.0.1", sport: int = 1000, dport: int = 53, payload: bytes = b""
+) -> bytes:
     udp = struct.pack(">4H", sport, dport, 8 + len(payload), 0) + payload
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 7, 0, 64, 17, 0)
     head += IPv4Address(src).packed + IPv4Address(dst).packed
@@ -231,7 +231,12 @@ def _indexable_rules(draw: st.DrawFn) -> tuple[Rule, ...]:
             if by_port:
                 port = draw(st.integers(50, 54))
                 protocol, match = draw(
-                    st.sampled_from([(17, UdpMatch(dst_ports=PortRange(port, port))), (6, TcpMatch(dst_ports=PortRange(port, port)))])
+                    st.sampled_from(
+                        [
+                            (17, UdpMatch(dst_ports=PortRange(port, port))),
+                            (6, TcpMatch(dst_ports=PortRange(port, port))),
+                        ]
+                    )
                 )
                 rules.append(Rule(HeaderMatch(protocol=protocol), (match,), target))
             else:

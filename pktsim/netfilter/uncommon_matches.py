@@ -1,0 +1,265 @@
+"""Matches that are rare enough to be written in Python; importing this registers them with the lowering.
+
+Each is called by the engine as ``(datapath, packet, hook) -> bool`` before ``!`` is applied, looks at bytes only, and
+keeps what it must remember in ``datapath.context``. ``HotDrop`` is raised for a packet too broken to look at.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from pktsim.netfilter.lower import Builder, Pending, PythonMatch
+from pktsim.netfilter.lower_extensions import match
+from pktsim.netfilter.matches.ah import AhMatch
+from pktsim.netfilter.matches.dscp import DscpMatch
+from pktsim.netfilter.matches.esp import EspMatch
+from pktsim.netfilter.matches.hl import HlMatch
+from pktsim.netfilter.matches.iprange import IprangeMatch
+from pktsim.netfilter.matches.length import LengthMatch
+from pktsim.netfilter.matches.limit import LimitMatch
+from pktsim.netfilter.matches.mac import MacMatch
+from pktsim.netfilter.matches.owner import OwnerMatch
+from pktsim.netfilter.matches.pkttype import PkttypeMatch
+from pktsim.netfilter.matches.string import StringMatch
+from pktsim.netfilter.matches.tcpmss import TcpmssMatch
+from pktsim.netfilter.matches.tos import TosMatch
+from pktsim.netfilter.matches.ttl import TtlMatch
+from pktsim.netfilter.matches.u32 import U32Match, U32Op
+from pktsim.netfilter.opcodes import Op
+from pktsim.netfilter.values import AddressRange
+
+_COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}
+NS_PER_S = 1_000_000_000
+#: ``XT_LIMIT_SCALE``: what ``LimitMatch.average`` counts in.
+LIMIT_SCALE = 10_000
+
+
+def _python(builder: Builder, function: PythonMatch, *, inverted: bool) -> Iterable[Pending]:
+    return (Pending(Op.PYTHON, inverted, builder.call(function)),)
+
+
+@match(TtlMatch)
+def _ttl(match: TtlMatch, _builder: Builder) -> Iterable[Pending]:
+    return (Pending(Op.TTL, match.inverted, _COMPARISONS[match.comparison.value], match.ttl),)
+
+
+@match(HlMatch)
+def _hl(match: HlMatch, _builder: Builder) -> Iterable[Pending]:
+    return (Pending(Op.TTL, match.inverted, _COMPARISONS[match.comparison.value], match.hop_limit),)
+
+
+@match(DscpMatch)
+def _dscp(match: DscpMatch, _builder: Builder) -> Iterable[Pending]:
+    return (Pending(Op.DSCP, match.inverted, match.dscp),)
+
+
+@match(LengthMatch)
+def _length(match: LengthMatch, _builder: Builder) -> Iterable[Pending]:
+    return (Pending(Op.LENGTH, match.inverted, match.first, match.last),)
+
+
+@match(PkttypeMatch)
+def _pkttype(match: PkttypeMatch, _builder: Builder) -> Iterable[Pending]:
+    return (Pending(Op.PKTTYPE, match.inverted, int(match.packet_type)),)
+
+
+@match(TosMatch)
+def _tos(match: TosMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_dscp.c tos_mt."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        data: bytes = packet.data
+        tos = data[1] if data[0] >> 4 == 4 else (data[0] << 4 | data[1] >> 4) & 0xFF
+        return tos & match.mask == match.value
+
+    return _python(builder, test, inverted=match.inverted)
+
+
+def _in_range(address: bytes, wanted: AddressRange) -> bool:
+    return wanted.first.packed <= address <= wanted.last.packed
+
+
+@match(IprangeMatch)
+def _iprange(match: IprangeMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_iprange.c: both ranges must hold."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        data: bytes = packet.data
+        src, dst = (data[12:16], data[16:20]) if data[0] >> 4 == 4 else (data[8:24], data[24:40])
+        if match.src is not None and _in_range(src, match.src) == match.src_inverted:
+            return False
+        return match.dst is None or _in_range(dst, match.dst) != match.dst_inverted
+
+    return _python(builder, test, inverted=False)
+
+
+@match(MacMatch)
+def _mac(match: MacMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_mac.c: no Ethernet header (a local packet, lo) is no match, inverted or not."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        frame: bytes = packet.frame
+        if packet.local or len(frame) - len(packet.data) < 14:
+            return False
+        return (frame[6:12] == match.source) != match.inverted
+
+    return _python(builder, test, inverted=False)
+
+
+@match(OwnerMatch)
+def _owner(match: OwnerMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_owner.c: what no socket sent has no owner."""
+    if match.supplementary_groups:
+        raise builder.refuse("match owner --suppl-groups")
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        if not packet.local:
+            # "(info->match ^ info->invert) == 0": only rules whose every condition is inverted match
+            conditions = (
+                (match.uids is not None, match.uids_inverted),
+                (match.gids is not None, match.gids_inverted),
+                (match.socket_exists is not None, match.socket_exists is False),
+            )
+            return all(inverted for said, inverted in conditions if said)
+        if match.socket_exists is False:
+            return False
+        if match.uids is not None and (match.uids[0] <= packet.uid <= match.uids[1]) == match.uids_inverted:
+            return False
+        return match.gids is None or (match.gids[0] <= packet.gid <= match.gids[1]) != match.gids_inverted
+
+    return _python(builder, test, inverted=False)
+
+
+class _Limit:
+    """net/netfilter/xt_limit.c: a bucket of tokens per rule, full at first."""
+
+    __slots__ = ("_cap_ns", "_cost_ns")
+
+    def __init__(self, match: LimitMatch) -> None:
+        # The kernel counts credits per jiffy; a nanosecond of waiting is our credit.
+        self._cost_ns = match.average * NS_PER_S // LIMIT_SCALE
+        self._cap_ns = self._cost_ns * match.burst
+
+    def __call__(self, datapath: Any, _packet: Any, _hook: int) -> bool:
+        buckets: dict[object, tuple[int, int]] = datapath.context.limits
+        now_ns: int = datapath.now_ns
+        credit_ns, then_ns = buckets.get(self, (self._cap_ns, now_ns))
+        credit_ns = min(credit_ns + now_ns - then_ns, self._cap_ns)
+        enough = credit_ns >= self._cost_ns
+        buckets[self] = (credit_ns - self._cost_ns if enough else credit_ns, now_ns)
+        return enough
+
+
+@match(LimitMatch)
+def _limit(match: LimitMatch, builder: Builder) -> Iterable[Pending]:
+    return _python(builder, _Limit(match), inverted=False)
+
+
+def _transport(packet: Any) -> bytes | None:
+    """From the transport header on; ``None`` in later fragments."""
+    offset: int = packet.transport_offset
+    return packet.data[offset:] if offset else None
+
+
+class HotDrop(Exception):
+    """The packet is too broken to look at; the engine drops it."""
+
+
+@match(EspMatch)
+@match(AhMatch)
+def _spi(match: EspMatch | AhMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_esp.c, net/ipv4/netfilter/ipt_ah.c."""
+    at, least = (0, 8) if isinstance(match, EspMatch) else (4, 12)
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        data = _transport(packet)
+        if data is None:
+            return False
+        if len(data) < least:
+            raise HotDrop
+        return match.first <= int.from_bytes(data[at : at + 4], "big") <= match.last
+
+    return _python(builder, test, inverted=match.inverted)
+
+
+def tcp_options(tcp: bytes) -> Iterable[tuple[int, int, int]]:
+    """The options of a TCP header: (kind, offset, length), stopping where they no longer make sense."""
+    end = min((tcp[12] >> 4) * 4, len(tcp))
+    at = 20
+    while at < end:
+        kind = tcp[at]
+        if kind < 2:
+            at += 1
+            continue
+        length = tcp[at + 1] if at + 1 < end else 0
+        if length < 2:
+            at += 1
+            continue
+        if at + length <= end:
+            yield kind, at, length
+        at += length
+
+
+@match(TcpmssMatch)
+def _tcpmss(match: TcpmssMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_tcpmss.c: without the option it does not match, inverted or not."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        tcp = _transport(packet)
+        if tcp is None or len(tcp) < 20 or (tcp[12] >> 4) * 4 < 20 or len(tcp) < (tcp[12] >> 4) * 4:
+            raise HotDrop
+        for kind, at, length in tcp_options(tcp):
+            if kind == 2 and length == 4:
+                mss = int.from_bytes(tcp[at + 2 : at + 4], "big")
+                return (match.first <= mss <= match.last) != match.inverted
+        return False
+
+    return _python(builder, test, inverted=False)
+
+
+@match(StringMatch)
+def _string(match: StringMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_string.c: the pattern begins between the offsets, counted from the network header."""
+    pattern = match.pattern.lower() if match.ignore_case else match.pattern
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        data: bytes = packet.data
+        if match.ignore_case:
+            data = data.lower()
+        at = data.find(pattern, match.first)
+        return at != -1 and at <= match.last
+
+    return _python(builder, test, inverted=match.inverted)
+
+
+@match(U32Match)
+def _u32(match: U32Match, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_u32.c u32_match_it: whatever lies outside the packet is no match."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        data: bytes = packet.data
+        for one in match.tests:
+            origin, position = 0, one.position
+            if position + 4 > len(data):
+                return False
+            (value,) = struct.unpack_from(">I", data, position)
+            for step, number in one.steps:
+                if step is U32Op.AND:
+                    value &= number
+                elif step is U32Op.LEFT_SHIFT:
+                    value = value << number & 0xFFFFFFFF
+                elif step is U32Op.RIGHT_SHIFT:
+                    value >>= number
+                else:
+                    origin += value
+                    position = number
+                    if origin + position + 4 > len(data):
+                        return False
+                    (value,) = struct.unpack_from(">I", data, origin + position)
+            if not any(low <= value <= high for low, high in one.ranges):
+                return False
+        return True
+
+    return _python(builder, test, inverted=match.inverted)
