@@ -99,13 +99,15 @@ cdef struct SctpCt:
 
 cdef struct Ct:
     Tuple tuple[2]             # [DIR_ORIGINAL], [DIR_REPLY]
-    Ct *hash_next[2]           # chains of the two tuples
+    size_t hash_next[2]        # chains of the two tuples: the next Ct with its direction in the lowest bit
+    uint32_t hash[2]
     Ct *src_next               # chain by source (nat_bysource)
     Ct *all_prev               # every confirmed entry in order of confirmation
     Ct *all_next
     Ct *master                 # of an expected entry
     uint64_t id
     int64_t timeout_ns         # absolute once confirmed, relative before
+    int64_t timeout_set_ns     # what it was last set to, relative
     int64_t start_ns           # when the flow began
     int64_t stream_ts_ns       # UDP and GRE: from when on it counts as a stream
     uint32_t status
@@ -114,6 +116,8 @@ cdef struct Ct:
     uint16_t zone
     uint8_t zone_dir           # NF_CT_ZONE_DIR_*: 3 = both
     uint8_t in_bysource
+    uint8_t linked             # bit 1 << dir: that tuple is in the hash
+    uint8_t has_acct           # accounting was on when it was made
     int32_t refs               # the table and every packet in flight hold one each
     int32_t masq_ifindex       # of a masqueraded flow
     uint64_t acct_packets[2]
@@ -284,13 +288,16 @@ cdef struct EventRec:
     Addr addr
 
 cdef struct CtTable:
-    Ct **buckets
-    uint32_t n_buckets         # a power of two
+    size_t *buckets            # a Ct with its direction in the lowest bit, 0 = end
+    uint32_t n_buckets         # a power of two; grows with the entries, unlike the kernel's (SYSCTL_CT_HASHSIZE)
     Ct **bysource
-    uint32_t n_bysource
+    uint32_t n_bysource        # a power of two
+    uint32_t n_sources         # entries in bysource
     Ct *first                  # in order of confirmation
     Ct *last
-    uint32_t count             # confirmed entries
+    uint32_t count             # entries that exist, confirmed or not (nf_conntrack_count)
+    uint32_t n_confirmed
+    uint8_t gc_early_drop      # the table was full: the next gc run also evicts (conntrack_gc_work.early_drop)
     uint64_t next_id
     int64_t next_gc_ns
     uint64_t found             # statistics as in /proc/net/stat/nf_conntrack
