@@ -7,6 +7,7 @@ where a frame goes is in the data, so that two worlds can be compared.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_interface
@@ -14,6 +15,8 @@ from typing import ClassVar
 
 from pktsim.errors import TopologyError
 
+#: ``IFNAMSIZ`` (linux/if.h): device names are shorter.
+IFNAMSIZ = 16
 LOOPBACK = "lo"
 UPLINK = "eth0"
 BRIDGE = "cni0"
@@ -171,6 +174,14 @@ OUTSIDE_ADDRESS = IPv4Address("203.0.113.9")
 OUTSIDE_GATEWAY = IPv4Address("203.0.113.1")
 
 
+def device_name(prefix: str, name: str) -> str:
+    """A name for one end of a veth: readable, or as CNI plugins do it where that is too long for the kernel."""
+    text = prefix + name
+    if len(text) < IFNAMSIZ and "/" not in name:
+        return text
+    return prefix[:4].rstrip("-") + hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()[:8]
+
+
 def _mac(prefix: int, address: IPv4Address) -> str:
     """A locally administered MAC that says whose it is: two bytes of kind, four of address."""
     return (prefix.to_bytes(2, "big") + address.packed).hex(":")
@@ -267,7 +278,13 @@ class HostGateway:
                 _LOOPBACK,
                 Interface("br0", "bridge", mac=_mac(0x0A5A, self.node_network.network_address)),
                 *(
-                    Interface(f"port-{name}", "veth", mac=_peer_mac(address), peer=f"{name}/{UPLINK}", master="br0")
+                    Interface(
+                        device_name("port-", name),
+                        "veth",
+                        mac=_peer_mac(address),
+                        peer=f"{name}/{UPLINK}",
+                        master="br0",
+                    )
                     for name, address in ports
                 ),
             ),
@@ -323,7 +340,7 @@ class HostGateway:
             "veth",
             mac=_own_mac(address),
             addresses=(f"{address}/{self.node_network.prefixlen}",),
-            peer=f"{SWITCH}/port-{space}",
+            peer=f"{SWITCH}/{device_name('port-', space)}",
         )
 
     def _node(self, node: NodePlan) -> Space:
