@@ -36,6 +36,8 @@ def run(*command: str, stdin: str | None = None, timeout_s: float = 60) -> str:
     Raises:
         AssertionError: Its exit status is not 0.
     """
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr}"
     return done.stdout

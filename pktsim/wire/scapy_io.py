@@ -250,7 +250,7 @@ class _QuietScapy:
 
 
 def _packets(reader: Any) -> Iterator[tuple[bytes, Any]]:
-    with reader, _QuietScapy():
+    with _QuietScapy():
         while True:
             try:
                 yield reader._read_packet(_MAX_FRAME_BYTES)
@@ -261,12 +261,12 @@ def _packets(reader: Any) -> Iterator[tuple[bytes, Any]]:
 def _read_pcap(path: Path, *, nanoseconds: bool) -> Capture:
     from scapy.utils import RawPcapReader
 
-    reader = RawPcapReader(str(path))
-    capture = Capture([CaptureInterface(path.stem, link_type=_link_type(reader.linktype, str(path)))])
     unit_ns = 1 if nanoseconds else NS_PER_US
-    for data, meta in _packets(reader):
-        length = meta.wirelen if meta.wirelen > len(data) else 0
-        capture.frames.append(CapturedFrame(0, meta.sec * NS_PER_S + meta.usec * unit_ns, data, length=length))
+    with RawPcapReader(str(path)) as reader:
+        capture = Capture([CaptureInterface(path.stem, link_type=_link_type(reader.linktype, str(path)))])
+        for data, meta in _packets(reader):
+            length = meta.wirelen if meta.wirelen > len(data) else 0
+            capture.frames.append(CapturedFrame(0, meta.sec * NS_PER_S + meta.usec * unit_ns, data, length=length))
     return capture
 
 
@@ -275,26 +275,26 @@ def _read_pcapng(path: Path) -> Capture:
 
     capture = Capture()
     numbers: dict[tuple[str, int], int] = {}
-    for data, meta in _packets(RawPcapNgReader(str(path))):
-        name = meta.ifname.decode("utf-8", "replace") if meta.ifname else ""
-        key = (name, meta.linktype)
-        if key not in numbers:
-            numbers[key] = len(capture.interfaces)
-            capture.interfaces.append(
-                CaptureInterface(name or path.stem, link_type=_link_type(meta.linktype, str(path)))
+    with RawPcapNgReader(str(path)) as reader:
+        for data, meta in _packets(reader):
+            name = meta.ifname.decode("utf-8", "replace") if meta.ifname else ""
+            key = (name, meta.linktype)
+            if key not in numbers:
+                numbers[key] = len(capture.interfaces)
+                link_type = _link_type(meta.linktype, str(path))
+                capture.interfaces.append(CaptureInterface(name or path.stem, link_type=link_type))
+            # A simple packet block has no time.
+            ticks = 0 if meta.tshigh is None else meta.tshigh << 32 | meta.tslow
+            # Scapy 2.6 has one comment, later ones a list.
+            comments = getattr(meta, "comments", None) or [getattr(meta, "comment", None) or b""]
+            capture.frames.append(
+                CapturedFrame(
+                    numbers[key],
+                    ticks * NS_PER_S // meta.tsresol,
+                    data,
+                    Direction(meta.direction) if meta.direction in (1, 2) else Direction.UNKNOWN,
+                    tuple(comment.decode("utf-8", "replace") for comment in comments if comment),
+                    meta.wirelen if meta.wirelen > len(data) else 0,
+                )
             )
-        # A simple packet block has no time.
-        ticks = 0 if meta.tshigh is None else meta.tshigh << 32 | meta.tslow
-        # Scapy 2.6 has one comment, later ones a list.
-        comments = getattr(meta, "comments", None) or ([meta.comment] if getattr(meta, "comment", None) else [])
-        capture.frames.append(
-            CapturedFrame(
-                numbers[key],
-                ticks * NS_PER_S // meta.tsresol,
-                data,
-                Direction(meta.direction) if meta.direction in (1, 2) else Direction.UNKNOWN,
-                tuple(comment.decode("utf-8", "replace") for comment in comments),
-                meta.wirelen if meta.wirelen > len(data) else 0,
-            )
-        )
     return capture
