@@ -1,0 +1,146 @@
+"""What was chance in a recording and can be said beforehand, read from what was recorded.
+
+The connection tracking tables name the endpoint that each connection drew and the port that a masquerading node chose;
+the frames say in which order. The rest (sequence numbers, time stamps, ids) is mapped when frames are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from pktsim.cluster.comparison import Seen
+from pktsim.cluster.draws import EndpointDraws, drawn_rules
+from pktsim.cluster.recording import Action, Flow, parse_entry
+from pktsim.netfilter.matches.tcp import TcpMatch
+from pktsim.netfilter.matches.udp import UdpMatch
+from pktsim.netfilter.ruleset import Jump, Rule, Ruleset, Table
+from pktsim.wire.fields import dissect
+
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+#: Where services' chains are entered.
+_GATE = "KUBE-SERVICES"
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The flows of one node, in the order in which they began."""
+
+    node: str
+    flows: tuple[Flow, ...]
+
+    @property
+    def masquerade_ports(self) -> tuple[int, ...]:
+        """The ports that the node chose for flows whose source port it changed."""
+        return tuple(
+            flow.reply_dport for flow in self.flows if flow.reply_dport is not None and flow.reply_dport != flow.sport
+        )
+
+
+def draws_of(action: Action) -> list[Draws]:
+    """What each node drew in an action."""
+    first = _first_seen(action.frames)
+    result = []
+    for node, lines in sorted(action.conntrack.items()):
+        flows = [parse_entry(line) for line in lines]
+        flows.sort(key=lambda flow: first.get(_leaving(flow), len(action.frames)))
+        result.append(Draws(node, tuple(flows)))
+    return result
+
+
+_Tuple = tuple[int, str, int | None, str, int | None]
+
+
+def _leaving(flow: Flow) -> _Tuple:
+    """How packets of the flow's original direction look beyond the node."""
+    protocol = _PROTOCOLS.get(flow.protocol, 0)
+    source, target = str(ip_address(flow.reply_dst)), str(ip_address(flow.reply_src))
+    return protocol, source, flow.reply_dport, target, flow.reply_sport
+
+
+def _first_seen(frames: Sequence[Seen]) -> dict[_Tuple, int]:
+    """Each tuple of addresses and ports, and the number of the frame that has it first."""
+    found: dict[_Tuple, int] = {}
+    for number, seen in enumerate(frames):
+        for key in _tuples(seen.frame):
+            found.setdefault(key, number)
+    return found
+
+
+def _tuples(frame: bytes) -> Iterator[_Tuple]:
+    dissection = dissect(frame)
+    paths = dict.fromkeys(part.path for part in dissection.fields)
+    for path in paths:
+        named = {part.name: part for part in dissection.fields if part.path == path}
+        protocol, source, target = 0, None, None
+        for family in ("ip", "ipv6"):
+            if f"{family}.src" in named:
+                source, target = named[f"{family}.src"], named[f"{family}.dst"]
+        for name, number in (("tcp", 6), ("udp", 17)):
+            if f"{name}.srcport" in named and source is not None and target is not None:
+                protocol = number
+                sport, dport = (dissection.value(named[f"{name}.{end}port"]) for end in ("src", "dst"))
+                yield (
+                    protocol,
+                    str(ip_address(frame[source.start : source.end])),
+                    sport,
+                    str(ip_address(frame[target.start : target.end])),
+                    dport,
+                )
+
+
+def script_endpoints(draws: Sequence[Draws], rulesets: Mapping[str, Ruleset], choices: EndpointDraws) -> None:
+    """Have every connection draw the endpoint that it drew in the recording."""
+    for of_node in draws:
+        ruleset = rulesets.get(of_node.node)
+        table = ruleset.table("nat") if ruleset is not None else None
+        if table is None or not any(chain.name == _GATE for chain in table.chains):
+            continue
+        for flow in of_node.flows:
+            if flow.reply_src == flow.dst and flow.reply_sport == flow.dport:
+                continue
+            for chain in _chains_for(table, flow):
+                if flow.reply_src in drawn_rules(table, chain).values():
+                    choices.want(of_node.node, chain, [flow.reply_src])
+
+
+def _chains_for(table: Table, flow: Flow) -> list[str]:
+    """The chains that a connection to the flow's destination may come to."""
+    found: list[str] = []
+    open_ = [_GATE]
+    while open_:
+        name = open_.pop()
+        if name in found:
+            continue
+        found.append(name)
+        for rule in table.chain(name).rules:
+            if isinstance(rule.target, Jump) and _may_match(rule, flow):
+                open_.append(rule.target.chain)
+    return found
+
+
+def _may_match(rule: Rule, flow: Flow) -> bool:
+    """Whether destination, protocol and port of a rule fit; what else it asks is not looked at."""
+    header = rule.header
+    if header.protocol is not None and header.protocol != _PROTOCOLS.get(flow.protocol, 0):
+        return False
+    if header.dst is not None:
+        inside = int(ip_address(flow.dst)) & int(header.dst.mask) == int(header.dst.address)
+        if inside == header.dst_inverted:
+            return False
+    for match in rule.matches:
+        if isinstance(match, TcpMatch | UdpMatch) and match.dst_ports is not None and flow.dport is not None:
+            return match.dst_ports.first <= flow.dport <= match.dst_ports.last
+    return True
+
+
+def port_script(draws: Sequence[Draws]) -> dict[str, list[int]]:
+    """Answers for the places where nodes choose masquerade ports (``nf_nat_l4proto_unique_tuple``)."""
+    script: dict[str, list[int]] = {}
+    for of_node in draws:
+        for port in of_node.masquerade_ports:
+            # The search starts at low + answer modulo the size of the class of ports, which is 1024 to 65535.
+            if port >= 1024:
+                script.setdefault(f"{of_node.node}/nat.port", []).append(port - 1024)
+    return script

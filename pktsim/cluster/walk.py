@@ -1,0 +1,138 @@
+"""What happened to packets on their way through nodes, told so that people can follow it.
+
+A :class:`Passage` is one packet through one node; its steps are the engine's trace. A walk tells the first packet of
+each connection on each node in full, rule by rule, and of those that follow only what was done to them: that is how
+the kernel treats them too, since only the first one meets the nat table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pktsim.clock import NS_PER_MS
+from pktsim.netfilter.opcodes import TraceKind
+from pktsim.netfilter.trace import TraceStep, comment, render
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One packet through one node.
+
+    Attributes:
+        at_ns: When it came in, or was sent.
+        space: The node.
+        summary: The packet as it came, in one line.
+        steps: What happened to it, in order.
+    """
+
+    at_ns: int
+    space: str
+    summary: str
+    steps: tuple[TraceStep, ...]
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that matched, as ``-A CHAIN …``."""
+        return tuple(step.text for step in self.steps if step.kind is TraceKind.RULE and step.matched)
+
+    @property
+    def opens(self) -> bool:
+        """Whether it is the first packet of a connection."""
+        return any(step.kind is TraceKind.CONNTRACK and ", new connection" in step.text for step in self.steps)
+
+    @property
+    def dropped(self) -> str:
+        """Why it was dropped; empty if it was not."""
+        return next((step.text for step in self.steps if step.kind is TraceKind.DROP), "")
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was dropped, rejected or answered with an ICMP error."""
+        return bool(self.dropped) or any(
+            step.kind is TraceKind.UPCALL and step.text.startswith(("rejected", "answered with ICMP"))
+            for step in self.steps
+        )
+
+    @property
+    def changes(self) -> str:
+        """What the node did to it, in a few words."""
+        return comment(self.steps, where=self.space)
+
+
+@dataclass(slots=True)
+class Walk:
+    """Passages in order of time.
+
+    Attributes:
+        title: What was asked for.
+        outcome: What came of it.
+        delivered: Whether the answer came.
+    """
+
+    title: str = ""
+    outcome: str = ""
+    delivered: bool = True
+    passages: list[Passage] = field(default_factory=list)
+
+    def lines(self, *, every_packet: bool = False, unmatched: bool = False) -> Iterator[str]:
+        """The walk as text.
+
+        Args:
+            every_packet: Tell also packets of connections that were told already, in full.
+            unmatched: Name also rules that were looked at and did not match.
+        """
+        if self.title:
+            yield self.title
+        for passage in self.passages:
+            head = f"{passage.at_ns / NS_PER_MS:.3f} ms  {passage.space}: {passage.summary}"
+            if every_packet or passage.opens or passage.refused:
+                yield ""
+                yield head
+                yield from (f"    {line}" for line in render(passage.steps, unmatched=unmatched))
+            else:
+                what = passage.changes.removeprefix(f"{passage.space}: ")
+                yield f"{head}{'  [' + what + ']' if what else ''}"
+        if self.outcome:
+            yield ""
+            yield self.outcome
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def as_data(self) -> dict[str, Any]:
+        """The walk for machines."""
+        return {
+            "title": self.title,
+            "outcome": self.outcome,
+            "delivered": self.delivered,
+            "passages": [_passage_data(passage) for passage in self.passages],
+        }
+
+
+def _passage_data(passage: Passage) -> dict[str, Any]:
+    return {
+        "at_ns": passage.at_ns,
+        "node": passage.space,
+        "packet": passage.summary,
+        "dropped": passage.dropped,
+        "steps": [_step_data(step) for step in passage.steps if step.kind is not TraceKind.RULE or step.matched],
+    }
+
+
+def _step_data(step: TraceStep) -> dict[str, Any]:
+    data: dict[str, Any] = {"kind": step.kind.name.lower(), "text": step.text}
+    if step.rule is not None:
+        data |= {"table": step.table, "chain": step.rule.chain, "rule": step.rule.number}
+    if step.changed:
+        data["changed"] = step.changed
+    return data
+
+
+def passages(space: str, at_ns: int, steps: Iterable[TraceStep], summaries: dict[int, str]) -> list[Passage]:
+    """Sort one node's steps by packet, in the order in which packets first appear."""
+    by_packet: dict[int, list[TraceStep]] = {}
+    for step in steps:
+        by_packet.setdefault(step.pkt_id, []).append(step)
+    return [Passage(at_ns, space, summaries.get(pkt_id, ""), tuple(found)) for pkt_id, found in by_packet.items()]
