@@ -1,0 +1,199 @@
+"""The socket layer of one namespace: which socket a packet belongs to, and which ports are taken.
+
+Above are processes (text addresses, ``await``), below is the IP layer (complete packets, see
+:class:`~pktsim.kernel.transport.IpStack`). The protocols themselves are in :mod:`~pktsim.kernel.udp`,
+:mod:`~pktsim.kernel.tcp`, :mod:`~pktsim.kernel.raw` and :mod:`~pktsim.kernel.ping`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+from pktsim.clock import Clock
+from pktsim.kernel.datagram import os_error
+from pktsim.kernel.icmp_error import parse_icmp_error
+from pktsim.kernel.ping import PingSocket
+from pktsim.kernel.raw import RawSocket
+from pktsim.kernel.tcp import TcpSocket
+from pktsim.kernel.tcp_demux import TcpDemux
+from pktsim.kernel.tcp_settings import TcpSettings
+from pktsim.kernel.transport import (
+    AF_INET,
+    ANY,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IpStack,
+    family_of,
+    parse_ip,
+)
+from pktsim.kernel.udp import UdpSocket, UdpTable
+from pktsim.rng import Choices
+from pktsim.wire.addr import is_multicast
+
+#: net.ipv4.ip_local_port_range.
+PORT_RANGE: Final = (32768, 60999)
+_LOOPBACK_IFINDEX = 1  # always, in every namespace (LOOPBACK_IFINDEX)
+_FLOW_LABEL = 0xFFFFF
+
+
+class SocketLayer:
+    """All sockets of one namespace.
+
+    Args:
+        stack: The IP layer beneath.
+        tcp: TCP's settings.
+        port_range: First and last port that are given out unasked.
+    """
+
+    def __init__(
+        self, stack: IpStack, *, tcp: TcpSettings | None = None, port_range: tuple[int, int] = PORT_RANGE
+    ) -> None:
+        self.stack = stack
+        self.port_range = port_range
+        self._udp = UdpTable(self)
+        self._tcp = TcpDemux(self, TcpSettings() if tcp is None else tcp)
+        self._raw: list[RawSocket] = []
+        self._flow_secret: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        return self.stack.name
+
+    @property
+    def clock(self) -> Clock:
+        return self.stack.clock
+
+    @property
+    def choices(self) -> Choices:
+        return self.stack.choices
+
+    @property
+    def tcp_table(self) -> TcpDemux:
+        """Connections and listeners, as ``ss`` lists them."""
+        return self._tcp
+
+    @property
+    def udp_table(self) -> UdpTable:
+        return self._udp
+
+    # For processes.
+
+    def udp(self, family: int = AF_INET) -> UdpSocket:
+        """Open a UDP socket."""
+        return UdpSocket(self, self._udp, family)
+
+    def tcp(self, family: int = AF_INET) -> TcpSocket:
+        """Open a TCP socket."""
+        return TcpSocket(self._tcp, family)
+
+    def raw(self, protocol: int, family: int = AF_INET) -> RawSocket:
+        """Open a raw socket: all packets of ``protocol`` that are for this namespace."""
+        socket = RawSocket(self, family, protocol)
+        self._raw.append(socket)
+        return socket
+
+    def ping(self, family: int = AF_INET, ident: int | None = None) -> PingSocket:
+        """Open a socket for ICMP echo; without ``ident`` an identifier is drawn."""
+        if ident is None:
+            ident = self.choices.below(f"{self.name}/ping.id", 1 << 16)
+        socket = PingSocket(self, family, ident)
+        self._raw.append(socket)
+        return socket
+
+    # For the IP layer.
+
+    def deliver(self, packet: bytes, *, ifindex: int, broadcast: bool = False) -> bool:
+        """Take a packet that is for this namespace.
+
+        Returns:
+            Whether there was a socket for it, or its protocol has answered (TCP always has).
+        """
+        parsed = parse_ip(packet)
+        if parsed is None:
+            return True
+        taken = False
+        for socket in tuple(self._raw):
+            taken |= socket.offer(parsed, ifindex)
+        if parsed.protocol == IPPROTO_UDP:
+            return self._udp.deliver(parsed, ifindex=ifindex, broadcast=broadcast) or taken
+        if parsed.protocol == IPPROTO_TCP:
+            if not broadcast and not is_multicast(parsed.daddr):
+                self._tcp.deliver(parsed, ifindex=ifindex)
+            return True
+        return taken
+
+    def icmp_error(self, packet: bytes, *, ifindex: int) -> None:
+        """Tell whoever sent the packet that an ICMP error quotes."""
+        error = parse_icmp_error(packet)
+        if error is None:
+            return
+        if error.quoted.protocol == IPPROTO_TCP:
+            self._tcp.icmp_error(error, ifindex=ifindex)
+        elif error.quoted.protocol == IPPROTO_UDP:
+            self._udp.icmp_error(error)
+        else:
+            self._raw_error(error.quoted.daddr, error.quoted.protocol, error.errno, fatal=error.fatal)
+
+    def _raw_error(self, daddr: bytes, protocol: int, number: int, *, fatal: bool) -> None:
+        """raw_err: a connected raw socket hears of what is final."""
+        for socket in self._raw:
+            if socket.protocol == protocol and socket.raddr == daddr and fatal:
+                socket.report(number)
+
+    # For the protocols.
+
+    def default_ttl(self, address: bytes) -> int:
+        if len(address) == 4:
+            return self.stack.sysctl("net.ipv4.ip_default_ttl")
+        return self.stack.sysctl("net.ipv6.conf.all.hop_limit")
+
+    def is_loopback_device(self, ifindex: int) -> bool:
+        return ifindex == _LOOPBACK_IFINDEX
+
+    def check_bindable(self, address: bytes) -> None:
+        """Raise ``EADDRNOTAVAIL`` unless the address is one of ours, or the wildcard."""
+        if address != ANY[family_of(address)] and not self.stack.is_local(address) and not is_multicast(address):
+            raise os_error(errno.EADDRNOTAVAIL)
+
+    def ephemeral_port(self, protocol: str, free: Callable[[int], bool], *, step: int = 1) -> int:
+        """Choose a port that is ``free``; 0 if none is.
+
+        Linux starts at a random place in the range and goes on from there. With ``step`` 2 ports of the parity of the
+        first are tried before the others (``connect`` of TCP takes even ones, and leaves odd ones to ``bind``).
+        """
+        low, high = self.port_range
+        count = high - low + 1
+        offset = self.choices.below(f"{self.name}/{protocol}.port", count)
+        if step == 2:
+            offset &= ~1
+        for parity in range(step):
+            for tried in range(0, count, step):
+                port = low + (offset + parity + tried) % count
+                if free(port):
+                    return port
+        return 0
+
+    def new_flow_label(self) -> int:
+        return self.choices.below(f"{self.name}/ip6.flow_label", _FLOW_LABEL) + 1
+
+    def flow_label(self, saddr: bytes, daddr: bytes, protocol: int, sport: int, dport: int) -> int:
+        """The label of a flow without a socket that remembers one: a keyed hash, never 0 (ip6_make_flowlabel)."""
+        if len(saddr) == 4:
+            return 0
+        if self._flow_secret is None:
+            self._flow_secret = self.choices.below(f"{self.name}/ip6.flow_secret", 1 << 32).to_bytes(4, "big")
+        text = b"%b%b%d %d %d" % (saddr, daddr, protocol, sport, dport)
+        digest = hashlib.blake2s(text, key=self._flow_secret, digest_size=4).digest()
+        return int.from_bytes(digest, "big") % _FLOW_LABEL + 1
+
+    def remove_raw(self, socket: RawSocket) -> None:
+        if socket in self._raw:
+            self._raw.remove(socket)
+
+
+__all__ = ["IPPROTO_ICMP", "IPPROTO_ICMPV6", "PORT_RANGE", "SocketLayer"]

@@ -1,0 +1,259 @@
+"""TCP's tables: connections by both ends, listeners by port; who gets a segment, and the RST for what nobody gets.
+
+Source: net/ipv4/tcp_ipv4.c, inet_hashtables.c, inet_connection_sock.c, Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from pktsim.clock import NS_PER_MS
+from pktsim.kernel.datagram import os_error
+from pktsim.kernel.icmp_error import IcmpError
+from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum_ok, parse_segment
+from pktsim.kernel.tcp_settings import TcpSettings
+from pktsim.kernel.tcp_state import TcpState
+from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
+
+if TYPE_CHECKING:
+    from pktsim.kernel.sockets import SocketLayer
+    from pktsim.kernel.tcp_listen import TcpListener
+
+MASK32 = 0xFFFFFFFF
+_REMEMBERED = 1 << 16
+
+#: Local address and port, peer's address and port.
+Key = tuple[bytes, int, bytes, int]
+
+
+class Endpoint(Protocol):
+    """What stands in the table of connections: a connection, a half-open one, or what is left of one."""
+
+    @property
+    def state(self) -> TcpState: ...
+
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None: ...
+
+    def icmp(self, error: IcmpError) -> None: ...
+
+
+class PortOwner(Protocol):
+    """Who holds a local port."""
+
+    @property
+    def family(self) -> int: ...
+
+    @property
+    def laddr(self) -> bytes: ...
+
+    @property
+    def ifindex(self) -> int: ...
+
+    @property
+    def reuse_address(self) -> bool: ...
+
+    @property
+    def listening(self) -> bool: ...
+
+
+class TcpDemux:
+    """The TCP of one namespace."""
+
+    def __init__(self, layer: SocketLayer, settings: TcpSettings) -> None:
+        self.layer = layer
+        self.settings = settings
+        self.connections: dict[Key, Endpoint] = {}
+        self.listeners: dict[int, list[TcpListener]] = {}
+        self._owners: dict[int, list[PortOwner]] = {}
+        self._isn: dict[Key, int] = {}
+        self._ts: dict[tuple[bytes, bytes], int] = {}
+        self.dropped_checksum = 0
+
+    def __iter__(self) -> Iterator[tuple[TcpState, Key]]:
+        """State and ends of everything, listeners first, as ``ss -tan`` shows them."""
+        for port in sorted(self.listeners):
+            for listener in self.listeners[port]:
+                yield TcpState.LISTEN, (listener.laddr, port, ANY[listener.family], 0)
+        for key in sorted(self.connections):
+            yield self.connections[key].state, key
+
+    # Numbers.
+
+    def isn(self, key: Key) -> int:
+        """An initial sequence number: random for each pair of ends, plus a clock of 64 ns (secure_tcp_seq)."""
+        offset = self._isn.get(key)
+        if offset is None:
+            if len(self._isn) >= _REMEMBERED:
+                del self._isn[next(iter(self._isn))]
+            offset = self._isn[key] = self.layer.choices.below(f"{self.layer.name}/tcp.isn", 1 << 32)
+        return (offset + (self.layer.clock.now_ns >> 6)) & MASK32
+
+    def ts_offset(self, laddr: bytes, raddr: bytes) -> int:
+        """Where the time stamp clock for a pair of addresses begins (secure_tcp_ts_off)."""
+        offset = self._ts.get((laddr, raddr))
+        if offset is None:
+            offset = self.layer.choices.below(f"{self.layer.name}/tcp.ts_offset", 1 << 32)
+            self._ts[laddr, raddr] = offset
+        return offset
+
+    def ts_now(self, laddr: bytes, raddr: bytes) -> int:
+        return (self.layer.clock.now_ns // NS_PER_MS + self.ts_offset(laddr, raddr)) & MASK32
+
+    # Ports.
+
+    def claim(self, owner: PortOwner, laddr: bytes, port: int) -> int:
+        """Bind: return the port, chosen if ``port`` is 0 (inet_csk_get_port).
+
+        Raises:
+            OSError: ``EADDRINUSE``.
+        """
+        if port:
+            if self.conflict(owner, laddr, port):
+                raise os_error(errno.EADDRINUSE)
+        else:
+            # bind() prefers odd ports and leaves the even ones to connect().
+            port = self.layer.ephemeral_port("tcp.bind", lambda number: not self.conflict(owner, laddr, number))
+            if not port:
+                raise os_error(errno.EADDRINUSE)
+        self.hold(owner, port)
+        return port
+
+    def hold(self, owner: PortOwner, port: int) -> None:
+        self._owners.setdefault(port, []).append(owner)
+
+    def release(self, owner: PortOwner, port: int) -> None:
+        owners = self._owners.get(port)
+        if owners and owner in owners:
+            owners.remove(owner)
+            if not owners:
+                del self._owners[port]
+
+    def conflict(self, owner: PortOwner, laddr: bytes, port: int) -> bool:
+        """inet_csk_bind_conflict."""
+        wildcard = ANY[owner.family]
+        for other in self._owners.get(port, ()):
+            if other is owner or other.family != owner.family:
+                continue
+            if owner.ifindex and other.ifindex and owner.ifindex != other.ifindex:
+                continue
+            if laddr != wildcard and other.laddr != wildcard and laddr != other.laddr:
+                continue
+            if not (owner.reuse_address and other.reuse_address) or other.listening:
+                return True
+        return False
+
+    def choose_port(self, laddr: bytes, raddr: bytes, rport: int) -> int:
+        """A local port for ``connect``: any that nobody has bound and that makes the pair unique (__inet_hash_connect).
+
+        Raises:
+            OSError: ``EADDRNOTAVAIL``.
+        """
+
+        def free(port: int) -> bool:
+            if any(not _connected_only(owner) for owner in self._owners.get(port, ())):
+                return False
+            return (laddr, port, raddr, rport) not in self.connections
+
+        port = self.layer.ephemeral_port("tcp", free, step=2)
+        if not port:
+            raise os_error(errno.EADDRNOTAVAIL)
+        return port
+
+    # Segments.
+
+    def deliver(self, packet: IpPacket, *, ifindex: int) -> None:
+        """tcp_v4_rcv."""
+        segment = parse_segment(packet.payload)
+        if segment is None:
+            return
+        if not self.layer.is_loopback_device(ifindex) and not checksum_ok(packet):
+            self.dropped_checksum += 1
+            return
+        endpoint = self.connections.get((packet.daddr, segment.dport, packet.saddr, segment.sport))
+        if endpoint is not None:
+            endpoint.deliver(segment, packet, ifindex=ifindex)
+            return
+        self.deliver_to_listener(segment, packet, ifindex=ifindex)
+
+    def deliver_to_listener(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+        listener = self.find_listener(packet.daddr, segment.dport, ifindex)
+        if listener is not None:
+            listener.deliver(segment, packet, ifindex=ifindex)
+        else:
+            self.send_reset(segment, packet.daddr, packet.saddr, ifindex=0)
+
+    def find_listener(self, daddr: bytes, port: int, ifindex: int) -> TcpListener | None:
+        """The listener that fits best (__inet_lookup_listener)."""
+        best: TcpListener | None = None
+        best_score = -1
+        family = family_of(daddr)
+        for listener in self.listeners.get(port, ()):
+            if listener.family != family:
+                continue
+            score = 0
+            if listener.laddr != ANY[family]:
+                if listener.laddr != daddr:
+                    continue
+                score += 2
+            if listener.ifindex:
+                if listener.ifindex != ifindex:
+                    continue
+                score += 1
+            if score > best_score:
+                best, best_score = listener, score
+        return best
+
+    def icmp_error(self, error: IcmpError, *, ifindex: int) -> None:
+        """Tell the connection that sent the quoted segment (tcp_v4_err)."""
+        quoted = error.quoted
+        payload = quoted.payload
+        if len(payload) < 8:
+            return
+        key = (
+            quoted.saddr,
+            int.from_bytes(payload[0:2], "big"),
+            quoted.daddr,
+            int.from_bytes(payload[2:4], "big"),
+        )
+        endpoint = self.connections.get(key)
+        if endpoint is not None:
+            endpoint.icmp(error)
+
+    def send_reset(
+        self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0
+    ) -> None:
+        """Answer a segment that fits nothing (tcp_v4_send_reset, RFC 9293 section 3.10.7.1); never a RST."""
+        if segment.flags & RST:
+            return
+        if segment.flags & ACK:
+            seq, ack, flags = segment.ack, 0, RST
+        else:
+            seq, ack, flags = 0, (segment.seq + segment.length) & MASK32, RST | ACK
+        self.send_unbound(
+            Segment(segment.dport, segment.sport, seq, ack, flags, 0), laddr, raddr, ifindex=ifindex, tos=tos, mark=mark
+        )
+
+    def send_unbound(
+        self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0
+    ) -> None:
+        """Send a segment that belongs to no full connection: its IP identification is 0 (ip_send_unicast_reply)."""
+        packet = build_ip(
+            laddr,
+            raddr,
+            IPPROTO_TCP,
+            build_segment(segment, laddr, raddr),
+            ttl=self.layer.default_ttl(laddr),
+            tos=tos,
+            flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
+        )
+        try:
+            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark)
+        except OSError:
+            return  # as the kernel: an answer that cannot be sent is not sent
+
+
+def _connected_only(owner: PortOwner) -> bool:
+    """Whether the port was chosen by ``connect``, so that connections to other peers may share it."""
+    return bool(getattr(owner, "port_by_connect", False))

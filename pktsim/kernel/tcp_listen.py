@@ -1,0 +1,322 @@
+"""Listening: half-open connections, and the queue of those that wait to be accepted.
+
+Source: net/ipv4/tcp_input.c tcp_conn_request, tcp_minisocks.c tcp_check_req and tcp_create_openreq_child,
+inet_connection_sock.c reqsk_timer_handler, Linux 6.18. SYN cookies are not modelled: a SYN beyond the backlog is
+dropped, as with net.ipv4.tcp_syncookies=0.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Timer
+from pktsim.kernel.icmp_error import IcmpError
+from pktsim.kernel.task import Signal
+from pktsim.kernel.tcp_block import MASK32, PAWS_IDLE_NS, ts_before, unwrap
+from pktsim.kernel.tcp_rtt import RTO_MAX_NS
+from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, RST, SYN, Segment, build_segment
+from pktsim.kernel.tcp_state import TcpState
+from pktsim.kernel.tcp_window import ReceiveWindow, initial_window
+from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, family_of
+
+if TYPE_CHECKING:
+    from pktsim.kernel.tcp import TcpSocket
+    from pktsim.kernel.tcp_connection import TcpConnection
+    from pktsim.kernel.tcp_demux import TcpDemux
+
+_SYNACK_TIMEOUT_NS = NS_PER_S
+_MIN_MSS_OPTION = 536
+
+
+class TcpListener:
+    """A listening socket."""
+
+    listening = True
+
+    def __init__(self, demux: TcpDemux, socket: TcpSocket, backlog: int) -> None:
+        self.demux = demux
+        self.socket = socket
+        self.family = socket.family
+        self.laddr = socket.laddr
+        self.lport = socket.lport
+        self.ifindex = socket.ifindex
+        self.reuse_address = socket.reuse_address
+        self.backlog = backlog
+        self.requests = 0
+        self.accepted: deque[TcpConnection] = deque()
+        self.changed = Signal()
+        self.closed = False
+
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, isn: int | None = None) -> None:
+        """A segment for the port that belongs to no connection (tcp_rcv_state_process in LISTEN)."""
+        flags = segment.flags
+        if flags & RST:
+            return
+        if flags & ACK:
+            self.demux.send_reset(segment, packet.daddr, packet.saddr)
+            return
+        if not flags & SYN or flags & FIN:
+            return
+        if len(self.accepted) > self.backlog or self.requests > max(self.backlog, 8):
+            return
+        TcpRequest(self, segment, packet, isn=isn)
+
+    def close(self) -> None:
+        """Stop; whoever is not accepted yet is reset (inet_csk_listen_stop)."""
+        self.closed = True
+        listeners = self.demux.listeners[self.lport]
+        listeners.remove(self)
+        if not listeners:
+            del self.demux.listeners[self.lport]
+        for endpoint in list(self.demux.connections.values()):
+            if isinstance(endpoint, TcpRequest) and endpoint.listener is self:
+                endpoint.drop()
+        while self.accepted:
+            connection = self.accepted.popleft()
+            connection.orphan = True
+            if connection.state != TcpState.CLOSE:
+                connection.send_active_reset()
+                connection.fail(0)
+        self.changed.fire()
+
+
+class TcpRequest:
+    """A connection of which only the SYN has come (TCP_NEW_SYN_RECV)."""
+
+    state = TcpState.SYN_RECV
+
+    def __init__(self, listener: TcpListener, segment: Segment, packet: IpPacket, *, isn: int | None) -> None:
+        demux = listener.demux
+        settings = demux.settings
+        socket = listener.socket
+        self.listener = listener
+        self.demux = demux
+        self.laddr = packet.daddr
+        self.lport = segment.dport
+        self.raddr = packet.saddr
+        self.rport = segment.sport
+        self.irs = segment.seq
+        self.rcv_nxt = segment.seq + 1
+        self.timestamps = bool(settings.timestamps) and segment.ts_val is not None
+        self.ts_recent = segment.ts_val or 0
+        self.ts_recent_ns = demux.layer.clock.now_ns
+        self.sack_ok = bool(settings.sack) and segment.sack_permitted
+        self.wscale_ok = bool(settings.window_scaling) and segment.wscale >= 0
+        self.snd_wscale = max(segment.wscale, 0)
+        self.mss = segment.mss or _MIN_MSS_OPTION
+        self.ecn_ok = bool(settings.ecn) and segment.flags & (ECE | CWR) == ECE | CWR
+        self.syn_tos = packet.tos
+        self.retransmissions = 0
+        self.timeouts = 0
+        self.sent_ns = demux.layer.clock.now_ns
+        self.timeout_ns = _SYNACK_TIMEOUT_NS
+        self._last_oow_ack_ns = -(1 << 62)
+        self._timer: Timer | None = None
+        self.flow_label = demux.layer.new_flow_label() if len(self.laddr) == 16 else 0
+        try:
+            route = demux.layer.stack.route_output(
+                self.raddr, saddr=self.laddr, ifindex=listener.ifindex, mark=socket.mark
+            )
+        except OSError:
+            return  # no way back: no answer
+        self.mtu = route.mtu
+        self.advmss = socket.advertised_mss(route.mtu, family_of(self.laddr))
+        wnd, clamp, wscale = initial_window(
+            settings,
+            socket.rcvbuf,
+            self.advmss - (12 if self.timestamps else 0),
+            wscale_ok=self.wscale_ok,
+        )
+        self.window = ReceiveWindow(
+            settings, rcvbuf=socket.rcvbuf, locked=socket.rcvbuf_locked, wnd=wnd, clamp=clamp, wscale=wscale
+        )
+        self.window.wup = self.rcv_nxt
+        self.isn = demux.isn(self.key) if isn is None else isn
+        demux.connections[self.key] = self
+        listener.requests += 1
+        self._send_syn_ack()
+        self._schedule(self.timeout_ns)
+
+    @property
+    def key(self) -> tuple[bytes, int, bytes, int]:
+        return self.laddr, self.lport, self.raddr, self.rport
+
+    def _send_syn_ack(self) -> None:
+        """tcp_make_synack: the IP identification is 0, because DF is set and no socket exists yet."""
+        demux = self.demux
+        segment = Segment(
+            self.lport,
+            self.rport,
+            self.isn,
+            self.rcv_nxt & MASK32,
+            SYN | ACK | (ECE if self.ecn_ok else 0),
+            min(self.window.wnd, 65535),
+            mss=self.advmss,
+            wscale=self.window.wscale if self.wscale_ok else -1,
+            sack_permitted=self.sack_ok,
+            ts_val=demux.ts_now(self.laddr, self.raddr) if self.timestamps else None,
+            ts_ecr=self.ts_recent if self.timestamps else 0,
+        )
+        socket = self.listener.socket
+        packet = build_ip(
+            self.laddr,
+            self.raddr,
+            IPPROTO_TCP,
+            build_segment(segment, self.laddr, self.raddr),
+            ttl=socket.ttl or demux.layer.default_ttl(self.laddr),
+            tos=socket.tos,
+            flow_label=self.flow_label,
+        )
+        try:
+            demux.layer.stack.send_ip(packet, ifindex=self.listener.ifindex, mark=socket.mark, uid=socket.uid)
+        except OSError:
+            return
+
+    def _schedule(self, delay_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.demux.layer.clock.after(delay_ns, self._expire)
+
+    def _expire(self) -> None:
+        """reqsk_timer_handler."""
+        if self.timeouts >= self.demux.settings.synack_retries:
+            self.drop()
+            return
+        self.timeouts += 1
+        self.retransmissions += 1
+        self._send_syn_ack()
+        self._schedule(min(self.timeout_ns << self.timeouts, RTO_MAX_NS))
+
+    def drop(self) -> None:
+        """Forget it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.demux.connections.get(self.key) is self:
+            del self.demux.connections[self.key]
+            self.listener.requests -= 1
+
+    def icmp(self, error: IcmpError) -> None:
+        """tcp_req_err: only an error about our own SYN-ACK counts."""
+        if int.from_bytes(error.quoted.payload[4:8], "big") == self.isn and error.fatal:
+            self.drop()
+
+    def _limited(self) -> bool:
+        now_ns = self.demux.layer.clock.now_ns
+        if now_ns - self._last_oow_ack_ns < self.demux.settings.invalid_ratelimit_ms * NS_PER_MS:
+            return True
+        self._last_oow_ack_ns = now_ns
+        return False
+
+    def _acknowledge(self) -> None:
+        """tcp_v4_reqsk_send_ack."""
+        self.demux.send_unbound(
+            Segment(
+                self.lport,
+                self.rport,
+                (self.isn + 1) & MASK32,
+                self.rcv_nxt & MASK32,
+                ACK,
+                min(self.window.wnd, 65535) >> self.window.wscale,
+                ts_val=self.demux.ts_now(self.laddr, self.raddr) if self.timestamps else None,
+                ts_ecr=self.ts_recent,
+            ),
+            self.laddr,
+            self.raddr,
+        )
+
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+        """tcp_check_req."""
+        flags = segment.flags
+        now_ns = self.demux.layer.clock.now_ns
+        seq = unwrap(segment.seq, self.rcv_nxt)
+        end_seq = seq + segment.length
+        paws_reject = (
+            self.timestamps
+            and segment.ts_val is not None
+            and ts_before(segment.ts_val, self.ts_recent)
+            and now_ns - self.ts_recent_ns < PAWS_IDLE_NS
+        )
+        if seq == self.irs and flags & (SYN | ACK | RST) == SYN and not paws_reject:
+            # The SYN again: so ours was lost.
+            if not self._limited():
+                self.retransmissions += 1
+                self._send_syn_ack()
+                self._schedule(min(self.timeout_ns << self.timeouts, RTO_MAX_NS))
+            return
+        if flags & ACK and segment.ack != (self.isn + 1) & MASK32:
+            self.demux.send_reset(segment, self.laddr, self.raddr)
+            return
+        edge = self.rcv_nxt + self.window.wnd
+        in_window = seq == self.rcv_nxt or (end_seq > self.rcv_nxt and seq < edge)
+        if paws_reject or not in_window:
+            if not flags & RST and not self._limited():
+                self._acknowledge()
+            return
+        if self.timestamps and segment.ts_val is not None and seq <= self.rcv_nxt:
+            self.ts_recent = segment.ts_val
+            self.ts_recent_ns = now_ns
+        if seq == self.irs:
+            flags &= ~SYN
+        if flags & (RST | SYN):
+            if not flags & RST:
+                self.demux.send_reset(segment, self.laddr, self.raddr)
+            self.drop()
+            return
+        if not flags & ACK:
+            return
+        if len(self.listener.accepted) > self.listener.backlog:
+            if self.demux.settings.abort_on_overflow:
+                self.demux.send_reset(segment, self.laddr, self.raddr)
+                self.drop()
+            return
+        self._become_connection(segment, packet, ifindex=ifindex)
+
+    def _become_connection(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+        """tcp_v4_syn_recv_sock, tcp_create_openreq_child and the rest of the handshake."""
+        from pktsim.kernel.tcp_connection import TcpConnection
+
+        listener = self.listener
+        self.drop()
+        connection = TcpConnection(
+            self.demux,
+            laddr=self.laddr,
+            lport=self.lport,
+            raddr=self.raddr,
+            rport=self.rport,
+            ifindex=listener.ifindex,
+            window=self.window,
+        )
+        listener.socket.copy_options(connection)
+        now_ns = self.demux.layer.clock.now_ns
+        connection.state = TcpState.SYN_RECV
+        connection.iss = connection.snd_una = connection.snd_nxt = self.isn + 1
+        connection.write_seq = connection.pushed_seq = connection.snd_sml = connection.snd_high = self.isn + 1
+        connection.irs = self.irs
+        connection.rcv_nxt = connection.copied_seq = self.rcv_nxt
+        connection.timestamps = self.timestamps
+        connection.sack_ok = self.sack_ok
+        connection.wscale_ok = self.wscale_ok
+        connection.snd_wscale = self.snd_wscale if self.wscale_ok else 0
+        connection.ecn_ok = self.ecn_ok
+        connection.ts_offset = self.demux.ts_offset(self.laddr, self.raddr)
+        if self.timestamps:
+            connection.store_ts_recent(self.ts_recent)
+        connection.mss_clamp = min(self.mss, connection.user_mss or self.mss)
+        connection.advmss = self.advmss - (12 if self.timestamps else 0)
+        connection.flow_label = self.flow_label
+        connection.reuse_address = listener.reuse_address
+        connection.ip_id = self.demux.layer.choices.below(f"{self.demux.layer.name}/ip.id", 1 << 16)
+        connection.snd_wnd = segment.window << connection.snd_wscale
+        connection.max_window = connection.snd_wnd
+        connection.snd_wl1 = unwrap(segment.seq, self.rcv_nxt)
+        connection.sync_mss(self.mtu)
+        if not self.retransmissions:
+            rtt_us = (now_ns - self.sent_ns) // NS_PER_US
+            connection.rtt.sample(rtt_us, connection.snd_una, connection.snd_nxt)
+        connection.register()
+        connection.passive_established()
+        listener.accepted.append(connection)
+        listener.changed.fire()
+        connection.receive(segment, ecn=packet.tos & 3)

@@ -1,0 +1,572 @@
+"""What a TCP connection sends: segments, in Linux's sizes and order, with Linux's flags.
+
+Source: net/ipv4/tcp_output.c, Linux 6.18; each method names its counterpart where the name differs.
+"""
+
+from __future__ import annotations
+
+from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from pktsim.kernel.tcp_block import (
+    ATO_MIN_NS,
+    DELACK_MAX_NS,
+    GSO_MAX_SEGS,
+    GSO_MAX_SIZE,
+    MASK32,
+    TCP_MIN_SND_MSS,
+    TcpBlock,
+    XmitTimer,
+)
+from pktsim.kernel.tcp_congestion import CaState
+from pktsim.kernel.tcp_queue import SendBuffer
+from pktsim.kernel.tcp_rtt import RTO_MAX_NS, RTO_MIN_US
+from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP_HEADER, Segment, build_segment
+from pktsim.kernel.tcp_state import SYNCHRONIZED, TcpState
+from pktsim.kernel.tcp_window import TCP_MSS_DEFAULT
+from pktsim.kernel.transport import IPPROTO_TCP, build_ip
+
+ALL_BUT_ENDS = ~(FIN | PSH)
+_ECT0 = 2
+_CLOCK_SLACK_NS = 2 * NS_PER_MS  # TCP_TIMEOUT_MIN
+
+
+class TcpOutput(TcpBlock):
+    """The sending half."""
+
+    # Segments.
+
+    def emit(
+        self,
+        seq: int,
+        flags: int,
+        payload: bytes = b"",
+        *,
+        syn_mss: int = 0,
+        sack: tuple[tuple[int, int], ...] = (),
+        window: int | None = None,
+    ) -> None:
+        """Put one segment on the wire. What the IP layer says of it is for the timers to mend."""
+        acks = flags & ACK
+        segment = Segment(
+            sport=self.lport,
+            dport=self.rport,
+            seq=seq & MASK32,
+            ack=self.rcv_nxt & MASK32 if acks else 0,
+            flags=flags,
+            window=self.select_window() if window is None else window,
+            payload=payload,
+            mss=syn_mss,
+            wscale=self.window.wscale if flags & SYN and self.wscale_ok else -1,
+            sack_permitted=bool(flags & SYN) and self.sack_ok,
+            ts_val=self.ts_now() if self.timestamps else None,
+            ts_ecr=self.ts_recent if self.timestamps and self.ts_recent_valid else 0,
+            sack=sack,
+        )
+        # Only new data may be marked by routers (RFC 3168 section 6.1.5).
+        ect = _ECT0 if self.ecn_ok and payload and seq >= self.snd_high else 0
+        self.send_packet(build_segment(segment, self.laddr, self.raddr), self.tos | ect)
+
+    def send_packet(self, segment: bytes, tos: int) -> None:
+        packet = build_ip(
+            self.laddr,
+            self.raddr,
+            IPPROTO_TCP,
+            segment,
+            ttl=self.ttl or self.layer.default_ttl(self.laddr),
+            tos=tos,
+            ip_id=self.ip_id,
+            flow_label=self.flow_label,
+        )
+        self.ip_id = (self.ip_id + 1) & 0xFFFF
+        try:
+            self.layer.stack.send_ip(packet, ifindex=self.ifindex, mark=self.mark, uid=self.uid)
+        except OSError:
+            # The segment stays in the retransmit queue; a rule that dropped it or a route that is gone may come back.
+            return
+
+    def select_window(self) -> int:
+        field, short = self.window.select(self.rcv_nxt)
+        if short:
+            self.quick = 0
+        return field
+
+    def _sack_blocks(self, room: int) -> tuple[tuple[int, int], ...]:
+        """The SACK option of the next segment: a duplicate first (RFC 2883), then what is held (RFC 2018)."""
+        if not self.sack_ok:
+            return ()
+        blocks: list[tuple[int, int]] = []
+        if self.dsack is not None:
+            blocks.append(self.dsack)
+            self.dsack = None
+        blocks.extend(self.reassembly.blocks(4))
+        return tuple((left & MASK32, right & MASK32) for left, right in blocks[:room])
+
+    def transmit(self, seq: int, flags: int, payload: bytes = b"", *, mss: int = 0) -> None:
+        """Send what one buffer holds, cut into segments as generic segmentation offload does (__tcp_transmit_skb).
+
+        A burst of several segments carries PSH on its last, whatever the writes were, to flush the receiver's GRO.
+        """
+        now_ns = self.now_ns
+        room = (40 - (12 if self.timestamps else 0) - 4) // 8
+        sack = self._sack_blocks(room)
+        if self.ecn_ok:
+            flags |= self._ecn_flags(payload)
+        window = self.select_window()
+        self._ack_sent()
+        if payload:
+            # A reply within the ACK time-out of what came last: the two sides take turns.
+            if now_ns - self.last_received_ns < self.ato_ns:
+                self.pingpong = min(self.pingpong + 1, 255)
+            self.last_sent_ns = now_ns
+        if len(payload) <= mss or not mss:
+            self.emit(seq, flags, payload, sack=sack, window=window)
+            return
+        flags |= PSH
+        for start in range(0, len(payload), mss):
+            last = start + mss >= len(payload)
+            self.emit(
+                seq + start,
+                flags if last else flags & ALL_BUT_ENDS,
+                payload[start : start + mss],
+                sack=sack,
+                window=window,
+            )
+
+    def _ecn_flags(self, payload: bytes) -> int:
+        flags = ECE if self.ecn_demand_cwr else 0
+        if payload and self.ecn_queue_cwr:
+            self.ecn_queue_cwr = False
+            flags |= CWR
+        return flags
+
+    # Acknowledgements.
+
+    def _ack_sent(self) -> None:
+        """An ACK goes out with whatever is sent (tcp_event_ack_sent)."""
+        if self.quick:
+            used = 1 if self.ack_scheduled else 0
+            if used >= self.quick:
+                self.quick = 0
+                self.ato_ns = ATO_MIN_NS
+            else:
+                self.quick -= used
+        self.clear_ack()
+
+    def clear_ack(self) -> None:
+        """Nothing is owed any more (inet_csk_clear_xmit_timer, ICSK_TIME_DACK)."""
+        self.ack_scheduled = self.ack_now = self.ack_pushed = self.ack_pushed2 = False
+        if self.ack_timer is not None:
+            self.ack_timer.cancel()
+            self.ack_timer = None
+
+    def acceptable_seq(self) -> int:
+        """The sequence number of a segment without data (tcp_acceptable_seq)."""
+        if self.wnd_end >= self.snd_nxt or (self.wscale_ok and self.snd_nxt - self.wnd_end < 1 << self.window.wscale):
+            return self.snd_nxt
+        return self.wnd_end
+
+    def send_ack(self) -> None:
+        """Acknowledge now."""
+        if self.state != TcpState.CLOSE:
+            self.transmit(self.acceptable_seq(), ACK)
+
+    def send_delayed_ack(self) -> None:
+        """Acknowledge soon (tcp_send_delayed_ack)."""
+        ato = self.ato_ns
+        if ato > ATO_MIN_NS:
+            most = DELACK_MAX_NS if self.in_pingpong or self.ack_pushed else NS_PER_S // 2
+            if self.rtt.srtt_us:
+                most = min(most, max((self.rtt.srtt_us >> 3) * NS_PER_US, ATO_MIN_NS))
+            ato = min(ato, most)
+        ato = min(ato, DELACK_MAX_NS)
+        due_ns = self.now_ns + ato
+        if self.ack_timer is not None and self.ack_timer.pending:
+            if self.ack_timer.at_ns <= self.now_ns + (ato >> 2):
+                self.send_ack()
+                return
+            due_ns = min(due_ns, self.ack_timer.at_ns)
+            self.ack_timer.cancel()
+        self.ack_scheduled = True
+        self.ack_timer = self.clock.at(due_ns, self.on_ack_timer)
+
+    def on_ack_timer(self) -> None:
+        """tcp_delack_timer_handler."""
+        self.ack_timer = None
+        if self.state in (TcpState.CLOSE, TcpState.LISTEN) or not self.ack_scheduled:
+            return
+        if not self.in_pingpong:
+            self.ato_ns = min(self.ato_ns << 1, self.rtt.rto_ns)  # it was missed: wait longer
+        else:
+            self.pingpong = 0
+            self.ato_ns = ATO_MIN_NS
+        self.send_ack()
+
+    # Sizes.
+
+    def sync_mss(self, pmtu: int) -> int:
+        """Compute the segment size for a path MTU (tcp_sync_mss)."""
+        mss = min(pmtu - self.ip_header - TCP_HEADER, self.mss_clamp)
+        mss = max(mss, TCP_MIN_SND_MSS) - (self.header_length - TCP_HEADER)
+        self.pmtu = pmtu
+        self.mss_cache = self._bound_to_half_window(mss)
+        return self.mss_cache
+
+    def _bound_to_half_window(self, size: int) -> int:
+        cutoff = self.max_window >> 1 if self.max_window > TCP_MSS_DEFAULT else self.max_window
+        return max(cutoff, 68 - self.header_length) if cutoff and size > cutoff else size
+
+    def route_mtu(self) -> int:
+        """The path MTU as the routing table knows it now; the last known one if there is no route."""
+        try:
+            return self.layer.stack.route_output(self.raddr, saddr=self.laddr, ifindex=self.ifindex, mark=self.mark).mtu
+        except OSError:
+            return self.pmtu
+
+    def current_mss(self) -> int:
+        """The payload of a full segment, SACK blocks of the moment taken off (tcp_current_mss)."""
+        mtu = self.route_mtu()
+        mss = self.mss_cache if mtu == self.pmtu else self.sync_mss(mtu)
+        blocks = len(self.reassembly.blocks(4)) + (self.dsack is not None) if self.sack_ok else 0
+        if blocks:
+            room = (40 - (12 if self.timestamps else 0) - 4) // 8
+            mss -= 4 + 8 * min(blocks, room)
+        return mss
+
+    def size_goal(self, mss: int) -> int:
+        """How much one buffer shall hold (tcp_xmit_size_goal)."""
+        goal = self._bound_to_half_window(GSO_MAX_SIZE)
+        size = self.gso_segments * mss
+        if goal < size or goal >= size + mss:
+            self.gso_segments = min(goal // mss, GSO_MAX_SEGS)
+            size = self.gso_segments * mss
+        return max(size, mss)
+
+    # New data.
+
+    def forced_push(self) -> bool:
+        return self.write_seq > self.pushed_seq + (self.max_window >> 1)
+
+    def mark_push(self, buffer: SendBuffer) -> None:
+        buffer.flags |= PSH
+        self.pushed_seq = self.write_seq
+
+    def push_pending(self, *, mss: int = 0, nagle_off: bool = False) -> None:
+        """Send what may be sent (__tcp_push_pending_frames)."""
+        if self.state != TcpState.CLOSE and self.write_xmit(mss or self.current_mss(), nagle_off=nagle_off):
+            self.check_probe_timer()
+
+    def check_probe_timer(self) -> None:
+        """Nothing is in flight and nothing fits: somebody must ask for the window (tcp_check_probe_timer)."""
+        if not self.queue.rtx and self.timer_kind == XmitTimer.NONE:
+            self.arm(XmitTimer.PROBE0, self.rtt.rto_ns)
+
+    def _small(self, length: int, mss: int, *, nagle_off: bool) -> bool:
+        """Whether Nagle's algorithm holds a segment back (tcp_nagle_check, RFC 1122 section 4.2.3.4)."""
+        if length >= mss or nagle_off or self.nonagle:
+            return False
+        return bool(self.queue.rtx) and self.snd_una < self.snd_sml <= self.snd_nxt
+
+    def _cwnd_quota(self) -> int:
+        in_flight = self.packets_in_flight
+        cwnd = self.reno.cwnd
+        if in_flight >= cwnd:
+            return 0
+        return min(max(cwnd >> 1, 1), cwnd - in_flight)
+
+    def write_xmit(self, mss: int, *, nagle_off: bool = False, one: bool = False, probe: bool = False) -> bool:
+        """Send from the write queue as far as both windows allow (tcp_write_xmit).
+
+        Args:
+            mss: Payload of a full segment.
+            nagle_off: Do not hold back a small last segment.
+            one: Stop after one buffer, with more to be written.
+            probe: One segment although the congestion window is full (a tail loss probe).
+
+        Returns:
+            Whether there is something to send and nothing in flight that would bring on an ACK.
+        """
+        queue = self.queue
+        max_segments = max(GSO_MAX_SIZE // mss, 2)
+        sent = 0
+        limited = False
+        while queue.write:
+            quota = self._cwnd_quota()
+            if not quota:
+                if not probe:
+                    limited = True
+                    break
+                quota = 1
+            quota = min(quota, max_segments)
+            self._grow_head(quota * mss)
+            head = queue.write[0]
+            length = len(head.data)
+            segments = head.segments(mss)
+            if (head.end_seq if length <= mss else head.seq + mss) > self.wnd_end:
+                break
+            last = len(queue.write) == 1
+            if segments == 1:
+                if not head.flags & FIN and self._small(length, mss, nagle_off=nagle_off or not last):
+                    break
+            elif not one and not probe and self._defer(head, max_segments, last=last):
+                limited = True
+                break
+            limit = mss
+            if segments > 1:
+                limit = self._split_point(head, mss, quota, nagle_off=nagle_off, last=last)
+            if length > limit:
+                queue.split_write_head(limit, ALL_BUT_ENDS)
+                head = queue.write[0]
+            self._send_head(mss)
+            sent += head.segments(mss)
+            if one or probe:
+                break
+        in_flight = self.packets_in_flight
+        limited = limited or in_flight >= self.reno.cwnd
+        if sent or limited:
+            self.reno.validate(
+                limited=limited,
+                packets_out=self.packets_out,
+                snd_una=self.snd_una,
+                snd_nxt=self.snd_nxt,
+                now_ns=self.now_ns,
+                rto_ns=self.rtt.rto_ns,
+                idle=bool(self.settings.slow_start_after_idle),
+            )
+        if sent:
+            if self.reno.in_reduction:
+                self.reno.prr_out += sent
+            if not probe:
+                self.schedule_loss_probe()
+            return False
+        return not queue.rtx and bool(queue.write)
+
+    def _grow_head(self, length: int) -> None:
+        """Fill up the head from what is queued behind it (tcp_grow_skb)."""
+        write = self.queue.write
+        head = write[0]
+        if len(write) < 2 or head.syn_fin or len(head.data) >= length or not head.data:
+            return
+        follower = write[1]
+        count = min(length - len(head.data), len(follower.data))
+        if not count:
+            return
+        if count == len(follower.data) and not follower.syn_fin:
+            head.data += follower.data
+            head.flags |= follower.flags
+            del write[1]
+            self.queue.queued_bytes -= follower.truesize - count
+            return
+        head.data += follower.data[:count]
+        follower.data = follower.data[count:]
+        follower.seq += count
+
+    def _defer(self, head: SendBuffer, max_segments: int, *, last: bool) -> bool:
+        """Whether to wait for a larger burst (tcp_tso_should_defer)."""
+        if self.reno.state >= CaState.RECOVERY or self.now_ns - self.last_sent_ns > NS_PER_MS:
+            return False
+        send_window = self.wnd_end - head.seq
+        congestion_window = (self.reno.cwnd - self.packets_in_flight) * self.mss_cache
+        limit = min(send_window, congestion_window)
+        if limit >= max_segments * self.mss_cache or (not last and limit >= len(head.data)):
+            return False
+        if limit >= min(self.snd_wnd, self.reno.cwnd * self.mss_cache) // max(self.settings.tso_win_divisor, 1):
+            return False
+        if not self.queue.rtx:
+            return False
+        if self.now_ns - self.queue.rtx[0].sent_at_ns < (self.rtt.srtt_us >> 4) * NS_PER_US:
+            return False
+        if min(congestion_window, send_window) <= len(head.data):
+            return True
+        return not head.flags & FIN
+
+    def _split_point(self, head: SendBuffer, mss: int, quota: int, *, nagle_off: bool, last: bool) -> int:
+        """tcp_mss_split_point."""
+        window = self.wnd_end - head.seq
+        most = mss * quota
+        if most <= window and not last:
+            return most
+        needed = min(len(head.data), window)
+        if most <= needed:
+            return most
+        partial = needed % mss
+        if partial and self._small(partial, mss, nagle_off=nagle_off) and not head.flags & FIN:
+            return needed - partial
+        return needed
+
+    def _send_head(self, mss: int) -> None:
+        """Send the head of the write queue for the first time (tcp_transmit_skb, tcp_event_new_data_sent)."""
+        queue = self.queue
+        head = queue.write[0]
+        had_none = not queue.rtx
+        head.sent_at_ns = self.now_ns
+        queue.head_sent()
+        self.snd_high = self.snd_nxt
+        self.snd_nxt = head.end_seq
+        if len(head.data) < head.segments(mss) * mss:
+            self.snd_sml = head.end_seq
+        if had_none or self.timer_kind == XmitTimer.LOSS_PROBE:
+            self.rearm_rto()
+        self.transmit(head.seq, head.flags, head.data, mss=mss)
+
+    def queue_fin(self) -> None:
+        """Send a FIN: with data that waits, else as a segment of its own (tcp_send_fin)."""
+        if self.queue.write:
+            tail = self.queue.write[-1]
+            tail.flags |= FIN
+            tail.syn_fin += 1
+        else:
+            self.queue.append(SendBuffer(self.write_seq, b"", ACK | FIN, 1))
+        self.write_seq += 1
+        self.push_pending(nagle_off=True)
+
+    def restart_after_idle(self) -> None:
+        """tcp_slow_start_after_idle_check."""
+        if not self.settings.slow_start_after_idle or self.queue.rtx or not self.last_sent_ns:
+            return
+        idle_ns = self.now_ns - self.last_sent_ns
+        if idle_ns > self.rtt.rto_ns:
+            self.reno.restart(idle_ns, self.rtt.rto_ns, self.now_ns)
+
+    # Again.
+
+    def retransmit(self, index: int, segments: int, *, probe: bool = False) -> bool:
+        """Send a buffer of the retransmit queue again, at most ``segments`` of it (tcp_retransmit_skb).
+
+        A ``probe`` does not count as in flight a second time.
+        """
+        queue = self.queue
+        buffer = queue.rtx[index]
+        mss = self.current_mss()
+        if buffer.seq < self.snd_una < buffer.end_seq and buffer.data:
+            queue.trim_head(self.snd_una)
+        if buffer.seq >= self.wnd_end and buffer.seq != self.snd_una:
+            return False
+        length = mss * segments
+        if self.wnd_end > buffer.seq:
+            length = min(length, max(self.wnd_end - buffer.seq, 1))
+        if len(buffer.data) > length:
+            queue.split_rtx(index, length, ALL_BUT_ENDS)
+        if not self.retrans_stamp_ns:
+            self.retrans_stamp_ns = self.now_ns
+        buffer.sent_at_ns = self.now_ns
+        buffer.retransmitted = buffer.retransmitted or not probe
+        buffer.retransmissions += 1
+        if buffer.flags & SYN:
+            self.send_syn(buffer)
+        else:
+            self.transmit(buffer.seq, buffer.flags, buffer.data, mss=mss)
+        return True
+
+    def retransmit_lost(self) -> None:
+        """Send again what is lost, as far as the congestion window allows (tcp_xmit_retransmit_queue)."""
+        queue = self.queue
+        index = 0
+        again = False
+        while index < len(queue.rtx):
+            buffer = queue.rtx[index]
+            index += 1
+            if buffer.sacked or not buffer.lost or buffer.retransmitted:
+                continue
+            room = self.reno.cwnd - self.packets_in_flight
+            if room <= 0:
+                break
+            if not self.retransmit(index - 1, room):
+                break
+            again = True
+            if self.reno.in_reduction:
+                self.reno.prr_out += buffer.segments(self.mss_cache)
+        if again and self.timer_kind != XmitTimer.REO_TIMEOUT:
+            self.rearm_rto()
+
+    def send_syn(self, buffer: SendBuffer) -> None:
+        """A SYN of our own: first, again, or as SYN-ACK in a simultaneous open."""
+        flags = buffer.flags
+        self.emit(buffer.seq, flags, syn_mss=self.syn_mss(), window=min(self.window.wnd, 65535))
+        if flags & ACK:
+            self._ack_sent()
+
+    def syn_mss(self) -> int:
+        """What a SYN advertises; the stored value has lost the time stamp's bytes once established."""
+        return self.advmss
+
+    def send_active_reset(self) -> None:
+        """Tell the peer that the connection is gone (tcp_send_active_reset)."""
+        self.transmit(self.acceptable_seq(), ACK | RST)
+
+    def send_probe(self, *, urgent: bool = False) -> None:
+        """Ask for an ACK with an old sequence number (tcp_xmit_probe_skb)."""
+        self.transmit(self.snd_una - (0 if urgent else 1), ACK)
+
+    def write_wakeup(self) -> bool:
+        """Zero window probe: a bit of data if any fits, else an old sequence number (tcp_write_wakeup)."""
+        if self.state == TcpState.CLOSE:
+            return False
+        queue = self.queue
+        if queue.write and queue.write[0].seq < self.wnd_end:
+            head = queue.write[0]
+            mss = self.current_mss()
+            window = self.wnd_end - head.seq
+            if window < head.end_seq - head.seq or len(head.data) > mss:
+                size = min(window, mss)
+                head.flags |= PSH
+                if size < len(head.data):
+                    queue.split_write_head(size, ALL_BUT_ENDS | PSH)
+            head = queue.write[0]
+            head.flags |= PSH
+            self._send_head(mss)
+            return True
+        self.send_probe()
+        return True
+
+    # Timers (their handlers are in tcp_timer).
+
+    def arm(self, kind: XmitTimer, delay_ns: int) -> None:
+        """Arm the one retransmission timer."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer_kind = kind
+        self.timer = self.clock.after(min(max(delay_ns, 0), RTO_MAX_NS), self.on_timer)
+
+    def disarm(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.timer_kind = XmitTimer.NONE
+
+    def on_timer(self) -> None:
+        raise NotImplementedError
+
+    def rearm_rto(self) -> None:
+        """Set the time-out for the oldest segment in flight (tcp_rearm_rto)."""
+        queue = self.queue
+        if not queue.rtx:
+            if self.timer_kind != XmitTimer.PROBE0:
+                self.disarm()
+            return
+        rto_ns = self.rtt.rto_ns
+        if self.timer_kind in (XmitTimer.REO_TIMEOUT, XmitTimer.LOSS_PROBE):
+            # Those began later than the segment was sent.
+            rto_ns = max(self._rto_left(), NS_PER_US)
+        self.arm(XmitTimer.RETRANS, rto_ns)
+
+    def _rto_left(self) -> int:
+        return self.queue.rtx[0].sent_at_ns + self.rtt.rto_ns - self.now_ns
+
+    def schedule_loss_probe(self, *, advancing: bool = False) -> bool:
+        """Arm a tail loss probe, if it would come before the time-out (tcp_schedule_loss_probe, RFC 8985 section 7)."""
+        if self.settings.early_retrans not in (3, 4) or not self.queue.rtx or not self.sack_ok:
+            return False
+        if self.reno.state not in (CaState.OPEN, CaState.CWR) or self.state not in SYNCHRONIZED:
+            return False
+        if self.rtt.srtt_us:
+            delay_ns = (self.rtt.srtt_us >> 2) * NS_PER_US
+            if self.packets_out == 1:
+                delay_ns += RTO_MIN_US * NS_PER_US
+            else:
+                delay_ns += _CLOCK_SLACK_NS
+        else:
+            delay_ns = NS_PER_S
+        left = self.rtt.rto_ns if advancing else self._rto_left()
+        if left > 0:
+            delay_ns = min(delay_ns, left)
+        self.arm(XmitTimer.LOSS_PROBE, delay_ns)
+        return True

@@ -1,0 +1,78 @@
+"""Round-trip time and retransmission time-out, as Linux estimates them.
+
+RFC 6298 with Linux's changes: the smoothed time is kept eight-fold and the deviation four-fold in integer
+microseconds, the deviation falls slowly and rises at once, its maximum of the last round trip is what counts, and the
+time-out is never less than the smoothed time plus 200 ms. Source: net/ipv4/tcp_input.c tcp_rtt_estimator, Linux 6.18.
+"""
+
+from __future__ import annotations
+
+from pktsim.clock import NS_PER_S, NS_PER_US
+
+RTO_INITIAL_NS = NS_PER_S
+RTO_MIN_US = 200_000
+RTO_MAX_NS = 120 * NS_PER_S
+
+
+class RttEstimator:
+    """Smoothed round-trip time, its deviation, and the time-out that follows."""
+
+    __slots__ = ("mdev_max_us", "mdev_us", "min_rtt_us", "rto_ns", "rtt_seq", "rttvar_us", "srtt_us")
+
+    def __init__(self) -> None:
+        self.srtt_us = 0  # eight times the smoothed round-trip time
+        self.mdev_us = NS_PER_S // NS_PER_US  # tcp_init_sock: TCP_TIMEOUT_INIT
+        self.mdev_max_us = 0
+        self.rttvar_us = 0
+        self.rtt_seq = 0
+        self.min_rtt_us = 0
+        self.rto_ns = RTO_INITIAL_NS
+
+    def sample(self, rtt_us: int, snd_una: int, snd_nxt: int) -> None:
+        """Take in one measurement and set the time-out.
+
+        Args:
+            rtt_us: The measured round-trip time.
+            snd_una: Oldest unacknowledged sequence number after the ACK that gave the measurement.
+            snd_nxt: Next one to be sent.
+        """
+        m = max(rtt_us, 1)
+        self.min_rtt_us = min(self.min_rtt_us, m) if self.min_rtt_us else m
+        srtt = self.srtt_us
+        if srtt:
+            m -= srtt >> 3
+            srtt += m
+            if m < 0:
+                m = -m
+                m -= self.mdev_us >> 2
+                # A falling time must not raise the deviation: take an eighth of the gain only.
+                if m > 0:
+                    m >>= 3
+            else:
+                m -= self.mdev_us >> 2
+            self.mdev_us += m
+            if self.mdev_us > self.mdev_max_us:
+                self.mdev_max_us = self.mdev_us
+                self.rttvar_us = max(self.rttvar_us, self.mdev_max_us)
+            if snd_una > self.rtt_seq:
+                if self.mdev_max_us < self.rttvar_us:
+                    self.rttvar_us -= (self.rttvar_us - self.mdev_max_us) >> 2
+                self.rtt_seq = snd_nxt
+                self.mdev_max_us = RTO_MIN_US
+        else:
+            srtt = m << 3
+            self.mdev_us = m << 1
+            self.rttvar_us = max(self.mdev_us, RTO_MIN_US)
+            self.mdev_max_us = self.rttvar_us
+            self.rtt_seq = snd_nxt
+        self.srtt_us = max(1, srtt)
+        self.reset_rto()
+
+    def reset_rto(self) -> None:
+        """Undo the back-off: the time-out from the estimate alone (tcp_set_rto)."""
+        if self.srtt_us:
+            self.rto_ns = min(((self.srtt_us >> 3) + self.rttvar_us) * NS_PER_US, RTO_MAX_NS)
+
+    def back_off(self) -> None:
+        """Double the time-out (RFC 6298 section 5.5)."""
+        self.rto_ns = min(self.rto_ns * 2, RTO_MAX_NS)

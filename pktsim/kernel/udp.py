@@ -1,0 +1,227 @@
+"""UDP sockets and the table that finds them. Source: net/ipv4/udp.c, Linux 6.18; RFC 768."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pktsim.kernel.datagram import DatagramSocket, PmtuDiscovery, os_error
+from pktsim.kernel.icmp_error import IcmpError
+from pktsim.kernel.transport import ANY, IPPROTO_UDP, IpPacket, OutputRoute, address_bytes
+from pktsim.wire.addr import ip_to_text, is_multicast
+from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
+
+if TYPE_CHECKING:
+    from pktsim.kernel.sockets import SocketLayer
+
+UDP_HEADER = 8
+_HEADER = struct.Struct("!HHHH")
+
+
+class UdpSocket(DatagramSocket):
+    """One UDP socket. Addresses are text outside, the empty text is the wildcard; an IPv6 socket takes IPv6 only."""
+
+    protocol = IPPROTO_UDP
+
+    def __init__(self, layer: SocketLayer, table: UdpTable, family: int) -> None:
+        super().__init__(layer, family)
+        self._table = table
+
+    def bind(self, address: str = "", port: int = 0) -> None:
+        """Take a local address and port; port 0 means any free one.
+
+        Raises:
+            OSError: ``EADDRINUSE``, ``EADDRNOTAVAIL``, ``EINVAL`` if it is bound already.
+        """
+        self._check_open()
+        if self.lport:
+            raise os_error(errno.EINVAL)
+        laddr = address_bytes(address, self.family)
+        self.layer.check_bindable(laddr)
+        self._table.claim(self, laddr, port)
+
+    def connect(self, address: str, port: int) -> None:
+        """Fix the peer: only its datagrams are received, and ICMP errors are reported."""
+        if not self.lport:
+            self._table.claim(self, self.laddr, 0)
+        self._connect(address, port)
+
+    def sendto(self, data: bytes, address: str, port: int) -> None:
+        """Send a datagram.
+
+        Raises:
+            OSError: A pending ICMP error, no route, ``EMSGSIZE``...
+        """
+        self._check_open()
+        if not port:
+            raise os_error(errno.EINVAL)
+        self._send(data, address_bytes(address, self.family), port)
+
+    def send(self, data: bytes) -> None:
+        """Send a datagram to the connected peer."""
+        self._check_open()
+        if not self.raddr:
+            raise os_error(errno.EDESTADDRREQ)
+        self._send(data, self.raddr, self.rport)
+
+    def _send(self, data: bytes, daddr: bytes, port: int) -> None:
+        if not self.lport:
+            self._table.claim(self, self.laddr, 0)
+        self.take_error()
+        route = self.route_to(daddr)
+        self.send_packet(route, daddr, self._datagram(route, daddr, port, data))
+
+    def _datagram(self, route: OutputRoute, daddr: bytes, port: int, data: bytes) -> bytes:
+        length = UDP_HEADER + len(data)
+        if length > 0xFFFF:
+            raise os_error(errno.EMSGSIZE)
+        datagram = _HEADER.pack(self.lport, port, length, 0) + data
+        value = transport_checksum(route.saddr, daddr, IPPROTO_UDP, datagram)
+        return datagram[:6] + value.to_bytes(2, "big") + data
+
+    async def recvfrom(self, timeout_ns: int | None = None) -> tuple[bytes, str, int]:
+        """Wait for a datagram: (data, address, port).
+
+        Raises:
+            TimeoutError: Nothing came within ``timeout_ns``.
+            OSError: An ICMP error came to a connected socket (``ECONNREFUSED``...), or it was closed meanwhile.
+        """
+        data, saddr, sport, _ = await self.receive(timeout_ns)
+        return data, ip_to_text(saddr), sport
+
+    def close(self) -> None:
+        """Free the port; a process that waits gets ``EBADF``."""
+        if not self.closed:
+            self.closed = True
+            self._table.release(self)
+            self._changed.fire()
+
+    # From below.
+
+    def score(self, packet: IpPacket, sport: int, ifindex: int) -> int:
+        """How well a datagram for our port fits, -1 not at all (compute_score)."""
+        score = 0
+        if self.laddr != ANY[self.family]:
+            if self.laddr != packet.daddr:
+                return -1
+            score += 4
+        if self.raddr:
+            if (self.raddr, self.rport) != (packet.saddr, sport):
+                return -1
+            score += 8
+        if self.ifindex:
+            if self.ifindex != ifindex:
+                return -1
+            score += 4
+        return score
+
+    def on_icmp(self, error: IcmpError) -> None:
+        """An ICMP message about a datagram of ours (__udp4_lib_err)."""
+        fatal = error.fatal
+        if error.packet_too_big:
+            if self.pmtu_discovery == PmtuDiscovery.DONT:
+                return
+            fatal = True
+        # Without IP_RECVERR only a connected socket is told, and only what will not mend itself.
+        if self.recverr or (fatal and self.raddr):
+            self.report(error.errno)
+
+
+class UdpTable:
+    """The UDP sockets of a namespace, by port."""
+
+    def __init__(self, layer: SocketLayer) -> None:
+        self._layer = layer
+        self._sockets: dict[int, list[UdpSocket]] = {}
+
+    def __iter__(self) -> Iterator[UdpSocket]:
+        for port in sorted(self._sockets):
+            yield from self._sockets[port]
+
+    def claim(self, socket: UdpSocket, laddr: bytes, port: int) -> None:
+        """Give ``socket`` a port (udp_lib_get_port).
+
+        Raises:
+            OSError: ``EADDRINUSE``; ``EAGAIN`` when no port is free.
+        """
+        if not port:
+            port = self._layer.ephemeral_port("udp", lambda candidate: not self._conflict(socket, laddr, candidate))
+            if not port:
+                raise os_error(errno.EAGAIN)
+        elif self._conflict(socket, laddr, port):
+            raise os_error(errno.EADDRINUSE)
+        socket.laddr = laddr
+        socket.lport = port
+        self._sockets.setdefault(port, []).append(socket)
+
+    def _conflict(self, socket: UdpSocket, laddr: bytes, port: int) -> bool:
+        """inet_rcv_saddr_equal and the reuse flags."""
+        wildcard = ANY[socket.family]
+        return any(
+            other.family == socket.family
+            and (not socket.ifindex or not other.ifindex or socket.ifindex == other.ifindex)
+            and (laddr == wildcard or other.laddr == wildcard or other.laddr == laddr)
+            and not (socket.reuse_address and other.reuse_address)
+            for other in self._sockets.get(port, ())
+        )
+
+    def release(self, socket: UdpSocket) -> None:
+        sockets = self._sockets.get(socket.lport)
+        if sockets and socket in sockets:
+            sockets.remove(socket)
+            if not sockets:
+                del self._sockets[socket.lport]
+
+    def deliver(self, packet: IpPacket, *, ifindex: int, broadcast: bool) -> bool:
+        """Queue a datagram to its socket, or to all of them if it is for many. Returns whether there was one."""
+        payload = packet.payload
+        if len(payload) < UDP_HEADER:
+            return True  # malformed: dropped without a word
+        sport, dport, length, value = _HEADER.unpack_from(payload)
+        if length < UDP_HEADER or length > len(payload):
+            return True
+        payload = payload[:length]
+        # The loopback device never fills in checksums; over IPv4 zero means that there is none.
+        if value and not self._layer.is_loopback_device(ifindex):
+            covered = pseudo_header_sum(packet.saddr, packet.daddr, IPPROTO_UDP, length)
+            if checksum(payload, covered) != 0:
+                return True
+        elif not value and len(packet.saddr) == 16:
+            return True
+        data = payload[UDP_HEADER:]
+        found: list[UdpSocket] = []
+        best = -1
+        to_all = broadcast or is_multicast(packet.daddr)
+        for socket in self._sockets.get(dport, ()):
+            if socket.family != packet.family:
+                continue
+            score = socket.score(packet, sport, ifindex)
+            if score < 0:
+                continue
+            if to_all:
+                found.append(socket)
+            elif score > best:
+                best = score
+                found = [socket]
+        for socket in found:
+            socket.enqueue(data, packet.saddr, sport, ifindex)
+        # Nobody answers for a datagram that many have got.
+        return bool(found) or to_all
+
+    def icmp_error(self, error: IcmpError) -> None:
+        """Find whose datagram the message quotes."""
+        quoted = error.quoted
+        if len(quoted.payload) < 4:
+            return
+        lport, rport = struct.unpack_from("!HH", quoted.payload)
+        for socket in self._sockets.get(lport, ()):
+            if socket.family != quoted.family:
+                continue
+            if socket.raddr and (socket.raddr, socket.rport) != (quoted.daddr, rport):
+                continue
+            if socket.laddr not in (ANY[socket.family], quoted.saddr):
+                continue
+            socket.on_icmp(error)
+            return
