@@ -294,7 +294,7 @@ def _jump_depth(table: Table) -> int:
 @cache
 def _register_extensions() -> None:
     """The extensions' modules import this one: they can only be imported once it is whole."""
-    for module in ("lower_extensions", "uncommon_matches", "uncommon_targets"):
+    for module in ("lower_extensions", "lower_sets", "uncommon_matches", "uncommon_targets"):
         import_module(f"pktsim.netfilter.{module}")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pktsim.netfilter.ipset import IpSets
 from pktsim.netfilter.recent import RecentList
 
 
@@ -13,8 +15,12 @@ class NetfilterState:
 
     Attributes:
         recent: ``-m recent``'s lists by name (``/proc/net/xt_recent/NAME``).
+        sets: ``ipset``'s sets.
+        interface_name: ifindex -> name, for sets with interfaces in them.
         limits: ``-m limit``'s buckets by rule: (credit, as of), both in nanoseconds.
     """
 
     recent: dict[str, RecentList] = field(default_factory=dict)
+    sets: IpSets = field(default_factory=IpSets)
+    interface_name: Callable[[int], str] = str
     limits: dict[object, tuple[int, int]] = field(default_factory=dict)
