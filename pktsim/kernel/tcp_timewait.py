@@ -162,7 +162,7 @@ class TimeWait:
                 self.snd_nxt & MASK32,
                 self.rcv_nxt & MASK32,
                 ACK,
-                self.rcv_wnd >> self.rcv_wscale,
+                self.rcv_wnd >> self.rcv_wscale & 0xFFFF,  # without scaling it may be larger, and is cut
                 ts_val=self.demux.ts_now(self.laddr, self.raddr) if self.timestamps else None,
                 ts_ecr=self.ts_recent if self.timestamps else 0,
             ),
