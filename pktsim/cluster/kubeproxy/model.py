@@ -9,7 +9,7 @@ endpointschangetracker.go of Kubernetes 1.30.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -190,10 +190,12 @@ class ServiceUpdate:
 
     Attributes:
         services: Those added, changed or deleted.
+        ports: The service ports that each of them has now.
         deleted_udp_cluster_ips: Cluster IPs of UDP ports that are gone.
     """
 
     services: set[ServiceKey] = field(default_factory=set)
+    ports: dict[ServiceKey, set[ServicePortName]] = field(default_factory=dict)
     deleted_udp_cluster_ips: set[IPAddress] = field(default_factory=set)
 
 
@@ -229,6 +231,7 @@ class ServiceChangeTracker:
         update = ServiceUpdate()
         for key, (before, after) in self._changes.items():
             update.services.add(key)
+            update.ports[key] = set(after)
             ports.update(after)
             for name in before:
                 if name not in after and (gone := ports.pop(name, None)) is not None and gone.protocol == "UDP":
@@ -409,13 +412,14 @@ def _detect_stale(before: EndpointsMap, after: EndpointsMap, update: EndpointsUp
             update.newly_active_udp_services.append(name)
 
 
-def local_ready_endpoints(endpoints: EndpointsMap) -> dict[ServiceKey, int]:
-    """How many addresses with a ready endpoint each Service has on this node (``LocalReadyEndpoints``)."""
+def local_ready_endpoints(endpoints: EndpointsMap, services: Container[ServiceKey]) -> dict[ServiceKey, int]:
+    """How many addresses with a ready endpoint some Services have on this node (``LocalReadyEndpoints``)."""
     addresses: dict[ServiceKey, set[str]] = {}
     for name, several in endpoints.items():
-        for one in several:
-            if one.ready and one.is_local:
-                addresses.setdefault(name.service, set()).add(one.ip)
+        if name[:2] in services:
+            for one in several:
+                if one.ready and one.is_local:
+                    addresses.setdefault(name.service, set()).add(one.ip)
     return {key: len(found) for key, found in addresses.items()}
 
 

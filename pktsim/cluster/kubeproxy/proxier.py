@@ -9,8 +9,10 @@ server_linux.go, pkg/util/iptables/iptables.go (``Monitor``) of Kubernetes 1.30.
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,7 +49,7 @@ from .model import (
     health_check_node_ports,
     local_ready_endpoints,
 )
-from .restore import RestoreFailed, TableChange, apply_change, ensure_chain, ensure_first_rule
+from .restore import RestoreFailed, TableChange, TableWriter, ensure_chain, ensure_first_rule
 from .sync_runner import BURST_SYNCS, MAX_INTERVAL_NS, SyncRunner
 
 FAMILIES = (Family.IPV4, Family.IPV6)
@@ -162,7 +164,10 @@ class FamilyProxier:
         self._rules: dict[ServicePortName, ServiceRules] = {}
         self._order: list[tuple[str, ServicePortName]] = []
         self._by_service: dict[ServiceKey, set[ServicePortName]] = {}
-        self._n_endpoints = 0
+        self._n_endpoints: dict[ServicePortName, int] = {}
+        self._total_endpoints = 0
+        self._health_ports: dict[ServiceKey, int] = {}
+        self._tables = {name: TableWriter(name) for name in ("filter", "nat")}
         self._needs_full_sync = True
         self._cleaned_at_ns: int | None = None
         self._initialized = False
@@ -244,7 +249,8 @@ class FamilyProxier:
         changed = services.services | endpoints.services
         writes = _Writes()
         try:
-            self._write(changed, writes, full=full)
+            with _without_collector():
+                self._write(changed, services, writes, full=full)
         except RestoreFailed as failure:
             # The trackers are empty now, so the next sync must write everything.
             self._needs_full_sync = True
@@ -254,8 +260,8 @@ class FamilyProxier:
             return
         self._needs_full_sync = False
         self._proxy_health.updated(self.family, self._clock.now_ns)
-        self._health.sync_services(health_check_node_ports(self.ports))
-        self._health.sync_endpoints(local_ready_endpoints(self.endpoints))
+        self._health.sync_services(self._health_ports)
+        self._health.sync_endpoints(local_ready_endpoints(self.endpoints, self._health_ports))
         deletes = self._clean_conntrack(services, endpoints)
         self._report(writes, full=full, conntrack=deletes)
 
@@ -281,7 +287,7 @@ class FamilyProxier:
             self._host.delete_conntrack(delete)
         return deletes
 
-    def _write(self, changed: set[ServiceKey], writes: _Writes, *, full: bool) -> None:
+    def _write(self, changed: set[ServiceKey], services: ServiceUpdate, writes: _Writes, *, full: bool) -> None:
         """Write the chains that gather, and those of changed services; in a full sync of all.
 
         Raises:
@@ -289,8 +295,8 @@ class FamilyProxier:
         """
         if full:
             self._ensure_jumps(writes)
-        self._recompute(changed, full=full)
-        large_cluster = self._n_endpoints > LARGE_CLUSTER_ENDPOINTS
+        self._recompute(changed, services, full=full)
+        large_cluster = self._total_endpoints > LARGE_CLUSTER_ENDPOINTS
         names = [name for _, name in self._order] if full else self._changed_names(changed)
         for name in names:
             self._rules[name] = self._writer.service_rules(
@@ -306,7 +312,7 @@ class FamilyProxier:
         )
 
     def _restore(self, change: TableChange, writes: _Writes) -> None:
-        ruleset = apply_change(self._host.ruleset(self.family), change)
+        ruleset = self._tables[change.table].apply(self._host.ruleset(self.family), change)
         names = frozenset(change.chains)
         self._host.set_ruleset(ruleset, {change.table: names})
         writes.written.setdefault(change.table, set()).update(names)
@@ -326,34 +332,37 @@ class FamilyProxier:
             for table, names in touched.items():
                 writes.written.setdefault(table, set()).update(names)
 
-    def _recompute(self, changed: set[ServiceKey], *, full: bool) -> None:
-        """Bring the sorted list of service ports, and the number of endpoints, up to date."""
+    def _recompute(self, changed: set[ServiceKey], services: ServiceUpdate, *, full: bool) -> None:
+        """Bring up to date what is kept of all service ports: their order, endpoints, health check ports."""
         if full:
             self._by_service.clear()
             for name in self.ports:
                 self._by_service.setdefault(name.service, set()).add(name)
             self._order = sorted((str(name), name) for name in self.ports)
             self._rules = {}
-        else:
-            wanted: dict[ServiceKey, set[ServicePortName]] = {}
-            for name in self._names_of(changed):
-                wanted.setdefault(name.service, set()).add(name)
-            for key in changed:
-                old = self._by_service.get(key, set())
-                new = wanted.get(key, set())
-                for name in old - new:
-                    del self._order[bisect_left(self._order, (str(name), name))]
-                    self._rules.pop(name, None)
-                for name in new - old:
-                    insort(self._order, (str(name), name))
-                if new:
-                    self._by_service[key] = new
-                else:
-                    self._by_service.pop(key, None)
-        self._n_endpoints = sum(len(self.endpoints.get(name, ())) for name in self.ports)
-
-    def _names_of(self, services: set[ServiceKey]) -> list[ServicePortName]:
-        return [name for name in self.ports if name.service in services]
+            self._n_endpoints = {name: len(self.endpoints.get(name, ())) for name in self.ports}
+            self._total_endpoints = sum(self._n_endpoints.values())
+            self._health_ports = health_check_node_ports(self.ports)
+            return
+        for key in changed:
+            old = self._by_service.get(key, set())
+            new = services.ports.get(key, old)
+            for name in old - new:
+                del self._order[bisect_left(self._order, (str(name), name))]
+                self._rules.pop(name, None)
+                self._total_endpoints -= self._n_endpoints.pop(name)
+            for name in new - old:
+                insort(self._order, (str(name), name))
+            for name in new:
+                n = len(self.endpoints.get(name, ()))
+                self._total_endpoints += n - self._n_endpoints.get(name, 0)
+                self._n_endpoints[name] = n
+            if new:
+                self._by_service[key] = new
+            else:
+                self._by_service.pop(key, None)
+            self._health_ports.pop(key, None)
+            self._health_ports.update(health_check_node_ports({name: self.ports[name] for name in new}))
 
     def _changed_names(self, changed: set[ServiceKey]) -> list[ServicePortName]:
         return sorted(name for key in changed for name in self._by_service.get(key, ()))
@@ -512,6 +521,18 @@ class KubeProxy:
     def healthz(self) -> HealthResponse:
         """What a GET of ``/healthz`` on port 10256 is answered with."""
         return self.health.answer(self._clock.now_ns)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Let no garbage be looked for meanwhile: a full sync makes a million objects, none of them in a cycle."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _hidden(found: KubeObject) -> bool:

@@ -6,6 +6,7 @@ ruleset can see what to keep, with its counters.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,36 +58,87 @@ def with_chains(table: Table, chains: Mapping[str, Chain]) -> Table:
     return Table(table.name, table.family, tuple(chains[name] for name in (*builtin, *others)))
 
 
-def apply_change(ruleset: Ruleset, change: TableChange) -> Ruleset:
-    """Change one table.
+class TableWriter:
+    """Applies changes to one table, and remembers where its chains are from one change to the next.
 
-    Raises:
-        RestoreFailed: A rule leads to a chain that does not exist, or a chain to delete is still in use.
+    With tens of thousands of chains a small change then costs what it writes, not what is there.
     """
-    table = table_of(ruleset, change.table)
-    chains = {chain.name: chain for chain in table.chains}
-    for name, rules in change.chains.items():
-        chains[name] = Chain(name, rules)
-    for name in change.deleted:
-        if name not in chains:
-            raise RestoreFailed(f"{change.table}: no chain {name} to delete")
-        del chains[name]
-    for name, rules in change.chains.items():
-        if name not in chains:
-            continue
-        for rule in rules:
-            if isinstance(rule.target, Jump) and rule.target.chain not in chains:
-                raise RestoreFailed(f"{change.table}: chain {name} leads to {rule.target.chain}, which does not exist")
-    if change.deleted:
-        # Among service chains only stale ones could lead to a stale one, and all of these go together.
+
+    #: With more new chains than this, sorting once is cheaper than putting each in its place.
+    _MANY = 256
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._table: Table | None = None
+        self._names: list[str] = []
+        self._known: set[str] = set()
+
+    def apply(self, ruleset: Ruleset, change: TableChange) -> Ruleset:
+        """Change the table.
+
+        Raises:
+            RestoreFailed: A rule leads to a chain that does not exist, or a chain to delete is missing or in use.
+        """
+        table = self._remember(table_of(ruleset, self.name))
+        self._check(table, change)
+        chains = list(table.chains)
+        new = [name for name in change.chains if name not in self._known]
+        if len(new) > self._MANY:
+            by_name = {chain.name: chain for chain in chains}
+            by_name.update((name, Chain(name)) for name in new)
+            table = self._remember(with_chains(table, by_name))
+            chains = list(table.chains)
+            new = []
+        self._table = None  # what is remembered no longer fits any table
+        first = len(BUILTIN_CHAINS[self.name])
+        for name in new:
+            at = bisect_left(self._names, name, first)
+            self._names.insert(at, name)
+            chains.insert(at, Chain(name))
+        for name, rules in change.chains.items():
+            chains[bisect_left(self._names, name, first)] = Chain(name, rules)
+        for name in change.deleted:
+            at = bisect_left(self._names, name, first)
+            del self._names[at]
+            del chains[at]
+        self._known.update(new)
+        self._known.difference_update(change.deleted)
+        self._table = Table(table.name, table.family, tuple(chains))
+        return with_table(ruleset, self._table)
+
+    def _remember(self, table: Table) -> Table:
+        """Take note of a table's chains, in order; a table from elsewhere may not have them so."""
+        if table is self._table:
+            return table
+        builtin = BUILTIN_CHAINS[table.name]
+        self._names = [chain.name for chain in table.chains]
+        others = self._names[len(builtin) :]
+        if tuple(self._names[: len(builtin)]) != builtin or others != sorted(others):
+            table = with_chains(table, {chain.name: chain for chain in table.chains})
+            self._names = [chain.name for chain in table.chains]
+        self._known = set(self._names)
+        self._table = table
+        return table
+
+    def _check(self, table: Table, change: TableChange) -> None:
         gone = frozenset(change.deleted)
-        for chain in chains.values():
-            if is_service_chain(chain.name) or chain.name in change.chains:
-                continue
-            for rule in chain.rules:
-                if isinstance(rule.target, Jump) and rule.target.chain in gone:
-                    raise RestoreFailed(f"{change.table}: chain {rule.target.chain} is in use by {chain.name}")
-    return with_table(ruleset, with_chains(table, chains))
+        for name in change.deleted:
+            if name not in self._known:
+                raise RestoreFailed(f"{self.name}: no chain {name} to delete")
+        for name, rules in change.chains.items():
+            for rule in rules:
+                if isinstance(rule.target, Jump):
+                    target = rule.target.chain
+                    if target in gone or (target not in self._known and target not in change.chains):
+                        raise RestoreFailed(f"{self.name}: chain {name} leads to {target}, which does not exist")
+        if gone:
+            # Among service chains only stale ones could lead to a stale one, and all of these go together.
+            for chain in table.chains:
+                if is_service_chain(chain.name) or chain.name in change.chains:
+                    continue
+                for rule in chain.rules:
+                    if isinstance(rule.target, Jump) and rule.target.chain in gone:
+                        raise RestoreFailed(f"{self.name}: chain {rule.target.chain} is in use by {chain.name}")
 
 
 def ensure_chain(ruleset: Ruleset, table_name: str, name: str) -> tuple[Ruleset, bool]:
