@@ -1,0 +1,23 @@
+"""Unpacks the archives beside this file (made by ``make.py``)."""
+
+from __future__ import annotations
+
+import tarfile
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@cache
+def names(archive: str) -> tuple[str, ...]:
+    """The cases of an archive: its top directories."""
+    with tarfile.open(HERE / f"{archive}.tar.xz") as tar:
+        return tuple(sorted({name.split("/", 1)[0] for name in tar.getnames()}))
+
+
+def unpack(archive: str, directory: Path) -> Path:
+    """Unpack an archive into a directory and return that."""
+    with tarfile.open(HERE / f"{archive}.tar.xz") as tar:
+        tar.extractall(directory, filter="data")
+    return directory

@@ -1,0 +1,55 @@
+"""Collect recordings of real systems into the compact copies beside this file.
+
+    python tests/recorded/make.py REFERENCE_DIR
+
+``REFERENCE_DIR`` holds the recordings (``kube-proxy/iptables/CASE/…``); each archive here is one kind, made anew.
+The same recordings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import sys
+import tarfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+#: Archive name -> where its recordings lie below the reference directory.
+KINDS: dict[str, str] = {
+    "kube-proxy-iptables": "kube-proxy/iptables",
+    "kube-proxy-iptables-updates": "kube-proxy-updates/iptables-updates",
+}
+
+
+def archive(source: Path) -> bytes:
+    """All files below ``source``, in order of their names, without dates or owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                data = path.read_bytes()
+                member = tarfile.TarInfo(path.relative_to(source).as_posix())
+                member.size = len(data)
+                member.mode = 0o644
+                tar.addfile(member, io.BytesIO(data))
+    return lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def main(reference: Path) -> None:
+    """Make every archive whose recordings are there."""
+    for name, below in KINDS.items():
+        source = reference / below
+        if not source.is_dir():
+            print(f"{name}: no {source}, left as it is")
+            continue
+        data = archive(source)
+        (HERE / f"{name}.tar.xz").write_bytes(data)
+        print(f"{name}: {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tests/recorded/make.py REFERENCE_DIR")
+    main(Path(sys.argv[1]))
