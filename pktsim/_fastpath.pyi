@@ -180,11 +180,12 @@ class Datapath:
         uid: int = 0,
         gid: int = 0,
         priority: int = 0,
-        no_fragment: bool = False,
+        related: Packet | None = None,
     ) -> list[Event]:
         """Send an IP packet of a local socket: route, OUTPUT, POSTROUTING, neighbour, device.
 
-        The packet is complete, checksums included. ``ifindex`` is a socket's bound device.
+        The packet is complete, checksums included. ``ifindex`` is a socket's bound device. ``related`` is the packet
+        that this one answers: it takes over its connection (``nf_ct_attach``, for REJECT's resets).
         """
     def transmit(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]:
         """Give a device an Ethernet frame to send (ARP and the like), beneath the network layer."""

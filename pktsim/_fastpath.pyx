@@ -822,13 +822,20 @@ cdef class Datapath:
         uint32_t uid=0,
         uint32_t gid=0,
         uint32_t priority=0,
-        bint no_fragment=False,
+        Packet related=None,
     ):
         cdef Pkt *p
+        cdef Pkt *cause
         if not packet:
             raise ValueError("an empty packet")
         self._begin(now_ns)
         p = self._packet(packet)
+        if related is not None and related.p != NULL and related.p.ct != NULL:
+            # nf_ct_attach: the answer belongs to the connection of what it answers, in the other direction
+            cause = related.p
+            p.ct = cause.ct
+            p.ct.refs += 1
+            p.ctinfo = CTINFO_RELATED if cause.ctinfo >= CTINFO_ESTABLISHED_REPLY else CTINFO_RELATED_REPLY
         p.mark = mark
         p.sk_ifindex = ifindex
         p.uid = uid
