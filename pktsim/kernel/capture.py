@@ -1,0 +1,154 @@
+"""Every frame on every interface, in the order in which the kernels looked at them.
+
+What tcpdump sees: ``in`` is what an interface received, ``out`` what it was given to send; a bridge device shows what
+it passes up and what its own host sends through it; ``lo`` shows each packet once, as ``in``. Reassembled packets show
+whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pktsim.wire.capture import Capture as WireCapture
+from pktsim.wire.capture import CapturedFrame as WireFrame
+from pktsim.wire.capture import CaptureInterface, Direction
+from pktsim.wire.pcap import write_pcap
+from pktsim.wire.pcapng import write_pcapng
+
+if TYPE_CHECKING:
+    from pktsim.kernel.netns import Netns
+
+_DIRECTIONS = {"in": Direction.INBOUND, "out": Direction.OUTBOUND}
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedFrame:
+    """One frame as one interface saw it.
+
+    Attributes:
+        at_ns: Simulated time.
+        space: The namespace's name.
+        interface: The interface's name.
+        direction: ``in`` or ``out``.
+        frame: From the link layer on.
+        pkt_id: The packet's number in its namespace: the same on all interfaces that it crosses there, as long as it is
+            not copied.
+        serial: Its place among all frames, from 0.
+    """
+
+    at_ns: int
+    space: str
+    interface: str
+    direction: str
+    frame: bytes
+    pkt_id: int
+    serial: int
+
+    @property
+    def where(self) -> str:
+        """``space/interface``."""
+        return f"{self.space}/{self.interface}"
+
+
+#: Says what is worth knowing of a frame, one comment each; called when a capture is written, not when it is made.
+Commenter = Callable[[CapturedFrame], Collection[str]]
+
+
+class Capture:
+    """Records frames while it is on.
+
+    Args:
+        wanted: Which interfaces to record, by namespace and name; all if not given.
+    """
+
+    def __init__(self, wanted: Callable[[str, str], bool] | None = None) -> None:
+        self.frames: list[CapturedFrame] = []
+        self.on = True
+        self.commenter: Commenter | None = None
+        self._wanted = wanted
+        self._serial = 0
+        self._macs: dict[tuple[str, str], bytes] = {}
+        #: Told of each frame as it is recorded.
+        self.listeners: list[Callable[[CapturedFrame], None]] = []
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[CapturedFrame]:
+        return iter(self.frames)
+
+    def record(self, netns: Netns, ifindex: int, direction: str, frame: bytes, pkt_id: int) -> None:
+        """Take a frame that an interface of ``netns`` sees now."""
+        if not self.on:
+            return
+        device = netns.devices.find(ifindex)
+        if device is None or (self._wanted is not None and not self._wanted(netns.name, device.name)):
+            return
+        if device.loopback and direction == "out":
+            return
+        captured = CapturedFrame(
+            netns.clock.now_ns, netns.name, device.name, direction, frame, pkt_id, self._serial
+        )
+        self._serial += 1
+        self._macs[netns.name, device.name] = device.mac
+        self.frames.append(captured)
+        for listener in self.listeners:
+            listener(captured)
+
+    def clear(self) -> None:
+        """Forget the frames so far."""
+        self.frames.clear()
+
+    def select(self, *, space: str = "", interface: str = "") -> list[CapturedFrame]:
+        """The frames of one namespace, one interface, or one interface of one namespace."""
+        return [
+            frame
+            for frame in self.frames
+            if space in ("", frame.space) and interface in ("", frame.interface)
+        ]
+
+    def comments(self, frame: CapturedFrame) -> tuple[str, ...]:
+        """What the commenter says of a frame."""
+        return tuple(self.commenter(frame)) if self.commenter is not None else ()
+
+    def to_wire(
+        self, *, names: Mapping[bytes, tuple[str, ...]] | None = None, comment: str = "", space: str = ""
+    ) -> WireCapture:
+        """The capture as files hold it: interfaces in the order of their first frames.
+
+        Args:
+            names: Names for addresses, the best one first.
+            comment: On the whole capture.
+            space: Only this namespace's frames.
+        """
+        numbers: dict[tuple[str, str], int] = {}
+        result = WireCapture(names=dict(names or {}), comment=comment)
+        for frame in self.frames:
+            if space not in ("", frame.space):
+                continue
+            key = (frame.space, frame.interface)
+            number = numbers.get(key)
+            if number is None:
+                number = numbers[key] = len(result.interfaces)
+                result.interfaces.append(CaptureInterface(frame.where, mac=self._macs[key]))
+            result.frames.append(
+                WireFrame(number, frame.at_ns, frame.frame, _DIRECTIONS[frame.direction], self.comments(frame))
+            )
+        return result
+
+    def write(
+        self, path: Path | str, *, names: Mapping[bytes, tuple[str, ...]] | None = None, comment: str = ""
+    ) -> None:
+        """Write a pcapng file, or a pcap file if the name ends in ``.pcap`` (which keeps neither interfaces nor comments).
+
+        Raises:
+            CaptureError: It cannot be written.
+        """
+        capture = self.to_wire(names=names, comment=comment)
+        if str(path).endswith(".pcap"):
+            write_pcap(path, capture.frames)
+        else:
+            write_pcapng(path, capture)

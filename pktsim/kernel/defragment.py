@@ -1,0 +1,250 @@
+"""Putting IPv4 fragments together: net/ipv4/ip_fragment.c and inet_fragment.c of Linux 6.18.
+
+Fragments that overlap without being repetitions destroy the whole queue; queues die after ``ipfrag_time``, and whoever sent
+the first fragment is told if the packet was for us.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pktsim._fastpath import Packet
+from pktsim.kernel.ip import IP_DF, IP_MF, IP_OFFSET_MASK, with_header
+from pktsim.kernel.neighbour import packet_truesize
+from pktsim.kernel.timer_wheel import HZ, TimerWheel, WheelTimer
+
+_MAX_PACKET: Final = 65535
+
+#: ``ip_frag_ecn_table`` by the set of ECN values seen (bit n for value n): ECN bits to set, or None to drop the packet.
+_NOT_ECT, _ECT_1, _ECT_0, _CE = 1, 2, 4, 8
+
+
+def _ecn_verdict(seen: int) -> int | None:
+    """RFC 3168 section 5.3: CE survives, but never beside a fragment that was not capable of it."""
+    if seen & _CE and seen != _CE:
+        return None if seen & _NOT_ECT else 3
+    if seen & _NOT_ECT and seen & (_ECT_0 | _ECT_1):
+        return None
+    return 0
+
+
+class DefragUser(enum.IntEnum):
+    """``enum ip_defrag_users``: each gathers on its own."""
+
+    LOCAL_DELIVER = 0
+    CONNTRACK_IN = 1
+    CONNTRACK_OUT = 2
+    CONNTRACK_BRIDGE_IN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reassembled:
+    """A whole packet again.
+
+    Attributes:
+        data: From the IP header on.
+        largest: Bytes of the largest fragment, header included: what it may leave in.
+        payload_sizes: Payload bytes of each fragment, in order of offset.
+    """
+
+    data: bytes
+    largest: int
+    payload_sizes: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Fragment:
+    offset: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Queue:
+    """``struct ipq``."""
+
+    timer: WheelTimer | None = None
+    fragments: list[_Fragment] = field(default_factory=list)  # by offset
+    runs: list[tuple[int, int]] = field(default_factory=list)  # what is there without gaps
+    first: Packet | None = None  # the fragment with offset 0, for its header and for an error about it
+    header: bytes = b""
+    length: int = 0
+    last_in: bool = False
+    ecn: int = 0
+    max_size: int = 0
+    max_df_size: int = 0
+    memory: int = 0
+    rid: int = 0
+
+
+class DiscardQueue(Exception):
+    """The fragment contradicts what is there: all of it is worthless."""
+
+
+_Key = tuple[int, int, bytes]
+
+
+class Defragmenter:
+    """The fragment queues of one namespace.
+
+    Args:
+        wheel: For their time-outs.
+        setting: Reads ``net.ipv4.NAME``.
+        expired: Told of a queue that timed out and whose first fragment is there.
+    """
+
+    def __init__(
+        self, wheel: TimerWheel, setting: Callable[[str], int], expired: Callable[[Packet, DefragUser], None]
+    ) -> None:
+        self._wheel = wheel
+        self._setting = setting
+        self._expired = expired
+        self._queues: dict[_Key, _Queue] = {}
+        self._memory = 0
+        self._peer_rids: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def add(self, packet: Packet, user: DefragUser, zone: int = 0) -> Reassembled | None:
+        """Take one fragment (``ip_defrag``).
+
+        Args:
+            packet: The fragment.
+            user: Who gathers.
+            zone: Its conntrack zone, for conntrack's users.
+
+        Returns:
+            The whole packet if this was the piece that was missing.
+        """
+        data = packet.data
+        key = (user, zone, data[4:6] + data[9:10] + data[12:20])
+        queue = self._queues.get(key)
+        if queue is None:
+            if self._memory > self._setting("ipfrag_high_thresh"):
+                return None
+            queue = self._queues[key] = _Queue()
+            queue.timer = self._wheel.after(self._setting("ipfrag_time") * HZ, lambda: self._expire(key, user))
+        elif self._too_far(queue, data[12:16]):
+            self._empty(queue)
+        try:
+            complete = self._insert(queue, packet, data)
+        except DiscardQueue:
+            self._kill(key)
+            return None
+        if not complete:
+            return None
+        self._kill(key)
+        return self._put_together(queue)
+
+    def _too_far(self, queue: _Queue, source: bytes) -> bool:
+        """``ip_frag_too_far``: so many other fragments came from there meanwhile that the id has probably wrapped."""
+        limit = self._setting("ipfrag_max_dist")
+        if not limit:
+            return False
+        start = queue.rid
+        self._peer_rids[source] = queue.rid = self._peer_rids.get(source, 0) + 1
+        return bool(queue.fragments) and queue.rid - start > limit
+
+    def _empty(self, queue: _Queue) -> None:
+        """``ip_frag_reinit``."""
+        self._memory -= queue.memory
+        timer = queue.timer
+        rid = queue.rid
+        queue.__init__()  # type: ignore[misc]
+        queue.timer = timer
+        queue.rid = rid
+
+    def _kill(self, key: _Key) -> None:
+        queue = self._queues.pop(key)
+        self._memory -= queue.memory
+        if queue.timer is not None:
+            queue.timer.cancel()
+
+    def _expire(self, key: _Key, user: DefragUser) -> None:
+        """``ip_expire``."""
+        queue = self._queues.pop(key)
+        self._memory -= queue.memory
+        if queue.first is not None:
+            self._expired(queue.first, user)
+
+    def _insert(self, queue: _Queue, packet: Packet, data: bytes) -> bool:
+        """``ip_frag_queue``. Returns whether nothing is missing any more."""
+        header_length = (data[0] & 15) * 4
+        frag_off = int.from_bytes(data[6:8], "big")
+        offset = (frag_off & IP_OFFSET_MASK) * 8
+        end = offset + len(data) - header_length
+        if not frag_off & IP_MF:
+            if end < queue.length or (queue.last_in and end != queue.length):
+                raise DiscardQueue
+            queue.last_in = True
+            queue.length = end
+        else:
+            end &= ~7
+            if end > queue.length:
+                if queue.last_in:
+                    raise DiscardQueue
+                queue.length = end
+        if end == offset:
+            raise DiscardQueue
+        if not self._insert_run(queue, offset, end):
+            return False
+        fragment = _Fragment(offset, data[header_length : header_length + end - offset])
+        bisect.insort(queue.fragments, fragment, key=lambda each: each.offset)
+        size = packet_truesize(len(data))
+        queue.memory += size
+        self._memory += size
+        queue.ecn |= 1 << (data[1] & 3)
+        if offset == 0:
+            queue.first = packet
+            queue.header = data[:header_length]
+        whole = end - offset + header_length
+        queue.max_size = max(queue.max_size, whole)
+        if frag_off & IP_DF:
+            queue.max_df_size = max(queue.max_df_size, whole)
+        return queue.first is not None and queue.last_in and sum(b - a for a, b in queue.runs) == queue.length
+
+    @staticmethod
+    def _insert_run(queue: _Queue, offset: int, end: int) -> bool:
+        """``inet_frag_queue_insert``: whether the fragment is new; one that only repeats is dropped.
+
+        Raises:
+            DiscardQueue: It overlaps others (RFC 5722 section 4, which Linux follows for IPv4 too).
+        """
+        tail_end = max((fragment.offset + len(fragment.payload) for fragment in queue.fragments), default=0)
+        if queue.fragments and tail_end < end:
+            if offset < tail_end:
+                raise DiscardQueue
+            if offset == tail_end:
+                # fragrun_append_to_last; other neighbouring runs stay apart, and what spans two of them overlaps
+                index = max(range(len(queue.runs)), key=lambda each: queue.runs[each][1])
+                queue.runs[index] = (queue.runs[index][0], end)
+                return True
+        for start, stop in queue.runs:
+            if end <= start or offset >= stop:
+                continue
+            if offset >= start and end <= stop:
+                return False
+            raise DiscardQueue
+        queue.runs.append((offset, end))
+        return True
+
+    @staticmethod
+    def _put_together(queue: _Queue) -> Reassembled | None:
+        """``ip_frag_reasm``: under the first fragment's header."""
+        ecn = _ecn_verdict(queue.ecn)
+        total = len(queue.header) + queue.length
+        if ecn is None or total > _MAX_PACKET:
+            return None
+        header = bytearray(queue.header)
+        header[1] |= ecn
+        # All fragments of full size had DF: the whole gets it, and so do the fragments it is cut into again.
+        df = IP_DF if queue.max_df_size == queue.max_size else 0
+        payload = b"".join(fragment.payload for fragment in queue.fragments)
+        data = with_header(bytes(header), total_length=total, frag_off=df, header=bytes(header)) + payload
+        sizes = tuple(len(fragment.payload) for fragment in queue.fragments)
+        return Reassembled(data, max(queue.max_size, queue.max_df_size), sizes)
+

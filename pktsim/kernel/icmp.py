@@ -1,0 +1,349 @@
+"""ICMP (RFC 792, RFC 1122 section 3.2.2) as Linux answers: net/ipv4/icmp.c of Linux 6.18.
+
+Errors about packets, answers to echo and timestamp requests, what an arriving error tells, and the rate limits, all on the
+simulated clock.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pktsim._fastpath import Packet
+from pktsim.clock import NS_PER_MS
+from pktsim.kernel.ip import IP_OFFSET_MASK
+from pktsim.kernel.netdev import Scope
+from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
+from pktsim.kernel.transport import IPPROTO_ICMP, build_ip
+from pktsim.netfilter.opcodes import RouteType
+from pktsim.wire.checksum import checksum
+
+if TYPE_CHECKING:
+    from pktsim.kernel.netns import Netns
+
+
+class IcmpType(enum.IntEnum):
+    """ICMP types (include/uapi/linux/icmp.h)."""
+
+    ECHOREPLY = 0
+    DEST_UNREACH = 3
+    SOURCE_QUENCH = 4
+    REDIRECT = 5
+    ECHO = 8
+    TIME_EXCEEDED = 11
+    PARAMETERPROB = 12
+    TIMESTAMP = 13
+    TIMESTAMPREPLY = 14
+    INFO_REQUEST = 15
+    INFO_REPLY = 16
+    ADDRESS = 17
+    ADDRESSREPLY = 18
+
+
+NR_ICMP_TYPES: Final = 18
+NR_ICMP_UNREACH: Final = 15
+
+
+class Unreach(enum.IntEnum):
+    """Codes of DEST_UNREACH."""
+
+    NET = 0
+    HOST = 1
+    PROTOCOL = 2
+    PORT = 3
+    FRAG_NEEDED = 4
+    NET_ANO = 9
+    HOST_ANO = 10
+    PKT_FILTERED = 13
+
+
+EXC_TTL: Final = 0
+EXC_FRAGTIME: Final = 1
+
+#: ``icmp_pointers[type].error``: messages that quote a packet.
+ERROR_TYPES: Final = frozenset(
+    (
+        IcmpType.DEST_UNREACH,
+        IcmpType.SOURCE_QUENCH,
+        IcmpType.REDIRECT,
+        IcmpType.TIME_EXCEEDED,
+        IcmpType.PARAMETERPROB,
+    )
+)
+
+#: RFC 1812 section 4.3.2.3: as much as fits 576 bytes in all.
+_ERROR_MAX: Final = 576
+_IP_HEADER: Final = 20
+_ICMP_HEADER: Final = 8
+#: ``RT_TOS`` and ``IPTOS_PREC_INTERNETCONTROL``.
+_TOS_MASK: Final = 0x1E
+_PREC_INTERNETCONTROL: Final = 0xC0
+#: RFC 7600 section 4.8: what a router without any IPv4 address calls itself.
+_INADDR_DUMMY: Final = b"\xc0\x00\x00\x08"
+
+_XRLIM_BURST_FACTOR: Final = 6
+_PEER_QUIET: Final = 60 * HZ
+_ROUTE_ERROR_COST: Final = HZ  # ip_rt_error_cost
+_ROUTE_ERROR_BURST: Final = 5 * HZ  # ip_rt_error_burst
+
+PACKET_HOST: Final = 0
+
+
+@dataclass(slots=True)
+class _Peer:
+    """``struct inet_peer``: tokens, in jiffies, for messages to one address."""
+
+    rate_tokens: int
+    rate_last: int
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What must be known of a packet to send an error about it.
+
+    Attributes:
+        packet: From its IP header on.
+        in_ifindex: Where it came in, 0 if it is our own.
+        route_type: ``RouteType`` of its route, 0 if it has none.
+        unicast: Neither a link-layer nor a network broadcast.
+        mark: Its mark.
+        related: The packet in the engine, whose connection the error belongs to.
+    """
+
+    packet: bytes
+    in_ifindex: int = 0
+    route_type: int = 0
+    unicast: bool = True
+    mark: int = 0
+    related: Packet | None = None
+
+    @classmethod
+    def of(cls, packet: Packet, data: bytes | None = None) -> About:
+        """About a packet that left the engine."""
+        unicast = packet.pkt_type == PACKET_HOST and packet.route_type not in (RouteType.BROADCAST, RouteType.MULTICAST)
+        return cls(
+            packet.data if data is None else data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet
+        )
+
+
+class Icmp:
+    """ICMP of one namespace."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        self._peers: dict[bytes, _Peer] = {}
+        self._global_credit = 0
+        self._global_stamp = -HZ
+
+    # ------------------------------------------------------------------------------------------------------ rate limits
+
+    def _peer(self, address: bytes) -> _Peer:
+        """``inet_getpeer``: a new one has been quiet for a minute."""
+        peer = self._peers.get(address)
+        if peer is None:
+            peer = self._peers[address] = _Peer(0, self._netns.wheel.jiffies - _PEER_QUIET)
+        return peer
+
+    def _limited_type(self, icmp_type: int, code: int) -> bool:
+        """``icmpv4_mask_allow``, inverted."""
+        if icmp_type > NR_ICMP_TYPES or (icmp_type == IcmpType.DEST_UNREACH and code == Unreach.FRAG_NEEDED):
+            return False
+        return bool(self._netns.sysctls.number("net.ipv4.icmp_ratemask") & 1 << icmp_type)
+
+    def _global_allow(self) -> bool:
+        """``icmp_global_allow``: all limited messages of the namespace together."""
+        if self._global_credit > 0:
+            return True
+        now = self._netns.wheel.jiffies
+        delta = min(now - self._global_stamp, HZ)
+        if delta < HZ // 50:
+            return False
+        increment = self._netns.sysctls.number("net.ipv4.icmp_msgs_per_sec") * delta // HZ
+        if not increment:
+            return False
+        self._global_stamp = now
+        self._global_credit = min(
+            self._global_credit + increment, self._netns.sysctls.number("net.ipv4.icmp_msgs_burst")
+        )
+        return True
+
+    def _peer_allow(self, destination: bytes, *, loopback: bool) -> bool:
+        """``icmpv4_xrlim_allow`` of a limited message: one per icmp_ratelimit and address, six at once."""
+        allowed = True
+        if not loopback:
+            timeout = ms_to_jiffies(self._netns.sysctls.number("net.ipv4.icmp_ratelimit"))
+            peer = self._peer(destination)
+            now = self._netns.wheel.jiffies
+            tokens = min(peer.rate_tokens + now - peer.rate_last, _XRLIM_BURST_FACTOR * timeout)
+            if now != peer.rate_last:
+                peer.rate_last = now
+            else:
+                tokens = peer.rate_tokens
+            allowed = tokens >= timeout
+            peer.rate_tokens = tokens - timeout if allowed else tokens
+        if allowed:
+            # icmp_global_consume: a random number, so that the counter tells an observer nothing
+            self._global_credit -= self._netns.choices.below(f"{self._netns.name}/icmp.global_credit", 3)
+        return allowed
+
+    def route_error_allowed(self, source: bytes) -> bool:
+        """``ip_error``: errors about packets that have no route have a limit of their own, which no setting lifts here."""
+        peer = self._peer(source)
+        now = self._netns.wheel.jiffies
+        peer.rate_tokens = min(peer.rate_tokens + now - peer.rate_last, _ROUTE_ERROR_BURST)
+        peer.rate_last = now
+        if peer.rate_tokens < _ROUTE_ERROR_COST:
+            return False
+        peer.rate_tokens -= _ROUTE_ERROR_COST
+        return True
+
+    # ----------------------------------------------------------------------------------------------------------- errors
+
+    def error(self, about: About, icmp_type: int, code: int, info: int = 0) -> bool:
+        """``__icmp_send``: tell a packet's sender.
+
+        Args:
+            about: The packet.
+            icmp_type: Of the message.
+            code: Of the message.
+            info: The header's last four bytes: an MTU, a gateway, a pointer.
+
+        Returns:
+            Whether a message was sent.
+        """
+        netns = self._netns
+        packet = about.packet
+        if len(packet) < _IP_HEADER or not about.unicast:
+            return False
+        header_length = (packet[0] & 15) * 4
+        if int.from_bytes(packet[6:8], "big") & IP_OFFSET_MASK:
+            return False
+        if icmp_type in ERROR_TYPES and packet[9] == IPPROTO_ICMP:
+            if len(packet) <= header_length:
+                return False
+            quoted_type = packet[header_length]
+            if quoted_type > NR_ICMP_TYPES or quoted_type in ERROR_TYPES:
+                return False
+        in_device = netns.devices.find(about.in_ifindex)
+        limited = False
+        if self._limited_type(icmp_type, code) and not (in_device is not None and in_device.loopback):
+            if not self._global_allow():
+                return False
+            limited = True
+        saddr, daddr = packet[16:20], packet[12:16]
+        if about.route_type != RouteType.LOCAL:
+            inbound = in_device is not None and netns.sysctls.number("net.ipv4.icmp_errors_use_inbound_ifaddr")
+            saddr = netns.select_address(in_device, daddr, Scope.LINK) if inbound else b""
+        tos = packet[1]
+        if icmp_type in ERROR_TYPES:
+            tos = tos & _TOS_MASK | _PREC_INTERNETCONTROL
+        mark = about.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
+        try:
+            route = netns.route_output(daddr, saddr=saddr, mark=mark)
+        except OSError:
+            return False
+        if limited and not self._peer_allow(daddr, loopback=route.local):
+            return False
+        room = min(route.mtu, _ERROR_MAX) - _IP_HEADER - _ICMP_HEADER
+        if room <= _IP_HEADER:
+            return False
+        message = struct.pack("!BBHI", icmp_type, code, 0, info) + packet[:room]
+        self._send(route.saddr or _INADDR_DUMMY, daddr, message, tos=tos, mark=mark, related=about.related)
+        return True
+
+    def _send(
+        self, saddr: bytes, daddr: bytes, message: bytes, *, tos: int, mark: int, related: Packet | None = None
+    ) -> None:
+        """``icmp_push_reply``: the checksum, an IP header without DF, and off it goes."""
+        message = message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+        netns = self._netns
+        packet = build_ip(
+            saddr,
+            daddr,
+            IPPROTO_ICMP,
+            message,
+            ttl=netns.sysctls.number("net.ipv4.ip_default_ttl"),
+            tos=tos,
+            ip_id=netns.next_ip_id(saddr, daddr, IPPROTO_ICMP),
+            df=False,
+        )
+        netns.local_out(packet, mark=mark, related=related)
+
+    # ---------------------------------------------------------------------------------------------------------- receive
+
+    def receive(self, packet: bytes, *, ifindex: int, broadcast: bool, mark: int = 0) -> None:
+        """``icmp_rcv``: a packet for us, whose header has been checked."""
+        netns = self._netns
+        header_length = (packet[0] & 15) * 4
+        message = packet[header_length : int.from_bytes(packet[2:4], "big")]
+        if len(message) < _ICMP_HEADER or checksum(message):
+            return
+        icmp_type, code = message[0], message[1]
+        if broadcast:
+            # RFC 1122 3.2.2.6 and 3.2.2.8: an echo to a broadcast may be ignored; RFC 1812 4.3.3.9 for the mask
+            requests = (IcmpType.ECHO, IcmpType.TIMESTAMP)
+            if icmp_type in requests and netns.sysctls.number("net.ipv4.icmp_echo_ignore_broadcasts"):
+                return
+            if icmp_type not in (*requests, IcmpType.ADDRESS, IcmpType.ADDRESSREPLY):
+                return
+        if icmp_type == IcmpType.ECHO:
+            if not netns.sysctls.number("net.ipv4.icmp_echo_ignore_all"):
+                self._reply(packet, bytes([IcmpType.ECHOREPLY, 0, 0, 0]) + message[4:], ifindex, broadcast, mark)
+        elif icmp_type == IcmpType.TIMESTAMP:
+            self._timestamp(packet, message, ifindex, broadcast, mark)
+        elif icmp_type in ERROR_TYPES:
+            self._error_received(packet, message, icmp_type, code, ifindex)
+
+    def _timestamp(self, packet: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int) -> None:
+        """``icmp_timestamp``: milliseconds since midnight, received and sent being the same."""
+        if len(message) < _ICMP_HEADER + 4:
+            return
+        now = (self._netns.clock.now_ns // NS_PER_MS % 86_400_000).to_bytes(4, "big")
+        answer = bytes([IcmpType.TIMESTAMPREPLY, 0, 0, 0]) + message[4:12] + now + now
+        self._reply(packet, answer, ifindex, broadcast, mark)
+
+    def _reply(self, request: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int) -> None:
+        """``icmp_reply``: from the address that was asked."""
+        netns = self._netns
+        daddr = request[12:16]
+        saddr = netns.specific_destination(request[16:20], daddr, ifindex) if broadcast else request[16:20]
+        reply_mark = mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
+        try:
+            route = netns.route_output(daddr, saddr=saddr, mark=reply_mark)
+        except OSError:
+            return
+        if self._limited_type(message[0], message[1]) and not (
+            self._global_allow() and self._peer_allow(daddr, loopback=route.local)
+        ):
+            return
+        self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)
+
+    def _error_received(self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int) -> None:
+        """``icmp_unreach`` and ``icmp_redirect``: learn from it, then tell the socket that the quoted packet is from."""
+        netns = self._netns
+        quoted = message[_ICMP_HEADER:]
+        if len(quoted) < _IP_HEADER or (quoted[0] & 15) < 5:
+            return
+        if icmp_type == IcmpType.DEST_UNREACH:
+            if code > NR_ICMP_UNREACH:
+                return
+            if code == Unreach.FRAG_NEEDED and netns.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 2:
+                return
+        elif icmp_type == IcmpType.TIME_EXCEEDED and code == EXC_FRAGTIME:
+            return
+        if (
+            icmp_type != IcmpType.REDIRECT
+            and not netns.sysctls.number("net.ipv4.icmp_ignore_bogus_error_responses")
+            and netns.datapath.address_type(quoted[16:20]) == RouteType.BROADCAST
+        ):
+            return
+        if len(quoted) < (quoted[0] & 15) * 4 + 8:
+            return  # icmp_socket_deliver: too little to find a socket by
+        if icmp_type == IcmpType.DEST_UNREACH and code == Unreach.FRAG_NEEDED:
+            if netns.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 0:
+                netns.update_pmtu(quoted[16:20], int.from_bytes(message[6:8], "big"), mark=0)
+        elif icmp_type == IcmpType.REDIRECT:
+            netns.redirected(quoted[16:20], message[4:8], router=packet[12:16], ifindex=ifindex)
+        netns.sockets_icmp_error(packet, ifindex)

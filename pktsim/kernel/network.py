@@ -1,0 +1,269 @@
+"""A world of namespaces: what is plugged into what, on one clock, with one source of chance and one capture.
+
+Frames sent onto a wire are received at the other end after the wire's delay, equal times in the order of sending: what the
+backlog of one CPU does with veth pairs. Faults wrap a wire and are drawn from the world's chance; the namespaces at its ends
+do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pktsim.clock import NS_PER_S, NS_PER_US, Clock
+from pktsim.errors import TopologyError
+from pktsim.kernel.capture import Capture
+from pktsim.kernel.netdev import NetDevice
+from pktsim.kernel.netns import Netns
+from pktsim.kernel.timer_wheel import TimerWheel
+from pktsim.netfilter.opcodes import LinkKind
+from pktsim.rng import PROBABILITY_ONE, Choices, SeededChoices
+
+#: How long a frame is on a wire unless said otherwise.
+WIRE_DELAY_NS: Final = 1 * NS_PER_US
+
+
+def probability(value: float) -> int:
+    """A probability between 0 and 1 in the unit of :meth:`Choices.chance`."""
+    if not 0 <= value <= 1:
+        raise TopologyError(f"a probability of {value} is not between 0 and 1")
+    return round(value * PROBABILITY_ONE)
+
+
+@dataclass(slots=True)
+class WireFaults:
+    """What goes wrong on a wire, in one direction; probabilities are between 0 and 1 (compare tc-netem(8)).
+
+    Attributes:
+        loss: A frame is lost.
+        duplicate: It arrives twice.
+        reorder: It overtakes: it arrives without the delay of the others.
+        corrupt: One bit of it is turned.
+        jitter_ns: Up to this much is added to the delay; frames may then overtake one another.
+    """
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
+    jitter_ns: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Wire:
+    """What joins two devices.
+
+    Attributes:
+        ends: (namespace, device) at each end.
+        delay_ns: How long a frame takes.
+        faults: By direction, the index of the sending end.
+        cut: Nothing passes.
+    """
+
+    ends: tuple[tuple[Netns, NetDevice], tuple[Netns, NetDevice]]
+    delay_ns: int = WIRE_DELAY_NS
+    faults: dict[int, WireFaults] = field(default_factory=dict)
+    cut: bool = False
+
+
+class Network:
+    """Namespaces and wires.
+
+    Args:
+        clock: Time; starts at 0 if not given.
+        choices: Chance; seed 0 if not given.
+        capture: Where frames are recorded.
+    """
+
+    def __init__(
+        self, clock: Clock | None = None, choices: Choices | None = None, capture: Capture | None = None
+    ) -> None:
+        self.clock = Clock() if clock is None else clock
+        self.choices: Choices = SeededChoices() if choices is None else choices
+        self.capture = Capture() if capture is None else capture
+        self.wheel = TimerWheel(self.clock)
+        self.spaces: dict[str, Netns] = {}
+        self.wires: list[Wire] = []
+
+    def __getitem__(self, name: str) -> Netns:
+        """The namespace called ``name``.
+
+        Raises:
+            TopologyError: There is none.
+        """
+        space = self.spaces.get(name)
+        if space is None:
+            raise TopologyError(f"there is no namespace {name!r}", mend="namespaces: " + ", ".join(self.spaces))
+        return space
+
+    # -------------------------------------------------------------------------------------------------------- namespaces
+
+    def add_space(self, name: str, *, sysctls: Mapping[str, str | int] | None = None) -> Netns:
+        """Make a namespace with a loopback device.
+
+        Args:
+            name: Unique.
+            sysctls: Whole-namespace settings, ``all`` and ``default`` ones.
+        """
+        if not name or name in self.spaces:
+            raise TopologyError(f"there is a namespace {name!r} already" if name else "a namespace needs a name")
+        space = Netns(name, clock=self.clock, choices=self.choices, wheel=self.wheel, capture=self.capture)
+        for key, value in (sysctls or {}).items():
+            space.sysctl_set(key, value)
+        self.spaces[name] = space
+        return space
+
+    def delete_space(self, name: str) -> None:
+        """Remove a namespace; both ends of its wires go."""
+        space = self[name]
+        for device in list(space.devices):
+            if not device.loopback:
+                self.delete_link(space, device.name)
+        del self.spaces[name]
+
+    # ------------------------------------------------------------------------------------------------------------- links
+
+    def add_veth(
+        self,
+        a: Netns | str,
+        name_a: str,
+        b: Netns | str,
+        name_b: str,
+        *,
+        mac_a: str = "",
+        mac_b: str = "",
+        mtu: int = 0,
+        delay_ns: int = WIRE_DELAY_NS,
+    ) -> Wire:
+        """``ip link add NAME_A netns A type veth peer name NAME_B netns B``."""
+        space_a, space_b = self._space(a), self._space(b)
+        space_a.link_add(name_a, mac=mac_a, mtu=mtu)
+        try:
+            space_b.link_add(name_b, mac=mac_b, mtu=mtu)
+        except TopologyError:
+            space_a.link_delete(name_a)
+            raise
+        return self.connect(space_a, name_a, space_b, name_b, delay_ns=delay_ns)
+
+    def add_bridge(self, space: Netns | str, name: str, *, mac: str = "", mtu: int = 0) -> NetDevice:
+        """``ip link add NAME type bridge``; without a MAC it takes the lowest of its ports'."""
+        return self._space(space).link_add(name, LinkKind.BRIDGE, mac=mac, mtu=mtu)
+
+    def connect(
+        self, a: Netns | str, name_a: str, b: Netns | str, name_b: str, *, delay_ns: int = WIRE_DELAY_NS
+    ) -> Wire:
+        """Plug a wire into two devices that exist already and have none.
+
+        For worlds whose devices must be made in an order of their own, since interface numbers follow it.
+        """
+        ends = (self._end(a, name_a), self._end(b, name_b))
+        if ends[0] == ends[1]:
+            raise TopologyError(f"{ends[0][0].name}/{name_a} cannot be connected to itself")
+        wire = Wire(ends, delay_ns)
+        for index, (_, device) in enumerate(ends):
+            device.carry = self._carrier(wire, index)
+        self.wires.append(wire)
+        return wire
+
+    def delete_link(self, space: Netns | str, name: str) -> None:
+        """``ip link delete``: with a veth goes its other end."""
+        owner = self._space(space)
+        device = owner.devices.named(name)
+        wire = self.wire(owner, name)
+        if wire is not None:
+            wire.cut = True
+            self.wires.remove(wire)
+            for end_space, end_device in wire.ends:
+                if end_device is not device:
+                    end_device.carry = None
+                    end_space.link_delete(end_device.name)
+        owner.link_delete(name)
+
+    def wire(self, space: Netns | str, name: str) -> Wire | None:
+        """The wire plugged into a device."""
+        end = (self._space(space), self._space(space).devices.named(name))
+        return next((wire for wire in self.wires if end in wire.ends), None)
+
+    def peer(self, space: Netns | str, name: str) -> tuple[Netns, NetDevice] | None:
+        """What is at the other end of a device's wire."""
+        wire = self.wire(space, name)
+        if wire is None:
+            return None
+        owner = self._space(space)
+        return wire.ends[1] if wire.ends[0] == (owner, owner.devices.named(name)) else wire.ends[0]
+
+    def set_faults(self, space: Netns | str, name: str, faults: WireFaults) -> None:
+        """Make what a device sends suffer on its wire."""
+        for value in (faults.loss, faults.duplicate, faults.reorder, faults.corrupt):
+            probability(value)
+        wire = self.wire(space, name)
+        if wire is None:
+            raise TopologyError(f"{self._space(space).name}/{name} has no wire")
+        owner = self._space(space)
+        wire.faults[wire.ends.index((owner, owner.devices.named(name)))] = faults
+
+    def _space(self, space: Netns | str) -> Netns:
+        return self[space] if isinstance(space, str) else space
+
+    def _end(self, space: Netns | str, name: str) -> tuple[Netns, NetDevice]:
+        owner = self._space(space)
+        device = owner.devices.named(name)
+        if device.kind != LinkKind.WIRE:
+            raise TopologyError(f"{owner.name}/{name} takes no wire: it is a {device.kind.name.lower()}")
+        if device.carry is not None:
+            raise TopologyError(f"{owner.name}/{name} has a wire already")
+        return owner, device
+
+    def _carrier(self, wire: Wire, index: int) -> Callable[[bytes], None]:
+        """What takes the frames that one end sends."""
+        space, device = wire.ends[index]
+        far_space, far_device = wire.ends[1 - index]
+        clock = self.clock
+
+        def arrive(frame: bytes) -> None:
+            if not wire.cut:
+                far_space.receive(far_device.ifindex, frame)
+
+        def carry(frame: bytes) -> None:
+            if wire.cut:
+                return
+            faults = wire.faults.get(index)
+            if faults is None:
+                clock.after(wire.delay_ns, lambda: arrive(frame))
+            else:
+                self._carry_badly(wire, faults, f"{space.name}/{device.name}/wire", frame, arrive)
+
+        return carry
+
+    def _carry_badly(
+        self, wire: Wire, faults: WireFaults, place: str, frame: bytes, arrive: Callable[[bytes], None]
+    ) -> None:
+        choices = self.choices
+        if choices.chance(f"{place}.loss", probability(faults.loss)):
+            return
+        copies = 2 if choices.chance(f"{place}.duplicate", probability(faults.duplicate)) else 1
+        if choices.chance(f"{place}.corrupt", probability(faults.corrupt)):
+            bit = choices.below(f"{place}.corrupt.bit", len(frame) * 8)
+            turned = bytearray(frame)
+            turned[bit // 8] ^= 0x80 >> bit % 8
+            frame = bytes(turned)
+        for _ in range(copies):
+            delay_ns = wire.delay_ns
+            if choices.chance(f"{place}.reorder", probability(faults.reorder)):
+                delay_ns = 0
+            elif faults.jitter_ns:
+                delay_ns += choices.below(f"{place}.jitter", faults.jitter_ns + 1)
+            self.clock.after(delay_ns, lambda: arrive(frame))
+
+    # -------------------------------------------------------------------------------------------------------------- time
+
+    def run(self, *, seconds: float = 0, until_ns: int | None = None) -> None:
+        """Let time pass: for ``seconds``, or until ``until_ns``."""
+        self.clock.run_until(self.clock.now_ns + round(seconds * NS_PER_S) if until_ns is None else until_ns)
+
+    def settle(self, limit_s: float = 1.0) -> None:
+        """Run until no event is due within the next millisecond, but not longer than ``limit_s``."""
+        end_ns = self.clock.now_ns + round(limit_s * NS_PER_S)
+        while (due := self.clock.next_at_ns()) is not None and due <= min(end_ns, self.clock.now_ns + 1_000_000):
+            self.clock.step()

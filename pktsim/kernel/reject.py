@@ -1,0 +1,116 @@
+"""``-j REJECT``: the answer to a refused packet (net/ipv4/netfilter/nf_reject_ipv4.c, net/ipv6/netfilter/nf_reject_ipv6.c)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pktsim._fastpath import Packet
+from pktsim.errors import UnsupportedFeature
+from pktsim.kernel.icmp import About, IcmpType, Unreach
+from pktsim.kernel.ip import IP_OFFSET_MASK
+from pktsim.kernel.netdev import AF_INET
+from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
+from pktsim.netfilter.opcodes import Hook, RouteType
+from pktsim.netfilter.targets.reject import RejectWith
+from pktsim.wire.checksum import transport_checksum
+
+if TYPE_CHECKING:
+    from pktsim.kernel.netns import Netns
+
+_UNREACH_CODES: Final = {
+    RejectWith.ICMP_NET_UNREACHABLE: Unreach.NET,
+    RejectWith.ICMP_HOST_UNREACHABLE: Unreach.HOST,
+    RejectWith.ICMP_PROT_UNREACHABLE: Unreach.PROTOCOL,
+    RejectWith.ICMP_PORT_UNREACHABLE: Unreach.PORT,
+    RejectWith.ICMP_NET_PROHIBITED: Unreach.NET_ANO,
+    RejectWith.ICMP_HOST_PROHIBITED: Unreach.HOST_ANO,
+    RejectWith.ICMP_ADMIN_PROHIBITED: Unreach.PKT_FILTERED,
+}
+
+_TCP_HEADER: Final = 20
+_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
+#: ``nf_reject_verify_csum``: transports whose checksum says nothing about the part that is quoted.
+_UNCHECKED_PROTOCOLS: Final = frozenset((50, 51, 33, 132, 136))
+
+
+def reject(netns: Netns, packet: Packet, reject_with: int, hook: int) -> None:
+    """Answer a packet that a rule refused; the packet itself is the caller's to discard."""
+    if packet.family != AF_INET:
+        raise UnsupportedFeature("-j REJECT for IPv6")
+    kind = RejectWith(reject_with)
+    if kind == RejectWith.TCP_RESET:
+        _send_reset(netns, packet, hook)
+    else:
+        _send_unreach(netns, packet, _UNREACH_CODES[kind], hook)
+
+
+def _checksum_wrong(data: bytes) -> bool:
+    """``nf_ip_checksum``: only TCP and UDP with a checksum can be wrong."""
+    header_length = (data[0] & 15) * 4
+    segment = data[header_length : int.from_bytes(data[2:4], "big")]
+    protocol = data[9]
+    if protocol == IPPROTO_TCP:
+        return transport_checksum(data[12:16], data[16:20], protocol, segment) != 0
+    if protocol == IPPROTO_UDP and len(segment) >= 8 and segment[6:8] != b"\0\0":
+        return transport_checksum(data[12:16], data[16:20], protocol, segment) not in (0, 0xFFFF)
+    return False
+
+
+def _about(netns: Netns, packet: Packet, hook: int) -> About:
+    about = About.of(packet)
+    if hook != Hook.PREROUTING or about.route_type:
+        return about
+    # nf_reject_fill_skb_dst: before routing, the packet gets the route it would have
+    route_type = netns.datapath.address_type(about.packet[16:20])
+    unicast = about.unicast and route_type not in (RouteType.BROADCAST, RouteType.MULTICAST)
+    return About(about.packet, about.in_ifindex, route_type, unicast, about.mark, packet)
+
+
+def _send_unreach(netns: Netns, packet: Packet, code: int, hook: int) -> None:
+    """``nf_send_unreach``."""
+    data = packet.data
+    if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK:
+        return
+    if data[9] not in _UNCHECKED_PROTOCOLS and not _is_fragment(data) and _checksum_wrong(data):
+        return
+    netns.icmp.error(_about(netns, packet, hook), IcmpType.DEST_UNREACH, code)
+
+
+def _is_fragment(data: bytes) -> bool:
+    return bool(int.from_bytes(data[6:8], "big") & 0x3FFF)
+
+
+def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
+    """``nf_send_reset``."""
+    data = packet.data
+    header_length = (data[0] & 15) * 4
+    segment = data[header_length : int.from_bytes(data[2:4], "big")]
+    if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK or data[9] != IPPROTO_TCP or len(segment) < _TCP_HEADER:
+        return
+    sport, dport, seq, ack, offset, flags = struct.unpack("!HHIIBB", segment[:14])
+    if flags & _RST or _checksum_wrong(data):
+        return
+    about = _about(netns, packet, hook)
+    if about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):
+        return
+    if flags & _ACK:
+        numbers = struct.pack("!II", ack, 0)
+        answer_flags = _RST
+    else:
+        covered = len(segment) - (offset >> 4) * 4 + bool(flags & _SYN) + bool(flags & _FIN)
+        numbers = struct.pack("!II", 0, (seq + covered) & 0xFFFFFFFF)
+        answer_flags = _RST | _ACK
+    answer = struct.pack("!HH", dport, sport) + numbers + struct.pack("!BBHHH", 5 << 4, answer_flags, 0, 0, 0)
+    saddr, daddr = data[16:20], data[12:16]
+    answer = answer[:16] + transport_checksum(saddr, daddr, IPPROTO_TCP, answer).to_bytes(2, "big") + answer[18:]
+    reply = build_ip(
+        saddr, daddr, IPPROTO_TCP, answer, ttl=netns.sysctls.number("net.ipv4.ip_default_ttl"), ip_id=0, df=True
+    )
+    if packet.bridged and packet.phys_in_ifindex:
+        # Sent straight back out of the bridge port, so that the source MAC is the destination's and not ours.
+        frame = packet.frame
+        netns.transmit(packet.phys_in_ifindex, frame[6:12] + frame[0:6] + frame[12:14] + reply)
+        return
+    mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
+    netns.local_out(reply, mark=mark, related=packet)
