@@ -1,8 +1,8 @@
 """How machines are wired: network namespaces, their interfaces, routes and settings. What a CNI plugin does.
 
-A :class:`Wiring` is pure data, the same that a cluster recording's ``topology.yaml`` holds; :func:`host_gateway` makes
-one from nodes and pods, :func:`realise` builds it on a :class:`~pktsim.kernel.network.Network`. Everything that decides
-where a frame goes is in the data, so that two worlds can be compared.
+A :class:`Wiring` is pure data, the same that a cluster recording's ``topology.yaml`` holds; :class:`HostGateway` makes
+one from nodes and pods, :mod:`pktsim.cluster.plumbing` builds it. Everything that decides where a frame goes is in the
+data, so that two worlds can be compared.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""What kube-proxy sees of the node it runs on, taken from an emulated network namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pktsim.clock import Timer
+from pktsim.errors import UnsupportedFeature
+from pktsim.kernel.netns import Netns
+from pktsim.netfilter.ruleset import Family, Ruleset
+
+from .addresses import IPAddress, parse_ip
+from .kubeproxy.conntrack_cleanup import ConntrackDelete
+
+#: Processors of an emulated node; the size of its conntrack table follows from it.
+CPUS = 4
+
+
+@dataclass(slots=True)
+class NodeHost:
+    """Implements :class:`~pktsim.cluster.kubeproxy.proxier.ProxyHost`.
+
+    One sync of kube-proxy writes table after table. No packet comes in between, so the engine is given only what the
+    tables are in the end.
+    """
+
+    netns: Netns
+    cpus: int = CPUS
+    _pending: dict[Family, Ruleset] = field(default_factory=dict)
+    _timer: Timer | None = None
+
+    def addresses(self) -> Sequence[IPAddress]:
+        return [
+            parse_ip(text.partition("/")[0])
+            for device in self.netns.devices
+            for text in self.netns.addresses(device.name)
+        ]
+
+    def sysctl(self, name: str) -> int | None:
+        try:
+            return self.netns.sysctl(name)
+        except UnsupportedFeature:
+            return None
+
+    def set_sysctl(self, name: str, value: int) -> None:
+        self.netns.sysctl_set(name, value)
+
+    def ruleset(self, family: Family) -> Ruleset:
+        pending = self._pending.get(family)
+        return self.netns.ruleset(family) if pending is None else pending
+
+    def set_ruleset(self, ruleset: Ruleset, written: Mapping[str, frozenset[str]]) -> None:
+        # Rules that were not written anew came from ``ruleset`` above and so have the counters that they had then.
+        self._pending[ruleset.family] = ruleset
+        if self._timer is None or not self._timer.pending:
+            self._timer = self.netns.clock.after(0, self.flush)
+
+    def flush(self) -> None:
+        """Put in force what was written."""
+        pending, self._pending = self._pending, {}
+        for ruleset in pending.values():
+            self.netns.load_ruleset(ruleset)
+
+    def delete_conntrack(self, delete: ConntrackDelete) -> None:
+        for entry in self.netns.conntrack():
+            if delete.matches(entry):
+                self.netns.conntrack_delete(entry.id)
