@@ -472,6 +472,16 @@ class Netns:
         """``ip route replace``."""
         self.route_add(route, replace_existing=True)
 
+    def routes_restore(self, routes: Sequence[str | Route]) -> None:
+        """``ip route restore``: routes as a table was printed, where a next hop may be listed before the way to it.
+
+        Connected routes, which are there already, are replaced by what is said of them.
+        """
+        parsed = [parse_route(route) if isinstance(route, str) else route for route in routes]
+        for route in sorted(parsed, key=lambda route: bool(route.gateway) and not route.onlink):
+            self.fib.add(route, replace_existing=True)
+        self._push_routes()
+
     def route_delete(self, route: str | Route) -> None:
         """``ip route del``."""
         self.fib.delete(parse_route(route) if isinstance(route, str) else route)
