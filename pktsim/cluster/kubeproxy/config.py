@@ -43,7 +43,7 @@ def parse_duration_ns(value: object) -> object:
         ValueError: It is not one.
     """
     if not isinstance(value, str):
-        return value
+        raise ValueError(f"{value!r} is not a duration such as 30s or 1m30s")
     text = value
     sign = 1
     if text[:1] in ("+", "-"):
@@ -202,9 +202,9 @@ def _findings(config: KubeProxyConfiguration) -> Iterator[tuple[tuple[str | int,
         elif periods.min_sync_period > periods.sync_period:
             yield (name, "minSyncPeriod"), "must not be greater than syncPeriod"
     if config.detect_local_mode == "BridgeInterface" and not config.detect_local.bridge_interface:
-        yield ("detectLocal", "bridgeInterface"), "must not be empty with detectLocalMode BridgeInterface"
+        yield ("detectLocalMode",), "BridgeInterface needs detectLocal.bridgeInterface"
     if config.detect_local_mode == "InterfaceNamePrefix" and not config.detect_local.interface_name_prefix:
-        yield ("detectLocal", "interfaceNamePrefix"), "must not be empty with detectLocalMode InterfaceNamePrefix"
+        yield ("detectLocalMode",), "InterfaceNamePrefix needs detectLocal.interfaceNamePrefix"
 
 
 def parse_config(document: Document) -> KubeProxyConfiguration:
