@@ -293,13 +293,16 @@ def limit_matches(draw: st.DrawFn) -> LimitMatch:
             [(1, 1), (5, 1), (7, 1), (100, 1), (10000, 1), (1, 60), (4, 60), (1, 3600), (3, 3600), (2, 86400)]
         )
     )
-    return LimitMatch(LIMIT_SCALE * seconds // count, draw(st.integers(0, 10000)))
+    average = LIMIT_SCALE * seconds // count
+    # What the bucket holds must fit into 32 bits.
+    return LimitMatch(average, draw(st.integers(1, min(10000, 0xFFFFFFFF * 10 // (average * 32)))))
 
 
 @st.composite
 def u32_matches(draw: st.DrawFn) -> U32Match:
     """One or two tests."""
-    step = st.tuples(st.sampled_from(U32Op), u32)
+    shifts = st.tuples(st.sampled_from([U32Op.LEFT_SHIFT, U32Op.RIGHT_SHIFT]), st.integers(0, 31))
+    step = st.one_of(st.tuples(st.sampled_from([U32Op.AND, U32Op.AT]), u32), shifts)
     test = st.builds(
         U32Test,
         u32,

@@ -77,15 +77,15 @@ class ConntrackMatch(Match):
             address: MaskedAddress | None = getattr(self, field)
             if address is not None:
                 text += _said(option, host_mask_text(address), getattr(self, f"{field}_inverted"))
+        for option, field in _PORTS:
+            ports: PortRange | None = getattr(self, field)
+            if ports is not None:
+                text += _said(option, _ports_text(ports), getattr(self, f"{field}_inverted"))
         if self.statuses is not None:
             text += _said("ctstatus", _statuses_text(self.statuses), self.statuses_inverted)
         if self.expires is not None:
             first, last = self.expires
             text += _said("ctexpire", str(first) if first == last else f"{first}:{last}", self.expires_inverted)
-        for option, field in _PORTS:
-            ports: PortRange | None = getattr(self, field)
-            if ports is not None:
-                text += _said(option, _ports_text(ports), getattr(self, f"{field}_inverted"))
         if self.direction is not None:
             text += f" --ctdir {self.direction.name}"
         return text

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, number
-from pktsim.netfilter.ruleset import Match
+from pktsim.netfilter.option import U32_MAX, BadValue, Context, Extension, Given, Option, number
+from pktsim.netfilter.ruleset import Family, Match, Rule
 
 #: ``XT_LIMIT_SCALE``: ``LimitMatch.average`` counts in 1/10,000 seconds.
 LIMIT_SCALE = 10_000
@@ -28,6 +28,23 @@ class LimitMatch(Match):
     def options_text(self) -> str:
         burst = "" if self.burst == DEFAULT_BURST else f" --limit-burst {self.burst}"
         return f" --limit {_rate_text(self.average)}{burst}"
+
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        bucket = _credits((self.average * self.burst) & U32_MAX)
+        if self.burst == 0 or bucket < _credits(self.average):
+            return f"limit: a burst of {self.burst} at this rate is out of the kernel's range"
+        return ""
+
+
+#: Credits of one second: HZ times ``CREDITS_PER_JIFFY``, which come to the same for a HZ of 250 and of 1000.
+_CREDITS_PER_S = 32_000
+
+
+def _credits(time: int) -> int:
+    """``user2credits`` of xt_limit.c: the order of the operations keeps it within 32 bits, at the price of rounding."""
+    if time > U32_MAX // _CREDITS_PER_S:
+        return (time // LIMIT_SCALE * _CREDITS_PER_S) & U32_MAX
+    return time * _CREDITS_PER_S // LIMIT_SCALE
 
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
