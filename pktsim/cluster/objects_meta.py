@@ -211,6 +211,14 @@ class KubeObject(LenientModel):
     kind: str = ""
     metadata: ObjectMeta = ObjectMeta()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_type(cls, data: Any) -> Any:
+        """An object made in Python need not say what it is; one that was read has been asked for it by the loader."""
+        if isinstance(data, dict) and not (data.get("kind") and ("apiVersion" in data or "api_version" in data)):
+            return {"apiVersion": cls.api_versions[0], "kind": cls.__name__, **data}
+        return data
+
     @property
     def name(self) -> str:
         """``metadata.name``."""

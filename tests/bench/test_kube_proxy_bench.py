@@ -23,7 +23,6 @@ ENDPOINTS = 5
 def service(number: int) -> Service:
     return Service.model_validate(
         {
-            "kind": "Service",
             "metadata": {"name": f"s{number}", "namespace": "default"},
             "spec": {"clusterIP": f"172.16.{number >> 8}.{number & 255}", "ports": [{"name": "http", "port": 80}]},
         }
@@ -33,7 +32,6 @@ def service(number: int) -> Service:
 def endpoint_slice(number: int, endpoints: int = ENDPOINTS) -> EndpointSlice:
     return EndpointSlice.model_validate(
         {
-            "kind": "EndpointSlice",
             "metadata": {
                 "name": f"s{number}-x",
                 "namespace": "default",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pktsim.cluster.loader import load_objects
-from pktsim.cluster.objects import ConfigMap, KubeObject
+from pktsim.cluster.objects import ConfigMap, KubeObject, ObjectMeta
 from pktsim.cluster.store import EventType, ObjectStore, WatchEvent
 from pktsim.errors import ObjectError
 
@@ -49,6 +49,11 @@ def test_an_object_keeps_its_uid_for_life_and_no_longer() -> None:
     assert store.apply(config("a", "y")).metadata.uid == uid
     store.delete("ConfigMap", "a", "default")
     assert store.apply(config("a")).metadata.uid != uid
+
+
+def test_an_object_made_in_python_knows_its_kind() -> None:
+    made = ConfigMap(metadata=ObjectMeta(name="a", namespace="default"))
+    assert (made.api_version, made.kind, made.key) == ("v1", "ConfigMap", ("ConfigMap", "default", "a"))
 
 
 def test_list_is_in_key_order() -> None:

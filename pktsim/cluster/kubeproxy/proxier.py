@@ -453,9 +453,10 @@ class KubeProxy:
 
     def start(self) -> None:
         """List and watch the objects, then sync for the first time."""
-        self._subscription = self._store.watch(self.handle, (Service, EndpointSlice, Node))
-        for family in FAMILIES:
-            self.proxiers[family].start()
+        with _without_collector():
+            self._subscription = self._store.watch(self.handle, (Service, EndpointSlice, Node))
+            for family in FAMILIES:
+                self.proxiers[family].start()
 
     def stop(self) -> None:
         """End, as a killed process does: rules stay, health check ports close."""
@@ -525,7 +526,7 @@ class KubeProxy:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Let no garbage be looked for meanwhile: a full sync makes a million objects, none of them in a cycle."""
+    """Let no garbage be looked for meanwhile: a start makes a million objects, none of them in a cycle."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
