@@ -250,7 +250,8 @@ def _show(data: bytes) -> str:
     if len(data) <= 4:
         return f"{int.from_bytes(data, 'big')} (0x{data.hex()})"
     if data.isascii() and sum(byte >= 32 or byte in (9, 10, 13) for byte in data) == len(data):
-        return repr(data.decode("ascii"))
+        text = repr(data.decode("ascii"))
+        return text if len(text) <= 160 else f"{text[:160]}… ({len(data)} bytes)"
     return data.hex() if len(data) <= 48 else f"{data[:48].hex()}… ({len(data)} bytes)"
 
 

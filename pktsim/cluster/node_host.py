@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pktsim.clock import Timer
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.netns import Netns
+from pktsim.netfilter.conntrack import ConntrackTable, Entry
 from pktsim.netfilter.ruleset import Family, Ruleset
 
 from .addresses import IPAddress, parse_ip
@@ -63,6 +64,41 @@ class NodeHost:
             self.netns.load_ruleset(ruleset)
 
     def delete_conntrack(self, delete: ConntrackDelete) -> None:
-        for entry in self.netns.conntrack():
-            if delete.matches(entry):
-                self.netns.conntrack_delete(entry.id)
+        ConntrackTable(self.netns.datapath).delete(self.netns.clock.now_ns, _Chosen(delete))
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What a ``conntrack -D`` command chooses."""
+
+    delete: ConntrackDelete
+
+    def matches(self, entry: Entry) -> bool:
+        return self.delete.matches(_Sides(entry))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """The sides of an entry that such a command looks at."""
+
+    entry: Entry
+
+    @property
+    def protocol(self) -> int:
+        return self.entry.proto
+
+    @property
+    def orig_dst(self) -> bytes:
+        return self.entry.orig.dst
+
+    @property
+    def orig_dst_port(self) -> int:
+        return self.entry.orig.dport
+
+    @property
+    def reply_src(self) -> bytes:
+        return self.entry.reply.src
+
+    @property
+    def reply_src_port(self) -> int:
+        return self.entry.reply.sport

@@ -91,7 +91,8 @@ def add_routes(space: Space, netns: Netns) -> None:
     Raises:
         TopologyError: A connected route is missing or one too many.
     """
-    for route in space.routes:
+    # A gateway must be reachable when a route through it is added.
+    for route in sorted(space.routes, key=lambda route: " via " in route):
         if "proto kernel" not in route:
             netns.route_add(route)
     made = {*netns.routes(AF_INET), *netns.routes(AF_INET6)}

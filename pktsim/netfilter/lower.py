@@ -7,7 +7,7 @@ an entry here is refused by name. Each extension has one lowering function, regi
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib import import_module
@@ -20,6 +20,7 @@ from pktsim.netfilter.opcodes import Hook, NatFlag, Op, TableId
 from pktsim.netfilter.ruleset import (
     BUILTIN_CHAINS,
     Chain,
+    Counters,
     Family,
     HeaderMatch,
     Jump,
@@ -77,6 +78,23 @@ class Lowered:
             counters = chain.rules[source.number - 1].counters if source.number else chain.counters
             pairs += (counters.packets, counters.bytes)
         return struct.pack(f"={len(pairs)}Q", *pairs)
+
+    def with_counters(self, pairs: Sequence[tuple[int, int]]) -> Table:
+        """The table with these packets and bytes, by number of the source map (see ``Datapath.table_counters``)."""
+        found = {
+            (source.chain, source.number): Counters(*pair) for source, pair in zip(self.sources, pairs, strict=True)
+        }
+        chains = tuple(
+            replace(
+                chain,
+                rules=tuple(
+                    replace(rule, counters=found[chain.name, number]) for number, rule in enumerate(chain.rules, 1)
+                ),
+                counters=found[chain.name, 0] if chain.policy is not None else chain.counters,
+            )
+            for chain in self.table.chains
+        )
+        return replace(self.table, chains=chains)
 
 
 TABLE_IDS = {
