@@ -6,7 +6,7 @@ Addresses are network-order bytes (4 or 16), families are ``AF_INET`` 2 and ``AF
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, NoReturn, Self, final
 
 #: (RX|TX, pkt_id, ifindex, frame) | (UPCALL, pkt_id, reason, Packet, a, b, c) | (DROP, pkt_id, reason, ifindex)
 Event = tuple[Any, ...]
@@ -15,8 +15,8 @@ Event = tuple[Any, ...]
 class Program:
     """One lowered table: immutable, shared between namespaces that loaded equal tables."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         rows: bytes,  # int32[n_rows, 8], see netfilter.opcodes.Op
         pool: bytes,
         entries: Sequence[int],  # first row per hook (5), -1 where the table has no chain
@@ -24,7 +24,7 @@ class Program:
         callables: Sequence[Callable[..., bool]] = (),
         places: Sequence[str] = (),  # Choices places of the random matches
         dispatch: Sequence[tuple[int, Mapping[bytes, Sequence[int]], Sequence[int]]] = (),  # (kind, key -> rows, all rows)
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def n_rows(self) -> int: ...
     @property
@@ -109,7 +109,7 @@ class Packet:
 
 @final
 class Datapath:
-    def __init__(self, name: str, choose: Callable[[str, int, int], int]) -> None:
+    def __new__(cls, name: str, choose: Callable[[str, int, int], int]) -> Self:
         """A namespace without interfaces.
 
         Args:
