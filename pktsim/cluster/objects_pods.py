@@ -188,8 +188,9 @@ class PodStatus(OpaqueModel):
         if isinstance(data, dict):
             if data.get("podIP") and not data.get("podIPs"):
                 return {**data, "podIPs": [{"ip": data["podIP"]}]}
-            if data.get("podIPs") and not data.get("podIP") and isinstance(data["podIPs"][0], dict):
-                return {**data, "podIP": data["podIPs"][0].get("ip", "")}
+            several = data.get("podIPs")
+            if several and not data.get("podIP") and isinstance(several, list | tuple) and isinstance(several[0], dict):
+                return {**data, "podIP": several[0].get("ip", "")}
         return data
 
 

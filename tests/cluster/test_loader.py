@@ -141,6 +141,10 @@ BROKEN = {
         SERVICE.replace("selector: {app: web}", "selector: {app: web"),
         "7:8: not YAML: did not find expected ',' or '}'",
     ),
+    "not a list": (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\nstatus: {podIPs: 5}\n",
+        "5: Pod default/p, status.podIPs: 5: input should be a valid tuple",
+    ),
     "not an object": ("- a\n- b\n", "1:1: a document must be a mapping with apiVersion and kind"),
     "namespace of a node": (
         "apiVersion: v1\nkind: Node\nmetadata: {name: n, namespace: default}\n",
