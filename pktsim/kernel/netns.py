@@ -64,7 +64,6 @@ LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
 PROCESS_GAP_NS: Final = 60 * NS_PER_US
 
 #: Whether the engine can make a packet part of another one's connection (``nf_ct_attach``).
-_ENGINE_ATTACHES: Final = "related" in (Datapath.send_local.__doc__ or "")
 
 _IPPROTO_IGMP: Final = 2
 _IP_MAX_MTU: Final = 0xFFFF
@@ -183,7 +182,7 @@ class Netns:
         self.wheel = TimerWheel(clock) if wheel is None else wheel
         self.capture = capture
         self.datapath = Datapath(name, self._choose)
-        self.datapath.context = NetfilterState()
+        self.datapath.context = NetfilterState(interface_name=lambda ifindex: self.devices.get(ifindex).name)
         self.devices = DeviceTable()
         self.sysctls = Sysctls(self._sysctl_changed)
         self.fib = Fib(self.devices)
@@ -657,6 +656,7 @@ class Netns:
             old = self._lowered.pop((family, table_id), None)
             if new is not None:
                 self._lowered[family, table_id] = new
+                new.prepare(self.datapath.context)
                 self.datapath.table_set(family, table_id, new.program, new.initial_counters())
             elif old is not None:
                 self.datapath.table_set(family, table_id, None)
@@ -704,11 +704,19 @@ class Netns:
         self.process(self.datapath.transmit(ifindex, frame, self.clock.now_ns))
 
     def local_out(
-        self, packet: bytes, *, mark: int = 0, ifindex: int = 0, uid: int = 0, related: Packet | None = None
+        self,
+        packet: bytes,
+        *,
+        mark: int = 0,
+        ifindex: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        related: Packet | None = None,
     ) -> int:
         """Send a complete packet of our own. Returns 0 or the errno that the sender gets."""
-        attach: dict[str, Any] = {"related": related} if related is not None and _ENGINE_ATTACHES else {}
-        events = self.datapath.send_local(packet, self.clock.now_ns, mark=mark, ifindex=ifindex, uid=uid, **attach)
+        events = self.datapath.send_local(
+            packet, self.clock.now_ns, mark=mark, ifindex=ifindex, uid=uid, gid=gid, related=related
+        )
         outer, self._send_error = self._send_error, self._reported(events)
         try:
             self.process(events)

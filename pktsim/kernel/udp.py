@@ -91,6 +91,13 @@ class UdpSocket(DatagramSocket):
         data, saddr, sport, _ = await self.receive(timeout_ns)
         return data, ip_to_text(saddr), sport
 
+    def pending(self) -> list[tuple[bytes, str, int]]:
+        """Take what has come without waiting: (data, source address, source port) of each datagram."""
+        taken = [(data, ip_to_text(saddr), sport) for data, saddr, sport, _ in self._queue]
+        self._queue.clear()
+        self._queued_bytes = 0
+        return taken
+
     def close(self) -> None:
         """Free the port; a process that waits gets ``EBADF``."""
         if not self.closed:

@@ -65,6 +65,16 @@ class Lowered:
     sources: tuple[SourceRule, ...]
     needs_conntrack: bool  # some rule of it asks for connection tracking; without any, nat is not traversed either
 
+    #: The uncommon matches and targets in it, some of which have state to set up (``prepare(context)``).
+    callables: tuple[PythonMatch, ...] = ()
+
+    def prepare(self, context: Any) -> None:
+        """What loading the table makes by itself in a namespace, before any packet (``checkentry``)."""
+        for function in self.callables:
+            prepare = getattr(function, "prepare", None)
+            if prepare is not None:
+                prepare(context)
+
     @property
     def table_id(self) -> TableId:
         return TABLE_IDS[self.table.name]
@@ -425,7 +435,7 @@ def compile_table(table: Table) -> Lowered:
         builder.places,
         dispatch,
     )
-    return Lowered(table, program, tuple(sources), builder.needs_conntrack)
+    return Lowered(table, program, tuple(sources), builder.needs_conntrack, tuple(builder.callables))
 
 
 def _close_run(

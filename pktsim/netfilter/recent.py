@@ -66,6 +66,10 @@ class Recent:
         hits = match.hitcount
         self._max_stamps = 1 << (hits - 1).bit_length() if hits else DEFAULT_STAMPS
 
+    def prepare(self, context: Any) -> None:
+        """``recent_mt_check``: the list exists as soon as a rule names it."""
+        context.recent.setdefault(self._match.name, RecentList(self._max_stamps))
+
     def __call__(self, datapath: Any, packet: Any, hook: int) -> bool:
         """Whether the packet matches before ``!``; keeps the list."""
         match = self._match

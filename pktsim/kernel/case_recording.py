@@ -1,0 +1,202 @@
+"""Recorded cases against ours: the first difference of each, field by field.
+
+Where Linux is random the recording says so (``random`` on a frame, null in a conntrack entry): just these fields are set aside,
+and what was drawn is checked against the range it must lie in.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pktsim.errors import PktsimError, RecordingError
+from pktsim.kernel.case import CaseRun, StepResult, tuple_sort_key, write_fields
+from pktsim.netfilter.ruleset import Family
+from pktsim.wire.addr import ip_to_text
+
+
+def read_cases(path: Path) -> Iterator[dict[str, Any]]:
+    """The cases in a ``.json`` file or, one per line, in a ``.jsonl`` or ``.jsonl.gz`` file.
+
+    Raises:
+        RecordingError: It cannot be read, or is not of the format.
+    """
+    try:
+        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+        lines = text.splitlines() if ".jsonl" in path.name else [text]
+        for number, line in enumerate(lines, start=1):
+            case = json.loads(line)
+            if not isinstance(case, dict) or not {"interfaces", "steps"} <= case.keys():
+                raise RecordingError("not a case: it needs interfaces and steps", file=str(path), line=number)
+            yield case
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"cannot be read as cases: {error}", file=str(path)) from None
+
+
+def verify_case(case: Mapping[str, Any]) -> str:
+    """Run a case and compare with its ``result``.
+
+    Returns:
+        Nothing if they agree, else where and how they differ, or what is not modelled.
+    """
+    try:
+        run = CaseRun(case)
+        expected = case["result"]
+        for index, step in enumerate(case["steps"]):
+            ours = run.take(step)
+            difference = _compare_step(expected["steps"][index], ours)
+            if difference:
+                return f"step {index} ({_describe_step(step)}): {difference}"
+        return _compare_final(expected["final"], run)
+    except PktsimError as error:
+        return str(error)
+
+
+def _describe_step(step: Mapping[str, Any]) -> str:
+    for verb, body in step.items():
+        if isinstance(body, dict):
+            return f"{verb} {body.get('interface', '')} {body.get('text', '')}".strip()
+        return f"{verb} {body}"[:60]
+    return ""
+
+
+def _compare_step(theirs: Mapping[str, Any], ours: StepResult) -> str:
+    difference = _compare_frames(theirs.get("emitted", []), ours.emitted)
+    if difference:
+        return difference
+    if theirs.get("error", "") != ours.error:
+        return f"error {theirs.get('error') or 'none'} recorded, ours {ours.error or 'none'}"
+    if theirs.get("delivered", 0) != ours.delivered:
+        return f"{theirs.get('delivered', 0)} packets delivered in the recording, ours {ours.delivered}"
+    if theirs.get("sockets", []) != ours.sockets:
+        return f"sockets received {theirs.get('sockets')}, ours {ours.sockets}"
+    difference = _compare_rules(theirs.get("rules", {}), ours.rules)
+    if difference:
+        return difference
+    return _compare_entries(theirs.get("conntrack", []), ours.conntrack, "conntrack")
+
+
+def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[str, bytes]]) -> str:
+    for index, (recorded, (interface, frame)) in enumerate(zip(theirs, ours, strict=False)):
+        if recorded["interface"] != interface:
+            return f"frame {index} leaves by {recorded['interface']} in the recording, ours by {interface}"
+        masked = frame
+        for name in recorded.get("random", []):
+            masked = write_fields(masked, {name: 0})
+        wanted = bytes.fromhex(recorded["frame"])
+        if masked != wanted:
+            return f"frame {index} on {interface} differs: recorded {wanted.hex()}, ours {masked.hex()}"
+    if len(theirs) != len(ours):
+        more = theirs[len(ours)]["text"] if len(theirs) > len(ours) else ours[len(theirs)][1].hex()
+        return f"{len(theirs)} frames emitted in the recording, ours {len(ours)}; the first that only one has: {more}"
+    return ""
+
+
+def _compare_rules(theirs: Mapping[str, Sequence[int]], ours: Mapping[str, Sequence[int]]) -> str:
+    for name in sorted(theirs.keys() | ours.keys()):
+        recorded, counted = list(theirs.get(name, (0, 0))), list(ours.get(name, (0, 0)))
+        if recorded != counted:
+            return f"rule {name} counted {recorded} in the recording, ours {counted}"
+    return ""
+
+
+def _same_tuple(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    return (
+        all(value is None or ours.get(key) == value for key, value in theirs.items()) and ours.keys() == theirs.keys()
+    )
+
+
+def _compare_entries(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], where: str) -> str:
+    ours_left = list(ours)
+    for entry in theirs:
+        key = "gone" if "gone" in entry else "orig"
+        match = next((one for one in ours_left if key in one and _same_tuple(entry[key], one[key])), None)
+        if match is None:
+            return f"{where}: only in the recording: {_entry_text(entry)}; ours: {[_entry_text(e) for e in ours]}"
+        ours_left.remove(match)
+        if key == "gone":
+            continue
+        for name in sorted((entry.keys() | match.keys()) - {"random", "orig"}):
+            recorded, counted = entry.get(name), match.get(name)
+            if name == "reply":
+                if not _same_tuple(recorded or {}, counted or {}):
+                    return f"{where} {_entry_text(entry)}: reply {recorded} recorded, ours {counted}"
+            elif name in ("status",):
+                if set(recorded or ()) != set(counted or ()):
+                    return f"{where} {_entry_text(entry)}: status {recorded} recorded, ours {counted}"
+            elif (
+                recorded != counted
+                and recorded is not None
+                or recorded is None
+                and counted not in (None, 0)
+                and name not in entry
+            ):
+                return f"{where} {_entry_text(entry)}: {name} {recorded} recorded, ours {counted}"
+    if ours_left:
+        return f"{where}: only ours: {_entry_text(ours_left[0])}"
+    return ""
+
+
+def _entry_text(entry: Mapping[str, Any]) -> str:
+    tuple_ = entry.get("orig") or entry.get("gone") or {}
+    ports = f":{tuple_['sport']} -> " if "sport" in tuple_ else " -> "
+    end = f":{tuple_['dport']}" if "dport" in tuple_ else f" id {tuple_.get('id')}" if "id" in tuple_ else ""
+    gone = "gone " if "gone" in entry else ""
+    return f"{gone}{tuple_.get('proto')} {tuple_.get('src')}{ports}{tuple_.get('dst')}{end}"
+
+
+def _compare_final(theirs: Mapping[str, Any], run: CaseRun) -> str:
+    wanted = sorted(theirs.get("conntrack", []), key=lambda entry: tuple_sort_key(entry["orig"]))
+    difference = _compare_entries(wanted, run.final_conntrack(), "final conntrack")
+    if difference:
+        return difference
+    for key, family in (("iptables", Family.IPV4), ("ip6tables", Family.IPV6)):
+        if key in theirs:
+            difference = _compare_text(theirs[key], run.final_rules(family), key)
+            if difference:
+                return difference
+    if "ipsets" in theirs:
+        sets = run.node.datapath.context.sets
+        difference = _compare_text(theirs["ipsets"], "\n".join(sets.save_elements(run.clock.now_ns)), "ipsets")
+        if difference:
+            return difference
+    if "recent" in theirs:
+        ours = {
+            name: sorted(
+                (ip_to_text(address), entry.ttl, entry.index, len(entry.stamps_ns))
+                for address, entry in recent.entries.items()
+            )
+            for name, recent in run.node.datapath.context.recent.items()
+        }
+        recorded = {
+            name: sorted((entry["src"], entry["ttl"], entry["oldest_pkt"], entry["stamps"]) for entry in entries)
+            for name, entries in theirs["recent"].items()
+        }
+        if ours != recorded:
+            return f"recent lists {recorded} recorded, ours {ours}"
+    return ""
+
+
+def _lines(text: str) -> list[str]:
+    """Tables in the order of their names: which of them the tool prints first depends on when each was loaded."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("*"):
+            blocks.append([])
+        if line and not line.startswith("#"):
+            blocks[-1].append(line)
+    return [line for block in sorted(blocks) for line in block]
+
+
+def _compare_text(theirs: str, ours: str, what: str) -> str:
+    recorded = _lines(theirs)
+    made = _lines(ours)
+    for number, (left, right) in enumerate(zip(recorded, made, strict=False), start=1):
+        if left != right:
+            return f"{what} line {number}: {left!r} recorded, ours {right!r}"
+    if len(recorded) != len(made):
+        return f"{what}: {len(recorded)} lines recorded, ours {len(made)}"
+    return ""
