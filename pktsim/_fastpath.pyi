@@ -37,6 +37,9 @@ class Packet:
     Using one that was resumed, output or discarded raises ``ValueError``.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuses: packets come from a :class:`Datapath`."""
+
     mark: int
     priority: int
     fragment_max: int  # the largest fragment it was gathered from, 0 if it was not
