@@ -45,6 +45,7 @@ from pktsim.kernel.sysctl import Sysctls
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import HZ, TimerWheel
 from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
+from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered, lower_table
 from pktsim.netfilter.opcodes import DropReason, Hook, LinkKind, RouteType, Sysctl, TableId, Upcall
 from pktsim.netfilter.opcodes import Event as EventKind
@@ -193,8 +194,8 @@ class Netns:
             self.wheel, lambda key: self.sysctls.number(f"net.ipv4.{key}"), self._fragments_expired
         )
         self.held: list[Held] = []
-        #: Takes a frame given to a vxlan device, by ifindex; see :mod:`pktsim.kernel.vxlan`.
-        self.tunnels: dict[int, Callable[[bytes], None]] = {}
+        #: Takes a frame given to a tunnel's device, and its mark, by ifindex.
+        self.tunnels: dict[int, Callable[[bytes, int], None]] = {}
         #: Takes a UDP packet before the sockets do, by destination port (``encap_rcv``); says whether it did.
         self.udp_encapsulations: dict[int, Callable[[bytes, int], bool]] = {}
         #: Told of packets that went no further: (packet number, reason, ifindex).
@@ -219,6 +220,7 @@ class Netns:
             Upcall.OTHER_L2: self._on_other_l2,
             Upcall.HELD: self._on_held,
         }
+        self.vxlan = Vxlan(self)
         self._tcp_settings: dict[str, str] = {}
         self.sockets = SocketLayer(self)
         for setting in _ENGINE_SETTINGS:
@@ -385,7 +387,8 @@ class Netns:
         self.devices.remove(device)
         self.sysctls.interface_removed(name)
         self.datapath.link_del(device.ifindex)
-        self.tunnels.pop(device.ifindex, None)
+        if self.tunnels.pop(device.ifindex, None) is not None:
+            self.vxlan.removed(device.ifindex)
         if bridge is not None:
             self._recalculate_bridge(bridge)
         self._push_addresses()
@@ -699,6 +702,10 @@ class Netns:
         finally:
             self._softirq -= 1
 
+    def receive_later(self, ifindex: int, frame: bytes) -> None:
+        """A frame that a device of the namespace itself made arrives behind what is on its way already."""
+        self.clock.after(LOOPBACK_DELAY_NS, lambda: self.receive(ifindex, frame))
+
     def transmit(self, ifindex: int, frame: bytes) -> None:
         """Give a device a frame to send, beneath the network layer."""
         self.process(self.datapath.transmit(ifindex, frame, self.clock.now_ns))
@@ -792,7 +799,7 @@ class Netns:
         if tunnel is None:
             self.datapath.discard(packet, DropReason.NO_CARRIER)
         else:
-            tunnel(packet.frame)
+            tunnel(packet.frame, packet.mark)
 
     def _on_icmp_error(self, packet: Packet, icmp_type: int, code: int, info: int) -> None:
         if packet.family != AF_INET:

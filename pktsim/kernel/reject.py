@@ -13,7 +13,7 @@ from pktsim.kernel.netdev import AF_INET
 from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
 from pktsim.netfilter.opcodes import Hook, RouteType
 from pktsim.netfilter.targets.reject import RejectWith
-from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
@@ -30,8 +30,9 @@ _UNREACH_CODES: Final = {
 
 _TCP_HEADER: Final = 20
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
-#: ``nf_reject_verify_csum``: transports whose checksum says nothing about the part that is quoted.
-_UNCHECKED_PROTOCOLS: Final = frozenset((50, 51, 33, 132, 136))
+_IPPROTO_GRE: Final = 47
+#: AH, ESP, SCTP have other integrity checks, UDP-Lite and DCCP partial checksums.
+_UNCHECKED_PROTOCOLS: Final = frozenset((51, 50, 132, 136, 33))
 
 
 def reject(netns: Netns, packet: Packet, reject_with: int, hook: int) -> None:
@@ -46,15 +47,23 @@ def reject(netns: Netns, packet: Packet, reject_with: int, hook: int) -> None:
 
 
 def _checksum_wrong(data: bytes) -> bool:
-    """``nf_ip_checksum``: only TCP and UDP with a checksum can be wrong."""
+    """``nf_reject_verify_csum`` and ``nf_ip_checksum``: what is not whole is not answered.
+
+    Every protocol that is not excepted is taken to have a checksum over all of its payload, whatever it is.
+    """
     header_length = (data[0] & 15) * 4
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
     protocol = data[9]
-    if protocol == IPPROTO_TCP:
-        return transport_checksum(data[12:16], data[16:20], protocol, segment) != 0
-    if protocol == IPPROTO_UDP and len(segment) >= 8 and segment[6:8] != b"\0\0":
-        return transport_checksum(data[12:16], data[16:20], protocol, segment) not in (0, 0xFFFF)
-    return False
+    if protocol in _UNCHECKED_PROTOCOLS:
+        return False
+    if protocol == IPPROTO_UDP and segment[6:8] == b"\0\0":
+        return False
+    if protocol == _IPPROTO_GRE and not (segment and segment[0] & 0x80):
+        return False
+    initial = 0
+    if protocol in (IPPROTO_TCP, IPPROTO_UDP):
+        initial = pseudo_header_sum(data[12:16], data[16:20], protocol, len(segment))
+    return checksum(segment, initial) != 0
 
 
 def _about(netns: Netns, packet: Packet, hook: int) -> About:
@@ -72,13 +81,9 @@ def _send_unreach(netns: Netns, packet: Packet, code: int, hook: int) -> None:
     data = packet.data
     if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK:
         return
-    if data[9] not in _UNCHECKED_PROTOCOLS and not _is_fragment(data) and _checksum_wrong(data):
+    if _checksum_wrong(data):
         return
     netns.icmp.error(_about(netns, packet, hook), IcmpType.DEST_UNREACH, code)
-
-
-def _is_fragment(data: bytes) -> bool:
-    return bool(int.from_bytes(data[6:8], "big") & 0x3FFF)
 
 
 def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
