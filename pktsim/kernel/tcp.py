@@ -299,18 +299,26 @@ class TcpSocket:
             OSError: As :meth:`send`.
         """
         view = memoryview(data)
-        while view:
-            connection = self._established()
-            self._check_writable(connection)
-            taken = connection.send_some(view, blocking_step=True)
-            view = view[taken:]
-            if not view:
-                return
-            if taken:
-                await sleep(self.layer.clock, TRANSMIT_NS)
-            else:
-                connection.nospace = True
-                await connection.changed.wait()
+        connection = self._established()
+        connection.own()
+        try:
+            while view:
+                self._check_open()
+                self._check_writable(connection)
+                taken = connection.send_some(view, blocking_step=True)
+                view = view[taken:]
+                if not view:
+                    return
+                if taken and connection.send_room():
+                    await sleep(self.layer.clock, TRANSMIT_NS)
+                    continue
+                connection.release()
+                if not connection.send_room():
+                    connection.nospace = True
+                    await connection.changed.wait()
+                connection.own()
+        finally:
+            connection.release()
 
     async def recv(self, limit: int = 65536, timeout_ns: int | None = None) -> bytes:
         """Wait for data and read up to ``limit`` bytes of it; empty at the end of the stream.

@@ -14,7 +14,7 @@ from pktsim.kernel.task import Signal
 from pktsim.kernel.tcp_congestion import Reno
 from pktsim.kernel.tcp_queue import Reassembly, ReceiveQueue, SendQueue
 from pktsim.kernel.tcp_rtt import RttEstimator
-from pktsim.kernel.tcp_segment import TCP_HEADER, TCPOLEN_TSTAMP_ALIGNED
+from pktsim.kernel.tcp_segment import TCP_HEADER, TCPOLEN_TSTAMP_ALIGNED, Segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_window import HEAD_TRUESIZE, INIT_CWND, ReceiveWindow
 from pktsim.kernel.transport import IPV4_HEADER, IPV6_HEADER
@@ -178,6 +178,7 @@ class TcpBlock:
         self.recverr = False
         self.connecting_until_ns = 0
         self.dead = False
+        self._backlog: list[tuple[Segment, int]] = []
 
     # What follows from the state.
 

@@ -35,6 +35,7 @@ class TcpConnection(TcpInput):
     reuse_address = False
     port_by_connect = False
     user_mss = 0
+    owned = False
 
     @property
     def family(self) -> int:
@@ -56,7 +57,24 @@ class TcpConnection(TcpInput):
             self.demux.release(self, self.lport)
 
     def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
-        self.receive(segment, ecn=packet.tos & 3)
+        if self.owned:
+            self._backlog.append((segment, packet.tos & 3))
+        else:
+            self.receive(segment, ecn=packet.tos & 3)
+
+    # While a process is in the middle of a system call, segments wait.
+
+    def own(self) -> None:
+        """lock_sock: a process is at work on the connection."""
+        self.owned = True
+
+    def release(self) -> None:
+        """release_sock: process what has come meanwhile."""
+        self.owned = False
+        while self._backlog and not self.dead:
+            segment, ecn = self._backlog.pop(0)
+            self.receive(segment, ecn=ecn)
+        self._backlog.clear()
 
     # Opening.
 
@@ -135,8 +153,7 @@ class TcpConnection(TcpInput):
             room = goal - len(tail.data) if tail is not None and not tail.syn_fin else 0
             if tail is None or room <= 0:
                 if not self.send_room():
-                    if taken:
-                        self._push(mss)
+                    self._push(mss)
                     return taken
                 self.restart_after_idle()
                 tail = SendBuffer(self.write_seq, b"", ACK)
