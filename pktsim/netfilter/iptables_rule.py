@@ -302,6 +302,8 @@ class CommandReader:
                 self._global(letter, None, f"-{letter}")
                 at += 1
                 continue
+            if attached is not None:
+                self._check_attached(letter, word)
             self._global(letter, attached or (self._take(f"-{letter}") if takes == 1 else None), f"-{letter}")
             return
 
@@ -315,7 +317,9 @@ class CommandReader:
                 if takes == 0 and attached is not None:
                     self._fail(f"option --{found} takes no argument")
                 argument = attached
-                if takes == 1 and attached is None:
+                if attached is not None:
+                    self._check_attached(letter, word)
+                elif takes == 1:
                     argument = self._take(f"--{found}")
                 self._global(letter, argument, f"--{found}")
                 return
@@ -325,6 +329,11 @@ class CommandReader:
             if not self._load_protocol():
                 break
         self._unknown(word)
+
+    def _check_attached(self, letter: str, word: Word) -> None:
+        """These options look at the word before the next one instead of at their argument (``argv[optind - 1]``)."""
+        if letter in "spdioj":
+            self._fail(f"the argument of -{letter} must be a word of its own", "put a blank before it", word)
 
     def _unknown(self, word: Word) -> NoReturn:
         mend = ""

@@ -340,6 +340,7 @@ class _Reading:
         self._short = _ShortWay(ruleset.family)
         self._edit: TableEdit | None = None
         self._line = 0
+        self._lines: list[str] = []
         self._counters: dict[str, Counters] = {"[0:0]": _NO_COUNTERS}
         #: Where each rule of a chain stands, for as long as rules are only appended.
         self._places: dict[str, list[int]] | None = None
@@ -352,7 +353,8 @@ class _Reading:
         short = self._short
         edit: TableEdit | None = None
         places: dict[str, list[int]] | None = None
-        for self._line, line in enumerate(text.split("\n"), 1):
+        lines = self._lines = text.split("\n")
+        for self._line, line in enumerate(lines, 1):
             if not line or line[0] == "#":
                 continue
             if edit is None:
@@ -409,7 +411,7 @@ class _Reading:
             name = line[1:-8]
             if " " not in name and not edit.is_builtin(name) and not (self._noflush and edit.has_chain(name)):
                 try:
-                    edit.new_chain(name)
+                    edit.new_chain(name, declared=True)
                 except EditError as error:
                     self._edit_failed(error, line)
                 if self._places is not None:
@@ -426,7 +428,7 @@ class _Reading:
                 if self._noflush and edit.has_chain(name):
                     edit.flush(name)
                 else:
-                    edit.new_chain(name)
+                    edit.new_chain(name, declared=True)
                     if self._places is not None:
                         self._places[name] = []
             policy = words[1].text
@@ -476,8 +478,9 @@ class _Reading:
                 self._places = None
 
     def _edit_failed(self, error: EditError, line: str) -> NoReturn:
-        column = line.rfind(error.token) + 1 if error.token else 0
-        self._fail(error.what, error.token, error.mend, column or None)
+        columns = [word.column for word in split_words(line.lstrip(":")) if word.text == error.token]
+        shift = len(line) - len(line.lstrip(":"))
+        self._fail(error.what, error.token, error.mend, columns[-1] + shift if columns else None)
 
     def _finish(self, edit: TableEdit) -> None:
         try:
@@ -486,7 +489,10 @@ class _Reading:
             problem = error.problem
             if problem is not None and self._places is not None:
                 self._line = self._places[problem.chain][problem.number]
-                self._fail(problem.what, "", problem.mend)
+                columns = [
+                    word.column for word in split_words(self._lines[self._line - 1]) if word.text == problem.token
+                ]
+                self._fail(problem.what, problem.token, problem.mend, columns[-1] if columns else None)
             self._fail(error.what, "", error.mend)
 
 

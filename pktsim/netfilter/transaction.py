@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pktsim.errors import RulesetSyntaxError
-from pktsim.netfilter.iptables_rule import check_chain_name
+from pktsim.netfilter.iptables_rule import LONGEST_NAME, check_chain_name
+from pktsim.netfilter.names import PROTOCOL_NAMES
 from pktsim.netfilter.option import BadValue
 from pktsim.netfilter.ruleset import (
     BUILTIN_CHAINS,
@@ -42,6 +43,7 @@ class Problem:
     number: int
     what: str
     mend: str = ""
+    token: str = ""  # the word of the rule that is to blame
 
 
 class EditError(RulesetSyntaxError):
@@ -121,14 +123,15 @@ class TableEdit:
 
     # chains
 
-    def new_chain(self, name: str) -> None:
-        """``-N``."""
+    def new_chain(self, name: str, *, declared: bool = False) -> None:
+        """``-N``, or with ``declared`` the ``:NAME`` of a restore file, which takes every name that is not too long."""
         if name in self._chains:
             raise EditError(f"chain {name!r} exists already", token=name, mend="drop the second one")
-        try:
-            check_chain_name(name, self.family)
-        except BadValue as error:
-            raise EditError(error.what, token=name, mend=error.mend) from None
+        if not declared or len(name) > LONGEST_NAME:
+            try:
+                check_chain_name(name, self.family)
+            except BadValue as error:
+                raise EditError(error.what, token=name, mend=error.mend) from None
         self._chains[name] = _ChainEdit([], None, _NO_COUNTERS)
 
     def delete_chain(self, name: str) -> None:
@@ -347,7 +350,7 @@ def _circle(table: Table) -> Problem | None:
             name = next(reversed(path))
             for at, goal in path[name]:
                 if goal in path:
-                    return Problem(name, at, f"the jump to {goal} makes a loop", "remove one of its jumps")
+                    return Problem(name, at, f"the jump to {goal} makes a loop", "remove one of its jumps", goal)
                 if goal not in done and goal in edges:
                     path[goal] = iter(edges[goal])
                     break
@@ -382,7 +385,7 @@ def find_problem(table: Table) -> Problem | None:
                     continue
                 what = _extension_problem(one, rule, table, hooks[chain.name])
                 if what:
-                    return Problem(chain.name, at, what)
+                    return Problem(chain.name, at, what, token=one.extension)
     return _circle(table)
 
 
@@ -394,6 +397,6 @@ def _extension_problem(one: RuleExtension, rule: Rule, table: Table, hooks: froz
         return f"{one.extension} can be reached from {where}, where it is not allowed"
     header = rule.header
     if one.protocols and (header.protocol not in one.protocols or header.protocol_inverted):
-        numbers = " or ".join(f"-p {number}" for number in sorted(one.protocols))
-        return f"{one.extension} needs {numbers}"
+        names = " or ".join(f"-p {PROTOCOL_NAMES[number]}" for number in sorted(one.protocols))
+        return f"{one.extension} needs {names}, not inverted"
     return one.objection(rule, table.family, hooks)

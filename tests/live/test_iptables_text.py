@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from pktsim.netfilter.iptables_text import print_save
+from pktsim.netfilter.iptables_text import parse_save, print_save
 from pktsim.netfilter.ruleset import Family, Ruleset
 from tests import tools
+from tests.live import netns
+from tests.netfilter.rule_cases import CASES, Case
 from tests.property.strategies import rulesets
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -23,8 +25,8 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 _PREFIX = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 
 
-class Namespace:
-    """A network namespace in which rules can be loaded."""
+class Tables:
+    """The tables of a network namespace that has nothing else."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,22 +48,17 @@ class Namespace:
         text = tools.run("ip", "netns", "exec", self.name, tool, "-c", "-t", table)
         return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
 
-    def empty(self, family: Family) -> None:
-        """Load empty tables."""
-        for table in ("filter", "mangle", "nat", "raw"):
-            assert self.restore(family, f"*{table}\nCOMMIT\n").returncode == 0
-
 
 @pytest.fixture(scope="module")
-def namespace() -> Iterator[Namespace]:
+def tables() -> Iterator[Tables]:
     """One for the module: tables are replaced as a whole each time."""
     tools.need("ip", "iptables-legacy-restore", "ip6tables-legacy-restore")
-    if os.geteuid() != 0:
-        tools.missing("needs root")
-    name = f"pkt-text-{os.getpid()}"
+    if reason := netns.why_not():
+        tools.missing(reason)
+    name = f"{netns.PREFIX}-{os.getpid()}-text"
     tools.run("ip", "netns", "add", name)
     try:
-        yield Namespace(name)
+        yield Tables(name)
     finally:
         tools.run("ip", "netns", "del", name)
 
@@ -72,10 +69,25 @@ def _lacks_module(stderr: str) -> bool:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(ruleset=rulesets())
-def test_the_save_tool_prints_what_we_print(namespace: Namespace, ruleset: Ruleset) -> None:
+def test_the_save_tool_prints_what_we_print(tables: Tables, ruleset: Ruleset) -> None:
     for table in ruleset.tables:
         text = print_save(Ruleset(ruleset.family, (table,)), counters=True)
-        done = namespace.restore(ruleset.family, text)
+        done = tables.restore(ruleset.family, text)
         assume(not _lacks_module(done.stderr))
         assert done.returncode == 0, f"{done.stderr}\n{text}"
-        assert namespace.save(ruleset.family, table.name) == text
+        assert tables.save(ruleset.family, table.name) == text
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_tools_agree_with_the_table_of_cases(tables: Tables, case: Case) -> None:
+    assert tables.restore(case.family, f"*{case.table}\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n").returncode == 0
+    done = tables.restore(case.family, "\n".join([f"*{case.table}", *case.given, "COMMIT", ""]))
+    if case.saved is None:
+        assert done.returncode != 0
+        return
+    if _lacks_module(done.stderr):
+        tools.missing(done.stderr.splitlines()[0])
+    assert done.returncode == 0, done.stderr
+    saved = tables.save(case.family, case.table)
+    assert tuple(line.split("] ", 1)[1] for line in saved.splitlines() if "] -A " in line) == case.saved
+    assert print_save(parse_save(saved, case.family), counters=True) == saved

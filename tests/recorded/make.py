@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 KINDS: dict[str, str] = {
     "kube-proxy-iptables": "kube-proxy/iptables",
     "kube-proxy-iptables-updates": "kube-proxy-updates/iptables-updates",
+    "netfilter-cases": "netfilter/cases",
 }
 
 

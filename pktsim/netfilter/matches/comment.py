@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pktsim.netfilter.option import Extension, Given, Option, quoted, string
+from pktsim.netfilter.option import Context, Extension, Given, Option, quoted
 from pktsim.netfilter.ruleset import Match
+
+#: ``XT_MAX_COMMENT_LEN`` less the final NUL.
+LONGEST_COMMENT = 255
 
 
 @dataclass(frozen=True, slots=True)
 class CommentMatch(Match):
-    """``--comment TEXT``, at most 255 bytes (``XT_MAX_COMMENT_LEN`` less the final NUL)."""
+    """``--comment TEXT``, at most 255 bytes."""
 
     extension: ClassVar[str] = "comment"
 
@@ -21,8 +24,13 @@ class CommentMatch(Match):
         return f" --comment {quoted(self.text)}"
 
 
+def _read(text: str, _context: Context) -> str:
+    """A longer one is cut without a word."""
+    return text.encode("utf-8", "surrogateescape")[:LONGEST_COMMENT].decode("utf-8", "surrogateescape")
+
+
 def _build(given: Given) -> CommentMatch:
     return CommentMatch(given.get("comment"))
 
 
-EXTENSIONS = (Extension("comment", _build, (Option("comment", string(255), mandatory=True),)),)
+EXTENSIONS = (Extension("comment", _build, (Option("comment", _read, mandatory=True),)),)
