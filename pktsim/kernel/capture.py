@@ -68,6 +68,8 @@ class Capture:
         self.frames: list[CapturedFrame] = []
         self.on = True
         self.commenter: Commenter | None = None
+        #: Gives names for addresses where a writer is not told any.
+        self.namer: Callable[[], Mapping[bytes, tuple[str, ...]]] | None = None
         self._wanted = wanted
         self._serial = 0
         self._macs: dict[tuple[str, str], bytes] = {}
@@ -120,11 +122,13 @@ class Capture:
         """The capture as files hold it: interfaces in the order of their first frames.
 
         Args:
-            names: Names for addresses, the best one first.
+            names: Names for addresses, the best one first; the ``namer``'s if not given.
             comment: On the whole capture.
             space: Only this namespace's frames.
         """
         numbers: dict[tuple[str, str], int] = {}
+        if names is None and self.namer is not None:
+            names = self.namer()
         result = WireCapture(names=dict(names or {}), comment=comment)
         for frame in self.frames:
             if space not in ("", frame.space):
