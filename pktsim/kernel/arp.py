@@ -129,19 +129,16 @@ class Arp:
             return
         if sip == bytes(4):
             # duplicate address detection (RFC 5227)
-            if (
-                request
-                and netns.datapath.address_type(tip) == RouteType.LOCAL
-                and not self._ignored(device, sip, tip)
-            ):
+            if request and netns.datapath.address_type(tip) == RouteType.LOCAL and not self._ignored(device, sip, tip):
                 self._reply(device, packet)
             return
         if request:
             route_type, out_ifindex = netns.route_input_type(device, sip, tip)
             if route_type == RouteType.LOCAL:
-                if not self._ignored(device, sip, tip) and not self._filtered(device, sip, tip):
-                    if netns.arp_table.learn(device.ifindex, sip, packet.sha) is not None:
-                        self._reply(device, packet)
+                if self._ignored(device, sip, tip) or self._filtered(device, sip, tip):
+                    return
+                if netns.arp_table.learn(device.ifindex, sip, packet.sha) is not None:
+                    self._reply(device, packet)
                 return
             if (
                 route_type == RouteType.UNICAST
@@ -198,7 +195,7 @@ class Arp:
         answer = ArpPacket(ARPOP_REPLY, device.mac, request.tip, request.sha, request.sip)
         self.send(device, answer, request.sha)
 
-    # ------------------------------------------------------------------------------------------------- whether to answer
+    # ------------------------------------------------------------------------------------------------ whether to answer
 
     def _ignored(self, device: NetDevice, sip: bytes, tip: bytes) -> bool:
         """``arp_ignore``."""

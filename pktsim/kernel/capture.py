@@ -1,8 +1,8 @@
 """Every frame on every interface, in the order in which the kernels looked at them.
 
 What tcpdump sees: ``in`` is what an interface received, ``out`` what it was given to send; a bridge device shows what
-it passes up and what its own host sends through it; ``lo`` shows each packet once, as ``in``. Reassembled packets show
-whole.
+it passes up and what its own host sends through it; ``lo`` shows each packet once, as ``in``. Reassembled packets
+show whole.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ class Capture:
             return
         if device.loopback and direction == "out":
             return
-        captured = CapturedFrame(
-            netns.clock.now_ns, netns.name, device.name, direction, frame, pkt_id, self._serial
-        )
+        captured = CapturedFrame(netns.clock.now_ns, netns.name, device.name, direction, frame, pkt_id, self._serial)
         self._serial += 1
         self._macs[netns.name, device.name] = device.mac
         self.frames.append(captured)
@@ -106,11 +104,7 @@ class Capture:
 
     def select(self, *, space: str = "", interface: str = "") -> list[CapturedFrame]:
         """The frames of one namespace, one interface, or one interface of one namespace."""
-        return [
-            frame
-            for frame in self.frames
-            if space in ("", frame.space) and interface in ("", frame.interface)
-        ]
+        return [frame for frame in self.frames if space in ("", frame.space) and interface in ("", frame.interface)]
 
     def comments(self, frame: CapturedFrame) -> tuple[str, ...]:
         """What the commenter says of a frame."""
@@ -146,7 +140,7 @@ class Capture:
     def write(
         self, path: Path | str, *, names: Mapping[bytes, tuple[str, ...]] | None = None, comment: str = ""
     ) -> None:
-        """Write a pcapng file, or a pcap file if the name ends in ``.pcap`` (which keeps neither interfaces nor comments).
+        """Write a pcapng file, or a pcap file, which has neither interfaces nor comments, if the name ends in ``.pcap``.
 
         Raises:
             CaptureError: It cannot be written.

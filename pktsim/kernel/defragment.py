@@ -1,7 +1,7 @@
 """Putting IPv4 fragments together: net/ipv4/ip_fragment.c and inet_fragment.c of Linux 6.18.
 
-Fragments that overlap without being repetitions destroy the whole queue; queues die after ``ipfrag_time``, and whoever sent
-the first fragment is told if the packet was for us.
+Fragments that overlap without being repetitions destroy the whole queue; queues die after ``ipfrag_time``, and
+whoever sent the first fragment is told if the packet was for us.
 """
 
 from __future__ import annotations
@@ -247,4 +247,3 @@ class Defragmenter:
         data = with_header(bytes(header), total_length=total, frag_off=df, header=bytes(header)) + payload
         sizes = tuple(len(fragment.payload) for fragment in queue.fragments)
         return Reassembled(data, max(queue.max_size, queue.max_df_size), sizes)
-

@@ -1,7 +1,7 @@
 """Routing tables: routes as ``ip route`` reads and prints them, those that follow from addresses, and policy rules.
 
-Looking a destination up is the engine's; this is the configuration side (net/ipv4/fib_frontend.c, fib_semantics.c): what
-may be added, what an address brings with it and takes away, and which source address a route prefers.
+Looking a destination up is the engine's; this is the configuration side (net/ipv4/fib_frontend.c, fib_semantics.c):
+what may be added, what an address brings with it and takes away, and which source address a route prefers.
 """
 
 from __future__ import annotations
@@ -244,7 +244,19 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
             mend=f"write {ip_to_text(network_of(destination, prefix_length))}/{prefix_length}",
         )
     return Route(
-        destination, prefix_length, route_type, gateway, device, source, scope, proto, metric, table, onlink, mtu, locked
+        destination,
+        prefix_length,
+        route_type,
+        gateway,
+        device,
+        source,
+        scope,
+        proto,
+        metric,
+        table,
+        onlink,
+        mtu,
+        locked,
     )
 
 
@@ -352,15 +364,17 @@ class Fib:
         """Add a route as ``ip route add`` (or ``replace``) does.
 
         Raises:
-            TopologyError: There is such a route already, its device does not exist or is down, or its next hop cannot be
-                reached.
+            TopologyError: There is such a route already, its device does not exist or is down, or its next hop
+                cannot be reached.
         """
         route = self._checked(route)
         routes = self._tables[route.family].setdefault(route.table, [])
         for index, old in enumerate(routes):
             if old.key == route.key:
                 if not replace_existing:
-                    raise TopologyError(f"route {route}: there is one already: {old}", mend="replace or delete that one")
+                    raise TopologyError(
+                        f"route {route}: there is one already: {old}", mend="replace or delete that one"
+                    )
                 routes[index] = route
                 break
         else:
@@ -445,7 +459,7 @@ class Fib:
             )
         return best.device
 
-    # -------------------------------------------------------------------------------- what follows from addresses, links
+    # ------------------------------------------------------------------------------- what follows from addresses, links
 
     def address_added(self, device: NetDevice, entry: InterfaceAddress) -> None:
         """``fib_add_ifaddr`` (IPv4) and ``addrconf``'s routes (IPv6)."""
@@ -476,14 +490,10 @@ class Fib:
             self._kernel_route(device, RouteType.BROADCAST, everybody.to_bytes(4, "big"), 32, preferred)
 
     def _address_routes_v6(self, device: NetDevice, entry: InterfaceAddress) -> None:
-        local = Route(
-            entry.address, 128, RouteType.LOCAL, device=device.name, proto=PROTO_KERNEL, table=TABLE_LOCAL
-        )
+        local = Route(entry.address, 128, RouteType.LOCAL, device=device.name, proto=PROTO_KERNEL, table=TABLE_LOCAL)
         self._insert(local)
         if device.up and not entry.noprefixroute and entry.prefix_length < 128 and not device.loopback:
-            self._insert(
-                Route(entry.network, entry.prefix_length, device=device.name, proto=PROTO_KERNEL, metric=256)
-            )
+            self._insert(Route(entry.network, entry.prefix_length, device=device.name, proto=PROTO_KERNEL, metric=256))
 
     def _kernel_route(
         self, device: NetDevice, route_type: RouteType, destination: bytes, length: int, source: bytes
@@ -536,7 +546,11 @@ class Fib:
                     route
                     for route in routes
                     if route.device != device.name
-                    or (not deleted and route.type == RouteType.LOCAL and route.prefix_length == len(route.destination) * 8)
+                    or (
+                        not deleted
+                        and route.type == RouteType.LOCAL
+                        and route.prefix_length == len(route.destination) * 8
+                    )
                 ]
                 if len(kept) != len(routes):
                     tables[table] = kept
@@ -610,7 +624,9 @@ class Fib:
             # A rule for an interface that does not exist (yet) matches nothing: no interface has this index.
             iif = 0
             if rule.in_interface:
-                iif = self._devices.named(rule.in_interface).ifindex if rule.in_interface in self._devices else 0x7FFFFFFF
+                iif = (
+                    self._devices.named(rule.in_interface).ifindex if rule.in_interface in self._devices else 0x7FFFFFFF
+                )
             result.append(
                 (
                     rule.priority, rule.mark, rule.mask, rule.source or empty, rule.source_length,
@@ -618,4 +634,3 @@ class Fib:
                 )
             )  # fmt: skip
         return result
-

@@ -1,7 +1,7 @@
 """ICMP (RFC 792, RFC 1122 section 3.2.2) as Linux answers: net/ipv4/icmp.c of Linux 6.18.
 
-Errors about packets, answers to echo and timestamp requests, what an arriving error tells, and the rate limits, all on the
-simulated clock.
+Errors about packets, answers to echo and timestamp requests, what an arriving error tells, and the rate limits, all
+on the simulated clock.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Icmp:
         return allowed
 
     def route_error_allowed(self, source: bytes) -> bool:
-        """``ip_error``: errors about packets that have no route have a limit of their own, which no setting lifts here."""
+        """``ip_error``: errors about packets that have no route have a limit of their own, which no setting lifts."""
         peer = self._peer(source)
         now = self._netns.wheel.jiffies
         peer.rate_tokens = min(peer.rate_tokens + now - peer.rate_last, _ROUTE_ERROR_BURST)
@@ -321,7 +321,7 @@ class Icmp:
         self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)
 
     def _error_received(self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int) -> None:
-        """``icmp_unreach`` and ``icmp_redirect``: learn from it, then tell the socket that the quoted packet is from."""
+        """``icmp_unreach``, ``icmp_redirect``: learn from it, then tell the socket that the quoted packet came from."""
         netns = self._netns
         quoted = message[_ICMP_HEADER:]
         if len(quoted) < _IP_HEADER or (quoted[0] & 15) < 5:

@@ -97,9 +97,7 @@ def _options_of_later_fragments(header: bytes) -> bytes:
     return bytes(result)
 
 
-def fragment_ipv4(
-    packet: bytes, mtu: int, *, payload_sizes: Sequence[int] = (), keep_df: bool = False
-) -> list[bytes]:
+def fragment_ipv4(packet: bytes, mtu: int, *, payload_sizes: Sequence[int] = (), keep_df: bool = False) -> list[bytes]:
     """Cut an IPv4 packet into fragments (``ip_do_fragment``, net/ipv4/ip_output.c).
 
     A packet that had been reassembled from fragments leaves in its old pieces if they all fit, and a packet that is a

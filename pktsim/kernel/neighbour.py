@@ -1,8 +1,8 @@
 """Neighbours: the unreachability detection of RFC 4861 section 7.3 as Linux does it for both families.
 
-Follows net/core/neighbour.c of Linux 6.18. The engine only knows three classes (absent, connected, usable) and asks when a
-packet has no link-layer address or has used one that is not confirmed; states, timers, probes and the queue are here.
-How one asks (ARP, NDP) is the owner's.
+Follows net/core/neighbour.c of Linux 6.18. The engine only knows three classes (absent, connected, usable) and asks
+when a packet has no link-layer address or has used one that is not confirmed; states, timers, probes and the queue
+are here. How one asks (ARP, NDP) is the owner's.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class NeighbourTable:
             known = self._reachable[ifindex] = (base, drawn, now)
         return known[1]
 
-    # ---------------------------------------------------------------------------------------------- coming and going
+    # ------------------------------------------------------------------------------------------------- coming and going
 
     def create(self, ifindex: int, address: bytes) -> Neighbour | None:
         """``___neigh_create``; ``None`` if the table is full."""
@@ -182,7 +182,13 @@ class NeighbourTable:
             return None
         now = self._owner.wheel.jiffies
         entry = Neighbour(
-            ifindex, address, MAC_ZERO, Nud.NONE, used=now, confirmed=now - 2 * self._base_reachable(ifindex), updated=now
+            ifindex,
+            address,
+            MAC_ZERO,
+            Nud.NONE,
+            used=now,
+            confirmed=now - 2 * self._base_reachable(ifindex),
+            updated=now,
         )
         self._entries[ifindex, address] = entry
         return entry
@@ -262,7 +268,7 @@ class NeighbourTable:
         self.flush(ifindex, permanent=True)
         self._reachable.pop(ifindex, None)
 
-    # -------------------------------------------------------------------------------------------------- packets that ask
+    # ------------------------------------------------------------------------------------------------- packets that ask
 
     def resolve(self, ifindex: int, address: bytes, packet: Packet) -> None:
         """A packet has no link-layer address: queue it and ask (``neigh_resolve_output``, ``__neigh_event_send``)."""
@@ -318,7 +324,7 @@ class NeighbourTable:
         if entry is not None:
             entry.confirmed = self._owner.wheel.jiffies
 
-    # -------------------------------------------------------------------------------------------------------- learning
+    # --------------------------------------------------------------------------------------------------------- learning
 
     def learn(self, ifindex: int, address: bytes, mac: bytes) -> Neighbour | None:
         """``neigh_event_ns``: somebody asked us, so we know who it is."""

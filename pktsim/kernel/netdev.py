@@ -1,7 +1,7 @@
 """Network devices and their addresses, as ``ip link`` and ``ip address`` know them.
 
-Data only: what a frame meets is the engine's, how addresses become routes is :mod:`pktsim.kernel.fib`'s, and what joins
-two devices is :mod:`pktsim.kernel.network`'s.
+Data only: what a frame meets is the engine's, how addresses become routes is :mod:`pktsim.kernel.fib`'s, and what
+joins two devices is :mod:`pktsim.kernel.network`'s.
 """
 
 from __future__ import annotations

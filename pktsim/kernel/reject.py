@@ -1,4 +1,4 @@
-"""``-j REJECT``: the answer to a refused packet (net/ipv4/netfilter/nf_reject_ipv4.c, net/ipv6/netfilter/nf_reject_ipv6.c)."""
+"""``-j REJECT``: the answer to a refused packet (net/ipv4/netfilter/nf_reject_ipv4.c)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Kernel timers: jiffies, and the wheel whose rounding and order can be seen on the wire.
 
-A neighbour is asked for again after 1.016 s and then every 1.024 s, and probes of several namespaces that become due in
-the same tick leave in the reverse order of their starting: both follow from the wheel's levels (kernel/time/timer.c).
-All namespaces of a world share one wheel, as namespaces of one machine do.
+A neighbour is asked for again after 1.016 s and then every 1.024 s, and probes of several namespaces that become due
+in the same tick leave in the reverse order of their starting: both follow from the wheel's levels
+(kernel/time/timer.c). All namespaces of a world share one wheel, as namespaces of one machine do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VXLAN (RFC 7348): drivers/net/vxlan/vxlan_core.c of Linux 6.18, as flannel and others use it.
 
-A frame given to the device goes out as a UDP packet of the namespace itself, through OUTPUT and the outer routes; a packet
-to the port is taken before the sockets see it, and its frame received by the device.
+A frame given to the device goes out as a UDP packet of the namespace itself, through OUTPUT and the outer routes; a
+packet to the port is taken before the sockets see it, and its frame received by the device.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Vxlan:
                 if not any(port == key[0] for port, _ in self._devices):
                     self._netns.udp_encapsulations.pop(key[0], None)
 
-    # -------------------------------------------------------------------------------------------------------------- send
+    # ------------------------------------------------------------------------------------------------------------- send
 
     def _send(self, tunnel: VxlanDevice, frame: bytes, mark: int) -> None:
         """``vxlan_xmit``: to every remote that the destination MAC address is behind."""
@@ -163,7 +163,7 @@ class Vxlan:
         netns.local_out(packet, mark=mark, ifindex=tunnel.link)
 
     def _source_port(self, frame: bytes) -> int:
-        """``udp_flow_src_port``: a hash of the inner flow, the same for both directions, in the range for local ports."""
+        """``udp_flow_src_port``: a hash of the inner flow, equal for both directions, in the range of local ports."""
         netns = self._netns
         if not self._secret:
             self._secret = netns.choices.below(f"{netns.name}/flow_hash.secret", 1 << 64).to_bytes(8, "big")
@@ -171,7 +171,7 @@ class Vxlan:
         digest = hashlib.blake2b(_flow(frame), digest_size=4, key=self._secret).digest()
         return (int.from_bytes(digest, "big") * (high - low) >> 32) + low
 
-    # ----------------------------------------------------------------------------------------------------------- receive
+    # ---------------------------------------------------------------------------------------------------------- receive
 
     def _receive(self, port: int, packet: bytes) -> bool:
         """``vxlan_rcv``. Returns whether the packet was for a tunnel, be it a broken one."""

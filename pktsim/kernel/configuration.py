@@ -1,0 +1,538 @@
+"""How a namespace is set up: what ip, bridge, sysctl and iptables-restore change, kept here and told to the engine.
+
+The engine holds what packets need; whoever asks how things are (``ip route``, ``bridge fdb``, ``iptables-save -c``)
+is answered from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from pktsim._fastpath import Datapath
+from pktsim.clock import NS_PER_S, Clock
+from pktsim.errors import TopologyError, UnsupportedFeature
+from pktsim.kernel.fib import TABLE_MAIN, Fib, PolicyRule, Route, parse_route, parse_rule
+from pktsim.kernel.neighbour import Neighbour, NeighbourTable, Nud
+from pktsim.kernel.netdev import (
+    AF_INET,
+    AF_INET6,
+    LOOPBACK_IFINDEX,
+    MTU_ETHERNET,
+    MTU_LOOPBACK,
+    DeviceTable,
+    InterfaceAddress,
+    NetDevice,
+    Scope,
+    check_mtu,
+    check_name,
+    parse_prefix,
+    select_address,
+)
+from pktsim.kernel.sysctl import Sysctls
+from pktsim.netfilter.lower import Lowered, lower_table
+from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
+from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
+from pktsim.netfilter.state import NetfilterState
+from pktsim.rng import Choices
+from pktsim.wire.addr import MAC_ZERO, ip_from_text, ip_to_text, mac_from_text
+
+#: ``BR_DEFAULT_AGEING_TIME``: how long a bridge remembers where an address was.
+AGEING_NS: Final = 300 * NS_PER_S
+
+#: Settings that the engine reads: whole names.
+_ENGINE_SETTINGS: Final = {
+    "net.bridge.bridge-nf-call-iptables": Sysctl.BRIDGE_NF_CALL_IPTABLES,
+    "net.bridge.bridge-nf-call-ip6tables": Sysctl.BRIDGE_NF_CALL_IP6TABLES,
+    "net.ipv4.ip_forward_use_pmtu": Sysctl.IP_FORWARD_USE_PMTU,
+    "net.ipv4.ip_default_ttl": Sysctl.IP_DEFAULT_TTL,
+    "net.ipv4.ip_forward_update_priority": Sysctl.IP_FORWARD_UPDATE_PRIORITY,
+    "net.ipv4.icmp_echo_ignore_broadcasts": Sysctl.ICMP_ECHO_IGNORE_BROADCASTS,
+    "net.netfilter.nf_conntrack_checksum": Sysctl.CT_CHECKSUM,
+    "net.netfilter.nf_conntrack_tcp_be_liberal": Sysctl.CT_TCP_BE_LIBERAL,
+    "net.netfilter.nf_conntrack_tcp_loose": Sysctl.CT_TCP_LOOSE,
+    "net.netfilter.nf_conntrack_tcp_max_retrans": Sysctl.CT_TCP_MAX_RETRANS,
+    "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst": Sysctl.CT_TCP_IGNORE_INVALID_RST,
+    "net.netfilter.nf_conntrack_acct": Sysctl.CT_ACCT,
+    "net.netfilter.nf_conntrack_max": Sysctl.CT_MAX,
+    "net.netfilter.nf_conntrack_buckets": Sysctl.CT_HASHSIZE,
+    "net.netfilter.nf_conntrack_generic_timeout": Sysctl.CT_TIMEOUT_GENERIC,
+    "net.netfilter.nf_conntrack_icmp_timeout": Sysctl.CT_TIMEOUT_ICMP,
+    "net.netfilter.nf_conntrack_icmpv6_timeout": Sysctl.CT_TIMEOUT_ICMPV6,
+    "net.netfilter.nf_conntrack_udp_timeout": Sysctl.CT_TIMEOUT_UDP,
+    "net.netfilter.nf_conntrack_udp_timeout_stream": Sysctl.CT_TIMEOUT_UDP_STREAM,
+    "net.netfilter.nf_conntrack_gre_timeout": Sysctl.CT_TIMEOUT_GRE,
+    "net.netfilter.nf_conntrack_gre_timeout_stream": Sysctl.CT_TIMEOUT_GRE_STREAM,
+} | {
+    f"net.netfilter.nf_conntrack_{protocol}_timeout_{state}": Sysctl[f"CT_TIMEOUT_{protocol}_{state}".upper()]
+    for protocol, states in {
+        "tcp": (
+            "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
+            "max_retrans", "unacknowledged",
+        ),
+        "sctp": (
+            "closed", "cookie_wait", "cookie_echoed", "established", "shutdown_sent", "shutdown_recd",
+            "shutdown_ack_sent", "heartbeat_sent",
+        ),
+    }.items()
+    for state in states
+}  # fmt: skip
+#: ... and per-interface ones.
+_ENGINE_CONF: Final = {
+    ("net.ipv4.conf", "forwarding"): Sysctl.IP_FORWARD,
+    ("net.ipv4.conf", "route_localnet"): Sysctl.ROUTE_LOCALNET,
+    ("net.ipv4.conf", "rp_filter"): Sysctl.RP_FILTER,
+    ("net.ipv4.conf", "accept_local"): Sysctl.ACCEPT_LOCAL,
+}
+
+
+class Configuration:
+    """The setup of one namespace.
+
+    Args:
+        name: Unique in its world; used in captures and for the places that choices are asked at.
+        clock: The world's time.
+        choices: The world's chance.
+    """
+
+    arp_table: NeighbourTable  # the heir's, which knows how to ask
+
+    def __init__(self, name: str, *, clock: Clock, choices: Choices) -> None:
+        self.name = name
+        self.clock = clock
+        self.choices = choices
+        self.datapath = Datapath(name, self._choose)
+        self.datapath.context = NetfilterState(interface_name=lambda ifindex: self.devices.get(ifindex).name)
+        self.devices = DeviceTable()
+        self.sysctls = Sysctls(self._sysctl_changed)
+        self.fib = Fib(self.devices)
+        #: Told of a whole-namespace setting that changed.
+        self.setting_listeners: list[Callable[[str], None]] = []
+        #: Told of the ifindex of a device that is going.
+        self.removal_listeners: list[Callable[[int], None]] = []
+        self._lowered: dict[tuple[Family, TableId], Lowered] = {}
+        self._fixed_mac: set[int] = set()
+        self._fixed_mtu: set[int] = set()
+        for setting in _ENGINE_SETTINGS:
+            self._sysctl_changed(setting, "", "")
+
+    def _choose(self, place: str, kind: int, n: int) -> int:
+        """What the engine draws by."""
+        return self.choices.below(place, n) if kind == 0 else int(self.choices.chance(place, n))
+
+    # ---------------------------------------------------------------------------------------------------------- devices
+
+    def _add_loopback(self) -> None:
+        device = NetDevice(self.devices.reserve_index(), "lo", LinkKind.LOOPBACK, MAC_ZERO, MTU_LOOPBACK, noarp=True)
+        self._register(device)
+        self.address_add("lo", "127.0.0.1/8", scope=Scope.HOST)
+
+    def link_add(
+        self,
+        name: str,
+        kind: LinkKind = LinkKind.WIRE,
+        *,
+        mac: str = "",
+        mtu: int = 0,
+        up: bool = True,
+        master: str = "",
+        hairpin: bool = False,
+    ) -> NetDevice:
+        """``ip link add``: a device, whose index is the next free one.
+
+        Args:
+            name: Of the interface.
+            kind: What it does with frames.
+            mac: Drawn if empty.
+            mtu: The kind's default if 0.
+            up: Whether it is up at once.
+            master: The bridge to make it a port of.
+            hairpin: Whether that port sends frames back to where they came from.
+        """
+        check_name(name)
+        if name in self.devices:
+            raise TopologyError(f"there is an interface {name} already", place=self.name)
+        check_mtu(kind, mtu or MTU_ETHERNET)
+        device = NetDevice(
+            self.devices.reserve_index(),
+            name,
+            kind,
+            mac_from_text(mac) if mac else self._draw_mac(name),
+            mtu or MTU_ETHERNET,
+            up=up,
+            noarp=kind == LinkKind.DUMMY,
+        )
+        self._register(device)
+        if mac:
+            self._fixed_mac.add(device.ifindex)
+        if mtu:
+            self._fixed_mtu.add(device.ifindex)
+        if master or hairpin:
+            self.link_set(name, master=master, hairpin=hairpin)
+        return device
+
+    def _draw_mac(self, name: str) -> bytes:
+        """``eth_random_addr``: unicast, locally administered."""
+        drawn = bytearray(self.choices.below(f"{self.name}/{name}/mac", 1 << 48).to_bytes(6, "big"))
+        drawn[0] = drawn[0] & 0xFE | 0x02
+        return bytes(drawn)
+
+    def _register(self, device: NetDevice) -> None:
+        self.devices.add(device)
+        self.sysctls.interface_added(device.name)
+        self._push_link(device)
+        for family, key in _ENGINE_CONF:
+            self._sysctl_changed(family, device.name, key)
+
+    def _push_link(self, device: NetDevice) -> None:
+        self.datapath.link_set(
+            device.ifindex,
+            device.name,
+            device.kind,
+            device.mac,
+            device.mtu,
+            up=device.up,
+            master=device.master,
+            hairpin=device.hairpin,
+            noarp=device.noarp,
+        )
+
+    def link_set(
+        self,
+        name: str,
+        *,
+        up: bool | None = None,
+        master: str | None = None,
+        hairpin: bool | None = None,
+        mac: str = "",
+        mtu: int = 0,
+    ) -> None:
+        """``ip link set``; an empty ``master`` takes the device out of its bridge."""
+        device = self.devices.named(name)
+        if mtu:
+            check_mtu(device.kind, mtu)
+            device.mtu = mtu
+            self._fixed_mtu.add(device.ifindex)
+        if mac:
+            device.mac = mac_from_text(mac)
+            self._fixed_mac.add(device.ifindex)
+            self.arp_table.flush(device.ifindex)  # neigh_changeaddr
+        if hairpin is not None:
+            device.hairpin = hairpin
+        if master is not None:
+            self._set_master(device, master)
+        if up is not None and up != device.up:
+            device.up = up
+            self._push_link(device)
+            if up:
+                self.fib.link_up(device)
+            else:
+                self.arp_table.flush(device.ifindex)
+                self.fib.link_down(device, deleted=False)
+        self._push_link(device)
+        if device.master:
+            self._recalculate_bridge(self.devices.get(device.master))
+        self._push_routes()
+
+    def _set_master(self, device: NetDevice, master: str) -> None:
+        old = self.devices.find(device.master)
+        if not master:
+            device.master = 0
+        else:
+            bridge = self.devices.named(master)
+            if bridge.kind != LinkKind.BRIDGE:
+                raise TopologyError(f"{master} is not a bridge", place=f"{self.name}/{device.name}")
+            if device.kind in (LinkKind.BRIDGE, LinkKind.LOOPBACK):
+                raise TopologyError(f"{device.name} cannot be a port of a bridge", place=self.name)
+            device.master = bridge.ifindex
+        self._push_link(device)
+        if old is not None and old.ifindex != device.master:
+            self._recalculate_bridge(old)
+
+    def _recalculate_bridge(self, bridge: NetDevice) -> None:
+        """``br_stp_recalculate_bridge_id`` and ``br_mtu_auto_adjust``: what a bridge takes over from its ports."""
+        ports = [device for device in self.devices if device.master == bridge.ifindex]
+        if ports and bridge.ifindex not in self._fixed_mac:
+            bridge.mac = min(port.mac for port in ports)
+        if ports and bridge.ifindex not in self._fixed_mtu:
+            bridge.mtu = min(port.mtu for port in ports)
+        self._push_link(bridge)
+
+    def link_delete(self, name: str) -> None:
+        """``ip link delete``."""
+        device = self.devices.named(name)
+        if device.loopback:
+            raise TopologyError("lo cannot be deleted", place=self.name)
+        for port in [port for port in self.devices if port.master == device.ifindex]:
+            self.link_set(port.name, master="")
+        bridge = self.devices.find(device.master)
+        self.arp_table.device_gone(device.ifindex)
+        self.fib.link_down(device, deleted=True)
+        self.devices.remove(device)
+        self.sysctls.interface_removed(name)
+        self.datapath.link_del(device.ifindex)
+        for listener in self.removal_listeners:
+            listener(device.ifindex)
+        if bridge is not None:
+            self._recalculate_bridge(bridge)
+        self._push_addresses()
+        self._push_routes()
+
+    def address_add(
+        self, name: str, address: str, *, broadcast: str = "", scope: int | None = None, noprefixroute: bool = False
+    ) -> None:
+        """``ip address add``; the scope follows from the address unless given."""
+        device = self.devices.named(name)
+        host, length = parse_prefix(address)
+        if any(entry.address == host and entry.prefix_length == length for entry in device.addresses):
+            raise TopologyError(f"{name} has {address} already", place=self.name)
+        if scope is None:
+            link_local = len(host) == 16 and host[0] == 0xFE and host[1] & 0xC0 == 0x80
+            loopback = host[0] == 127 if len(host) == 4 else host == bytes(15) + b"\1"
+            scope = Scope.HOST if loopback else Scope.LINK if link_local else Scope.UNIVERSE
+        secondary = len(host) == 4 and any(
+            not entry.secondary and entry.prefix_length == length and entry.covers(host) for entry in device.addresses
+        )
+        entry = InterfaceAddress(
+            host, length, ip_from_text(broadcast) if broadcast else b"", scope, secondary, noprefixroute
+        )
+        device.addresses.append(entry)
+        self.fib.address_added(device, entry)
+        self._push_addresses()
+        self._push_routes(everything=True)
+
+    def address_delete(self, name: str, address: str) -> None:
+        """``ip address del``: a network's first address takes the others of that network with it, unless they are
+        promoted (``promote_secondaries``)."""
+        device = self.devices.named(name)
+        host, length = parse_prefix(address)
+        found = next((e for e in device.addresses if e.address == host and e.prefix_length == length), None)
+        if found is None:
+            raise TopologyError(f"{name} does not have {address}", place=self.name)
+        gone = [found]
+        device.addresses.remove(found)
+        if not found.secondary and found.family == AF_INET:
+            siblings = [e for e in device.addresses if e.secondary and e.prefix_length == length and e.covers(host)]
+            if siblings and self.sysctls.conf_or(name, "promote_secondaries"):
+                index = device.addresses.index(siblings[0])
+                device.addresses[index] = replace(siblings[0], secondary=False)
+                self.fib.address_added(device, device.addresses[index])
+            else:
+                for sibling in siblings:
+                    device.addresses.remove(sibling)
+                gone += siblings
+        for entry in gone:
+            self.fib.addresses_changed(device, entry)
+        self._push_addresses()
+        self._push_routes(everything=True)
+
+    def addresses(self, name: str) -> list[str]:
+        """The addresses of an interface with their prefix lengths, in the order in which they were added."""
+        return [str(entry) for entry in self.devices.named(name).addresses]
+
+    def _push_addresses(self) -> None:
+        for family in (AF_INET, AF_INET6):
+            self.datapath.addresses_set(
+                family,
+                [
+                    (device.ifindex, entry.address, entry.prefix_length, entry.scope)
+                    for device in self.devices
+                    for entry in device.addresses
+                    if entry.family == family
+                ],
+            )
+
+    def select_address(self, device: NetDevice | None, destination: bytes, scope: int) -> bytes:
+        """``inet_select_addr``: a source address for what leaves by ``device``; empty if there is none."""
+        localnet = device is not None and self.sysctls.conf_or(device.name, "route_localnet")
+        return select_address(self.devices, device, destination, scope, route_localnet=localnet)
+
+    # ----------------------------------------------------------------------------------------------------------- routes
+
+    def route_add(self, route: str | Route, *, replace_existing: bool = False) -> None:
+        """``ip route add`` (or ``replace``), in its own words; connected routes follow from the addresses."""
+        self.fib.add(parse_route(route) if isinstance(route, str) else route, replace_existing=replace_existing)
+        self._push_routes()
+
+    def route_replace(self, route: str | Route) -> None:
+        """``ip route replace``."""
+        self.route_add(route, replace_existing=True)
+
+    def routes_restore(self, routes: Sequence[str | Route]) -> None:
+        """``ip route restore``: routes as a table was printed, where a next hop may be listed before the way to it.
+
+        Connected routes, which are there already, are replaced by what is said of them.
+        """
+        parsed = [parse_route(route) if isinstance(route, str) else route for route in routes]
+        for route in sorted(parsed, key=lambda route: bool(route.gateway) and not route.onlink):
+            self.fib.add(route, replace_existing=True)
+        self._push_routes()
+
+    def route_delete(self, route: str | Route) -> None:
+        """``ip route del``."""
+        self.fib.delete(parse_route(route) if isinstance(route, str) else route)
+        self._push_routes()
+
+    def routes(self, family: int = AF_INET, table: int = TABLE_MAIN) -> list[str]:
+        """A table as ``ip route show table …`` prints it; the table itself is not repeated in each line."""
+        shown = self.fib.routes(family, table)
+        return [str(replace(route, table=TABLE_MAIN)) for route in shown]
+
+    def rule_add(self, rule: str | PolicyRule, family: int = AF_INET) -> None:
+        """``ip rule add``."""
+        self.fib.rule_add(parse_rule(rule) if isinstance(rule, str) else rule, family)
+        self._push_routes()
+
+    def rule_delete(self, rule: str | PolicyRule, family: int = AF_INET) -> None:
+        """``ip rule del``."""
+        self.fib.rule_delete(parse_rule(rule) if isinstance(rule, str) else rule, family)
+        self._push_routes()
+
+    def rules(self, family: int = AF_INET) -> list[str]:
+        """As ``ip rule`` prints them."""
+        return [str(rule) for rule in self.fib.rules(family)]
+
+    def _push_routes(self, *, everything: bool = False) -> None:
+        """Tell the engine what changed; with ``everything`` also routes whose preferred source may have changed."""
+        dirty = set(self.fib.dirty)
+        if everything:
+            dirty.update((family, table) for family in (AF_INET, AF_INET6) for table in self.fib.tables(family))
+        localnet = [device.name for device in self.devices if self.sysctls.conf_or(device.name, "route_localnet")]
+        for family, table in sorted(dirty):
+            self.datapath.routes_set(family, table, self.fib.engine_routes(family, table, localnet=localnet))
+        self.fib.dirty.clear()
+        # Rules may name interfaces that have come or gone.
+        for family in (AF_INET, AF_INET6):
+            rules = self.fib.engine_rules(family)
+            if rules or family in self.fib.rules_dirty:
+                self.datapath.rules_set(family, rules)
+        self.fib.rules_dirty.clear()
+
+    # ------------------------------------------------------------------------------------------------------- neighbours
+
+    def neighbour_add(self, name: str, address: str, mac: str, state: Nud = Nud.PERMANENT) -> None:
+        """``ip neigh replace ADDRESS lladdr MAC dev NAME nud …``."""
+        self._table_for(ip_from_text(address)).add(
+            self.devices.named(name).ifindex, ip_from_text(address), mac_from_text(mac), state
+        )
+
+    def neighbour_delete(self, name: str, address: str) -> bool:
+        """``ip neigh del``. Returns whether there was one."""
+        return self._table_for(ip_from_text(address)).delete(self.devices.named(name).ifindex, ip_from_text(address))
+
+    def neighbours_flush(self, *, permanent: bool = False) -> None:
+        """``ip neigh flush all``."""
+        self.arp_table.flush(permanent=permanent)
+
+    def neighbours(self) -> list[Neighbour]:
+        """All entries, sorted by interface and address."""
+        return sorted(self.arp_table, key=lambda entry: (entry.ifindex, entry.address))
+
+    def _table_for(self, address: bytes) -> NeighbourTable:
+        if len(address) != 4:
+            raise UnsupportedFeature("IPv6 neighbour", place=f"{self.name}, {ip_to_text(address)}")
+        return self.arp_table
+
+    # ---------------------------------------------------------------------------------------------------------- bridges
+
+    def fdb_add(self, port: str, mac: str) -> None:
+        """``bridge fdb add MAC dev PORT master static``."""
+        device = self.devices.named(port)
+        if not device.master:
+            raise TopologyError(f"{port} is not a port of a bridge", place=self.name)
+        self.datapath.fdb_set(device.master, mac_from_text(mac), device.ifindex, static=True)
+
+    def fdb_flush(self, bridge: str, *, static: bool = False) -> None:
+        """Forget what a bridge learnt, and with ``static`` also what it was told."""
+        self.datapath.fdb_flush(self.devices.named(bridge).ifindex, static=static)
+
+    def fdb(self, bridge: str) -> list[tuple[bytes, str, bool]]:
+        """(MAC, port, static) of a bridge, sorted by MAC; learnt entries only while they have not aged out."""
+        return [
+            (mac, self.devices.get(port).name, static)
+            for mac, port, static, seen_ns in self.datapath.fdb(self.devices.named(bridge).ifindex)
+            if static or self.clock.now_ns - seen_ns <= AGEING_NS
+        ]
+
+    # --------------------------------------------------------------------------------------------------------- settings
+
+    def sysctl_set(self, name: str, value: str | int) -> None:
+        """``sysctl -w``."""
+        self.sysctls.set(name, value)
+
+    def sysctl(self, name: str) -> int:
+        return self.sysctls.number(name)
+
+    def _sysctl_changed(self, family: str, interface: str, key: str) -> None:
+        if not key:
+            engine_key = _ENGINE_SETTINGS.get(family)
+            if engine_key is not None:
+                self.datapath.sysctl_set(engine_key, self.sysctls.number(family))
+            for listener in self.setting_listeners:
+                listener(family)
+            return
+        if family == "net.ipv6.conf" and key == "forwarding" and interface == "all":
+            self.datapath.sysctl_set(Sysctl.IP6_FORWARDING, self.sysctls.conf(family, interface, key))
+        conf_key = _ENGINE_CONF.get((family, key))
+        if conf_key is None or interface == "default":
+            return
+        ifindex = 0 if interface == "all" else self.devices.named(interface).ifindex
+        self.datapath.sysctl_set(conf_key, self.sysctls.conf(family, interface, key), ifindex)
+        if key == "route_localnet" and self.devices.find(LOOPBACK_IFINDEX) is not None:
+            self._push_routes(everything=True)
+
+    # -------------------------------------------------------------------------------------------------------- netfilter
+
+    def load_ruleset(self, ruleset: Ruleset, lowered: Sequence[Lowered] | None = None) -> None:
+        """Put a family's tables in force, counters included; tables that are not in it are unloaded.
+
+        Args:
+            ruleset: The tables.
+            lowered: The same tables lowered already, where several namespaces share them.
+        """
+        family = ruleset.family
+        programs = {each.table_id: each for each in lowered or [lower_table(table) for table in ruleset.tables]}
+        for table_id in TableId:
+            new = programs.get(table_id)
+            old = self._lowered.pop((family, table_id), None)
+            if new is not None:
+                self._lowered[family, table_id] = new
+                new.prepare(self.datapath.context)
+                self.datapath.table_set(family, table_id, new.program, new.initial_counters())
+            elif old is not None:
+                self.datapath.table_set(family, table_id, None)
+        self.datapath.conntrack_enable(family, any(each.needs_conntrack for each in programs.values()))
+
+    @property
+    def lowered(self) -> dict[tuple[Family, TableId], Lowered]:
+        """The programs in force with their source maps."""
+        return dict(self._lowered)
+
+    def counters(self, family: Family, table_id: TableId) -> list[tuple[int, int]]:
+        """Packets and bytes by rule number of the source map; empty if the table is not loaded."""
+        data = memoryview(self.datapath.table_counters(family, table_id)).cast("Q")
+        return list(zip(data[::2], data[1::2], strict=True))
+
+    def ruleset(self, family: Family = Family.IPV4) -> Ruleset:
+        """The tables in force with the counters as they stand, as ``iptables-save -c`` would see them."""
+        tables: list[Table] = []
+        for (table_family, table_id), lowered in sorted(self._lowered.items(), key=lambda item: item[1].table.name):
+            if table_family == family:
+                tables.append(_with_counters(lowered, self.counters(family, table_id)))
+        return Ruleset(family, tuple(tables))
+
+
+def _with_counters(lowered: Lowered, counters: Sequence[tuple[int, int]]) -> Table:
+    """The table with these counters, which are in the order of the source map."""
+    of_rule: dict[tuple[str, int], Counters] = {}
+    for source, (packets, octets) in zip(lowered.sources, counters, strict=True):
+        of_rule[source.chain, source.number] = Counters(packets, octets)
+    chains = []
+    for chain in lowered.table.chains:
+        rules = tuple(
+            replace(rule, counters=of_rule[chain.name, number]) for number, rule in enumerate(chain.rules, start=1)
+        )
+        policy = of_rule.get((chain.name, 0), Counters()) if chain.policy is not None else Counters()
+        chains.append(replace(chain, rules=rules, counters=policy))
+    return replace(lowered.table, chains=tuple(chains))
