@@ -1,8 +1,8 @@
 """A world of namespaces: what is plugged into what, on one clock, with one source of chance and one capture.
 
-Frames sent onto a wire are received at the other end after the wire's delay, equal times in the order of sending: what the
-backlog of one CPU does with veth pairs. Faults wrap a wire and are drawn from the world's chance; the namespaces at its ends
-do not know.
+Frames sent onto a wire are received at the other end after the wire's delay, equal times in the order of sending:
+what the backlog of one CPU does with veth pairs. Faults wrap a wire and are drawn from the world's chance; the
+namespaces at its ends do not know.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 from pktsim.clock import NS_PER_S, NS_PER_US, Clock
 from pktsim.errors import TopologyError
 from pktsim.kernel.capture import Capture
+from pktsim.kernel.explain import Explainer
 from pktsim.kernel.netdev import NetDevice
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.timer_wheel import TimerWheel
@@ -85,6 +86,17 @@ class Network:
         self.wheel = TimerWheel(self.clock)
         self.spaces: dict[str, Netns] = {}
         self.wires: list[Wire] = []
+        self.explainer: Explainer | None = None
+
+    def explain(self) -> Explainer:
+        """Keep what every namespace does to every packet, and let captures say it; see :mod:`pktsim.kernel.explain`."""
+        if self.explainer is None:
+            self.explainer = Explainer()
+            for space in self.spaces.values():
+                self.explainer.attach(space)
+            self.capture.listeners.append(self.explainer.seen)
+            self.capture.commenter = self.explainer.comments
+        return self.explainer
 
     def __getitem__(self, name: str) -> Netns:
         """The namespace called ``name``.
@@ -97,7 +109,7 @@ class Network:
             raise TopologyError(f"there is no namespace {name!r}", mend="namespaces: " + ", ".join(self.spaces))
         return space
 
-    # -------------------------------------------------------------------------------------------------------- namespaces
+    # ------------------------------------------------------------------------------------------------------- namespaces
 
     def add_space(self, name: str, *, sysctls: Mapping[str, str | int] | None = None) -> Netns:
         """Make a namespace with a loopback device.
@@ -112,6 +124,8 @@ class Network:
         for key, value in (sysctls or {}).items():
             space.sysctl_set(key, value)
         self.spaces[name] = space
+        if self.explainer is not None:
+            self.explainer.attach(space)
         return space
 
     def delete_space(self, name: str) -> None:
@@ -122,7 +136,7 @@ class Network:
                 self.delete_link(space, device.name)
         del self.spaces[name]
 
-    # ------------------------------------------------------------------------------------------------------------- links
+    # ------------------------------------------------------------------------------------------------------------ links
 
     def add_veth(
         self,
@@ -256,7 +270,7 @@ class Network:
                 delay_ns += choices.below(f"{place}.jitter", faults.jitter_ns + 1)
             self.clock.after(delay_ns, lambda: arrive(frame))
 
-    # -------------------------------------------------------------------------------------------------------------- time
+    # ------------------------------------------------------------------------------------------------------------- time
 
     def run(self, *, seconds: float = 0, until_ns: int | None = None) -> None:
         """Let time pass: for ``seconds``, or until ``until_ns``."""

@@ -310,10 +310,7 @@ def _conntrack_text(ctinfo: int, entry: int, *, new: bool) -> str:
 
 
 def comment(steps: Iterable[TraceStep], *, where: str) -> str:
-    """What a node did to a packet, in the few words that fit a capture's comment; empty if it left it alone.
-
-    A step that happens to every routed packet (TTL) is said only beside one that does not.
-    """
+    """What a node did to a packet, in the few words that fit a capture's comment; empty if it left it alone."""
     changes = [step.changed for step in steps if step.changed]
     if not changes:
         return ""

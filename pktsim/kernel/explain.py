@@ -1,0 +1,135 @@
+"""Why: what each namespace did to each packet, kept beside the capture.
+
+While an :class:`Explainer` is attached, engines trace; the records are read into words only when somebody asks. A
+frame's comment in a capture file is what its namespace did to that packet and by which rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pktsim.netfilter.trace import TraceReader, TraceStep, comment, render
+
+if TYPE_CHECKING:
+    from pktsim.kernel.capture import CapturedFrame
+    from pktsim.kernel.netns import Netns
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What one namespace did to one packet in one go (until it left, waited, or ended there)."""
+
+    at_ns: int
+    space: str
+    pkt_id: int
+    steps: tuple[TraceStep, ...]
+
+    def lines(self, *, unmatched: bool = False) -> list[str]:
+        """The steps as indented lines; ``unmatched`` also names the rules that did not match."""
+        return render(self.steps, unmatched=unmatched)
+
+
+@dataclass(slots=True)
+class _Raw:
+    at_ns: int
+    netns: Netns
+    records: bytes
+    aux: bytes
+
+
+@dataclass(slots=True)
+class Explainer:
+    """Collects traces of the namespaces it is attached to."""
+
+    visits: list[Visit] = field(default_factory=list)
+    _pending: list[_Raw] = field(default_factory=list)
+    _readers: dict[str, TraceReader] = field(default_factory=dict)
+    _by_packet: dict[tuple[str, int], list[Visit]] = field(default_factory=dict)
+    _last_frames: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def attach(self, netns: Netns) -> None:
+        """Trace a namespace from now on."""
+        netns.explainer = self
+        netns.datapath.trace_set(True)
+        self._readers[netns.name] = TraceReader(_interface_name(netns), netns.lowered)
+
+    def detach(self, netns: Netns) -> None:
+        """Stop tracing a namespace; what was collected stays."""
+        self.flush()
+        netns.explainer = None
+        netns.datapath.trace_set(False)
+
+    def collect(self, netns: Netns) -> None:
+        """Take what the engine recorded in the call that just returned."""
+        records, aux = netns.datapath.take_trace()
+        if records:
+            self._pending.append(_Raw(netns.clock.now_ns, netns, records, aux))
+
+    def rules_changed(self, netns: Netns) -> None:
+        """Called before a namespace's tables change: what is pending speaks of the old ones."""
+        self.flush()
+
+    def rules_loaded(self, netns: Netns) -> None:
+        """Called after a namespace's tables changed."""
+        reader = self._readers.get(netns.name)
+        if reader is not None:
+            reader.lowered = netns.lowered
+            reader.forget_tables()
+
+    def flush(self) -> None:
+        """Read what is pending into visits."""
+        for raw in self._pending:
+            name = raw.netns.name
+            by_packet: dict[int, list[TraceStep]] = {}
+            for step in self._readers[name].read(raw.records, raw.aux):
+                by_packet.setdefault(step.pkt_id, []).append(step)
+            for pkt_id, steps in by_packet.items():
+                visit = Visit(raw.at_ns, name, pkt_id, tuple(steps))
+                self.visits.append(visit)
+                self._by_packet.setdefault((name, pkt_id), []).append(visit)
+        self._pending.clear()
+
+    def clear(self) -> None:
+        """Forget what was collected."""
+        self._pending.clear()
+        self.visits.clear()
+        self._by_packet.clear()
+        self._last_frames.clear()
+
+    def of_packet(self, space: str, pkt_id: int) -> list[Visit]:
+        """What a namespace did to a packet, with what it did before it was copied."""
+        self.flush()
+        reader = self._readers.get(space)
+        line = reader.ancestors(pkt_id) if reader is not None else (pkt_id,)
+        return [visit for ancestor in line for visit in self._by_packet.get((space, ancestor), ())]
+
+    def seen(self, frame: CapturedFrame) -> None:
+        """A capture's listener: remember which frame was the last of its packet in its namespace."""
+        self._last_frames[frame.space, frame.pkt_id] = frame.serial
+
+    def comments(self, frame: CapturedFrame) -> tuple[str, ...]:
+        """A capture's commenter: the last frame of a packet in a namespace says what was done to it there."""
+        if self._last_frames.get((frame.space, frame.pkt_id)) != frame.serial:
+            return ()
+        steps = [step for visit in self.of_packet(frame.space, frame.pkt_id) for step in visit.steps]
+        text = comment(steps, where=frame.space)
+        return (text,) if text else ()
+
+
+def _interface_name(netns: Netns) -> Callable[[int], str]:
+    def name(ifindex: int) -> str:
+        device = netns.devices.find(ifindex)
+        return device.name if device is not None else f"interface {ifindex}"
+
+    return name
+
+
+def walk_lines(visits: Iterable[Visit], *, unmatched: bool = False) -> list[str]:
+    """The whole way of what was sent, namespace by namespace."""
+    lines: list[str] = []
+    for visit in visits:
+        lines.append(f"{visit.at_ns / 1e9:.6f} {visit.space}, packet {visit.pkt_id}")
+        lines += [f"  {line}" for line in visit.lines(unmatched=unmatched)]
+    return lines
