@@ -140,7 +140,7 @@ class Capture:
     def write(
         self, path: Path | str, *, names: Mapping[bytes, tuple[str, ...]] | None = None, comment: str = ""
     ) -> None:
-        """Write a pcapng file, or a pcap file, which has neither interfaces nor comments, if the name ends in ``.pcap``.
+        """Write a pcapng file; or, named ``.pcap``, a pcap file, which has neither interfaces nor comments.
 
         Raises:
             CaptureError: It cannot be written.
