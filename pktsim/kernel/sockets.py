@@ -20,6 +20,7 @@ from pktsim.kernel.raw import RawSocket
 from pktsim.kernel.tcp import TcpSocket
 from pktsim.kernel.tcp_demux import TcpDemux
 from pktsim.kernel.tcp_settings import TcpSettings
+from pktsim.kernel.timer_wheel import NS_PER_JIFFY, TimerWheel
 from pktsim.kernel.transport import (
     AF_INET,
     ANY,
@@ -28,6 +29,7 @@ from pktsim.kernel.transport import (
     IPPROTO_TCP,
     IPPROTO_UDP,
     IpStack,
+    TimerHandle,
     family_of,
     parse_ip,
 )
@@ -59,6 +61,8 @@ class SocketLayer:
         self._tcp = TcpDemux(self, TcpSettings() if tcp is None else tcp)
         self._raw: list[RawSocket] = []
         self._flow_secret: bytes | None = None
+        wheel = getattr(stack, "wheel", None)
+        self._wheel = wheel if isinstance(wheel, TimerWheel) else None
 
     @property
     def name(self) -> str:
@@ -146,6 +150,12 @@ class SocketLayer:
                 socket.report(number)
 
     # For the protocols.
+
+    def timer(self, delay_ns: int, callback: Callable[[], None]) -> TimerHandle:
+        """Call ``callback`` later: in whole jiffies where the namespace has the kernel's timers, else exactly."""
+        if self._wheel is None:
+            return self.clock.after(delay_ns, callback)
+        return self._wheel.after(-(-delay_ns // NS_PER_JIFFY), callback)
 
     def default_ttl(self, address: bytes) -> int:
         if len(address) == 4:

@@ -241,10 +241,11 @@ class TcpSocket:
             self._demux.release(self, lport)  # the connection holds it from here on
             self._bound = False
         self._connection = connection
+        connection.connecting_until_ns = self.layer.clock.now_ns + TRANSMIT_NS
         connection.open(route.mtu, advmss)
 
     async def connect(self, address: str, port: int, timeout_ns: int | None = None) -> None:
-        """Connect.
+        """Connect. With ``timeout_ns`` as programs do that poll, without as those that block.
 
         Raises:
             TimeoutError: Not within ``timeout_ns`` (the attempt goes on until the socket is closed), or the kernel has
@@ -262,6 +263,8 @@ class TcpSocket:
             await connection.changed.wait(left)
             if self.closed:
                 raise os_error(errno.EBADF)
+            if connection.error_queued and connection.soft_error and timeout_ns is not None:
+                raise os_error(connection.soft_error)  # SO_ERROR, asked for because poll() said so
         if connection.error:
             error, connection.error = connection.error, 0
             raise os_error(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from pktsim.clock import NS_PER_MS, NS_PER_US, Timer
+from pktsim.clock import NS_PER_MS, NS_PER_US
 from pktsim.kernel.task import Signal
 from pktsim.kernel.tcp_congestion import Reno
 from pktsim.kernel.tcp_queue import Reassembly, ReceiveQueue, SendQueue
@@ -17,7 +17,7 @@ from pktsim.kernel.tcp_rtt import RttEstimator
 from pktsim.kernel.tcp_segment import TCP_HEADER, TCPOLEN_TSTAMP_ALIGNED, Segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_window import HEAD_TRUESIZE, INIT_CWND, ReceiveWindow
-from pktsim.kernel.transport import IPV4_HEADER, IPV6_HEADER
+from pktsim.kernel.transport import IPV4_HEADER, IPV6_HEADER, TimerHandle
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp_demux import TcpDemux
@@ -134,7 +134,8 @@ class TcpBlock:
         self.ack_now = False
         self.ack_pushed = False
         self.ack_pushed2 = False
-        self.ack_timer: Timer | None = None
+        self.ack_timer: TimerHandle | None = None
+        self.ack_due_ns = 0
         self.quick = 0
         self.pingpong = 0
         self.ato_ns = 0
@@ -159,8 +160,8 @@ class TcpBlock:
         self.reord_seen = False
         self.dup_acks = 0
         self.timer_kind = XmitTimer.NONE
-        self.timer: Timer | None = None
-        self.state_timer: Timer | None = None  # keep-alive, or the end of FIN_WAIT2
+        self.timer: TimerHandle | None = None
+        self.state_timer: TimerHandle | None = None  # keep-alive, or the end of FIN_WAIT2
         # Limits on answers to nonsense.
         self.last_oow_ack_ns = -(1 << 62)
         # The process.
@@ -177,6 +178,7 @@ class TcpBlock:
         self.user_timeout_ns = 0
         self.recverr = False
         self.connecting_until_ns = 0
+        self.error_queued = False
         self.dead = False
         self._backlog: list[tuple[Segment, int]] = []
 

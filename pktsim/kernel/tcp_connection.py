@@ -285,7 +285,13 @@ class TcpConnection(TcpInput):
             self._revert_backoff(seq)
         if self.state in _HANDSHAKE:
             if self.now_ns < self.connecting_until_ns:
-                self.soft_error = error.errno  # connect() has not let go of the socket yet
+                # connect() has not let go of the socket yet: only a note is made. Over IPv4 the message is put in the
+                # socket's error queue even so, and a program that polls is woken by that (ip_icmp_error, unlike
+                # ipv6_icmp_error, does not ask for IP_RECVERR). Others learn of it from the next SYN's error.
+                self.soft_error = error.errno
+                if len(self.laddr) == 4:
+                    self.error_queued = True
+                    self.changed.fire()
             else:
                 self.fail(error.errno)
                 return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Timer
+from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.task import Signal
 from pktsim.kernel.tcp_block import MASK32, PAWS_IDLE_NS, ts_before, unwrap
@@ -18,7 +18,7 @@ from pktsim.kernel.tcp_rtt import RTO_MAX_NS
 from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, RST, SYN, Segment, build_segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_window import ReceiveWindow, initial_window
-from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, family_of
+from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, TimerHandle, build_ip, family_of
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp import TcpSocket
@@ -112,7 +112,7 @@ class TcpRequest:
         self.sent_ns = demux.layer.clock.now_ns
         self.timeout_ns = _SYNACK_TIMEOUT_NS
         self._last_oow_ack_ns = -(1 << 62)
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
         self.flow_label = demux.layer.new_flow_label() if len(self.laddr) == 16 else 0
         try:
             route = demux.layer.stack.route_output(
@@ -176,7 +176,7 @@ class TcpRequest:
     def _schedule(self, delay_ns: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.demux.layer.clock.after(delay_ns, self._expire)
+        self._timer = self.demux.layer.timer(delay_ns, self._expire)
 
     def _expire(self) -> None:
         """reqsk_timer_handler."""

@@ -180,13 +180,14 @@ class TcpOutput(TcpBlock):
         ato = min(ato, DELACK_MAX_NS)
         due_ns = self.now_ns + ato
         if self.ack_timer is not None and self.ack_timer.pending:
-            if self.ack_timer.at_ns <= self.now_ns + (ato >> 2):
+            if self.ack_due_ns <= self.now_ns + (ato >> 2):
                 self.send_ack()
                 return
-            due_ns = min(due_ns, self.ack_timer.at_ns)
+            due_ns = min(due_ns, self.ack_due_ns)
             self.ack_timer.cancel()
         self.ack_scheduled = True
-        self.ack_timer = self.clock.at(due_ns, self.on_ack_timer)
+        self.ack_due_ns = due_ns
+        self.ack_timer = self.layer.timer(due_ns - self.now_ns, self.on_ack_timer)
 
     def on_ack_timer(self) -> None:
         """tcp_delack_timer_handler."""
@@ -524,7 +525,7 @@ class TcpOutput(TcpBlock):
         if self.timer is not None:
             self.timer.cancel()
         self.timer_kind = kind
-        self.timer = self.clock.after(min(max(delay_ns, 0), RTO_MAX_NS), self.on_timer)
+        self.timer = self.layer.timer(min(max(delay_ns, 0), RTO_MAX_NS), self.on_timer)
 
     def disarm(self) -> None:
         if self.timer is not None:

@@ -195,7 +195,7 @@ class TcpTimers(TcpOutput):
     def arm_state_timer(self, delay_ns: int) -> None:
         if self.state_timer is not None:
             self.state_timer.cancel()
-        self.state_timer = self.clock.after(delay_ns, self.on_state_timer)
+        self.state_timer = self.layer.timer(delay_ns, self.on_state_timer)
 
     def on_state_timer(self) -> None:
         """tcp_keepalive_timer."""

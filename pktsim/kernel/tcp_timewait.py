@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pktsim.clock import NS_PER_MS, NS_PER_S, Timer
+from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_block import MASK32, PAWS_IDLE_NS, ts_before, unwrap
 from pktsim.kernel.tcp_segment import ACK, FIN, RST, SYN, Segment
 from pktsim.kernel.tcp_state import TcpState
-from pktsim.kernel.transport import IpPacket
+from pktsim.kernel.transport import IpPacket, TimerHandle
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp_connection import TcpConnection
@@ -47,7 +47,7 @@ class TimeWait:
         self.ts_recent = connection.ts_recent
         self.ts_recent_ns = connection.ts_recent_ns
         self._last_oow_ack_ns = -(1 << 62)
-        self._timer: Timer | None = None
+        self._timer: TimerHandle | None = None
         self._schedule(duration_ns)
 
     @property
@@ -57,7 +57,7 @@ class TimeWait:
     def _schedule(self, duration_ns: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.demux.layer.clock.after(duration_ns, self.kill)
+        self._timer = self.demux.layer.timer(duration_ns, self.kill)
 
     def kill(self) -> None:
         """Forget the connection."""

@@ -1,8 +1,9 @@
 """What the transport protocols and the IP layer know of each other.
 
-The transport layer hands down complete IP packets, header and checksums included, and gets complete IP packets back. This
-module holds what both families and all transports share: taking a packet apart, putting one together, the pseudo header's
-checksum, text and bytes of addresses. Inside, an address is 4 or 16 bytes in network order; text exists only outside.
+The transport layer hands down complete IP packets, header and checksums included, and gets complete IP packets back.
+This module holds what both families and all transports share: taking a packet apart, putting one together, the pseudo
+header's checksum, text and bytes of addresses. Inside, an address is 4 or 16 bytes in network order; text exists only
+outside.
 """
 
 from __future__ import annotations
@@ -35,6 +36,15 @@ _IPV6 = struct.Struct("!IHBB16s16s")
 ANY: Final = {AF_INET: bytes(4), AF_INET6: bytes(16)}
 #: Extension headers that may stand between an IPv6 header and the transport header (RFC 8200 section 4).
 _EXTENSIONS = frozenset((0, 43, 60))
+
+
+class TimerHandle(Protocol):
+    """A call that is to come, by the clock or by the kernel's timer wheel."""
+
+    @property
+    def pending(self) -> bool: ...
+
+    def cancel(self) -> None: ...
 
 
 class OutputRoute(Protocol):
