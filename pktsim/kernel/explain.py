@@ -39,15 +39,21 @@ class _Raw:
     aux: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Explainer:
     """Collects traces of the namespaces it is attached to."""
 
-    visits: list[Visit] = field(default_factory=list)
+    _visits: list[Visit] = field(default_factory=list)
     _pending: list[_Raw] = field(default_factory=list)
     _readers: dict[str, TraceReader] = field(default_factory=dict)
     _by_packet: dict[tuple[str, int], list[Visit]] = field(default_factory=dict)
     _last_frames: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @property
+    def visits(self) -> list[Visit]:
+        """What happened so far, in order."""
+        self.flush()
+        return self._visits
 
     def attach(self, netns: Netns) -> None:
         """Trace a namespace from now on."""
@@ -87,14 +93,14 @@ class Explainer:
                 by_packet.setdefault(step.pkt_id, []).append(step)
             for pkt_id, steps in by_packet.items():
                 visit = Visit(raw.at_ns, name, pkt_id, tuple(steps))
-                self.visits.append(visit)
+                self._visits.append(visit)
                 self._by_packet.setdefault((name, pkt_id), []).append(visit)
         self._pending.clear()
 
     def clear(self) -> None:
         """Forget what was collected."""
         self._pending.clear()
-        self.visits.clear()
+        self._visits.clear()
         self._by_packet.clear()
         self._last_frames.clear()
 
