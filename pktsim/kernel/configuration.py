@@ -12,7 +12,7 @@ from typing import Final
 
 from pktsim._fastpath import Datapath
 from pktsim.clock import NS_PER_S, Clock
-from pktsim.errors import TopologyError, UnsupportedFeature
+from pktsim.errors import TopologyError
 from pktsim.kernel.fib import TABLE_MAIN, Fib, PolicyRule, Route, parse_route, parse_rule
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable, Nud
 from pktsim.kernel.netdev import (
@@ -36,7 +36,7 @@ from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
 from pktsim.netfilter.state import NetfilterState
 from pktsim.rng import Choices
-from pktsim.wire.addr import MAC_ZERO, ip_from_text, ip_to_text, mac_from_text
+from pktsim.wire.addr import MAC_ZERO, ip_from_text, mac_from_text
 
 #: ``BR_DEFAULT_AGEING_TIME``: how long a bridge remembers where an address was.
 AGEING_NS: Final = 300 * NS_PER_S
@@ -97,6 +97,7 @@ class Configuration:
     """
 
     arp_table: NeighbourTable  # the heir's, which knows how to ask
+    nd_table: NeighbourTable
 
     def __init__(self, name: str, *, clock: Clock, choices: Choices) -> None:
         self.name = name
@@ -217,7 +218,8 @@ class Configuration:
         if mac:
             device.mac = mac_from_text(mac)
             self._fixed_mac.add(device.ifindex)
-            self.arp_table.flush(device.ifindex)  # neigh_changeaddr
+            for table in (self.arp_table, self.nd_table):
+                table.flush(device.ifindex)  # neigh_changeaddr
         if hairpin is not None:
             device.hairpin = hairpin
         if master is not None:
@@ -228,7 +230,8 @@ class Configuration:
             if up:
                 self.fib.link_up(device)
             else:
-                self.arp_table.flush(device.ifindex)
+                for table in (self.arp_table, self.nd_table):
+                    table.flush(device.ifindex)
                 self.fib.link_down(device, deleted=False)
         self._push_link(device)
         if device.master:
@@ -267,7 +270,8 @@ class Configuration:
         for port in [port for port in self.devices if port.master == device.ifindex]:
             self.link_set(port.name, master="")
         bridge = self.devices.find(device.master)
-        self.arp_table.device_gone(device.ifindex)
+        for table in (self.arp_table, self.nd_table):
+            table.device_gone(device.ifindex)
         self.fib.link_down(device, deleted=True)
         self.devices.remove(device)
         self.sysctls.interface_removed(name)
@@ -411,28 +415,29 @@ class Configuration:
 
     # ------------------------------------------------------------------------------------------------------- neighbours
 
+    def neighbour_table(self, address: bytes) -> NeighbourTable:
+        """The neighbour table of an address's family."""
+        return self.arp_table if len(address) == 4 else self.nd_table
+
     def neighbour_add(self, name: str, address: str, mac: str, state: Nud = Nud.PERMANENT) -> None:
         """``ip neigh replace ADDRESS lladdr MAC dev NAME nud …``."""
-        self._table_for(ip_from_text(address)).add(
-            self.devices.named(name).ifindex, ip_from_text(address), mac_from_text(mac), state
-        )
+        key = ip_from_text(address)
+        self.neighbour_table(key).add(self.devices.named(name).ifindex, key, mac_from_text(mac), state)
 
     def neighbour_delete(self, name: str, address: str) -> bool:
         """``ip neigh del``. Returns whether there was one."""
-        return self._table_for(ip_from_text(address)).delete(self.devices.named(name).ifindex, ip_from_text(address))
+        key = ip_from_text(address)
+        return self.neighbour_table(key).delete(self.devices.named(name).ifindex, key)
 
     def neighbours_flush(self, *, permanent: bool = False) -> None:
         """``ip neigh flush all``."""
-        self.arp_table.flush(permanent=permanent)
+        for table in (self.arp_table, self.nd_table):
+            table.flush(permanent=permanent)
 
     def neighbours(self) -> list[Neighbour]:
-        """All entries, sorted by interface and address."""
-        return sorted(self.arp_table, key=lambda entry: (entry.ifindex, entry.address))
-
-    def _table_for(self, address: bytes) -> NeighbourTable:
-        if len(address) != 4:
-            raise UnsupportedFeature("IPv6 neighbour", place=f"{self.name}, {ip_to_text(address)}")
-        return self.arp_table
+        """All entries of both families, sorted by interface and address."""
+        entries = [*self.arp_table, *self.nd_table]
+        return sorted(entries, key=lambda entry: (entry.ifindex, len(entry.address), entry.address))
 
     # ---------------------------------------------------------------------------------------------------------- bridges
 

@@ -25,6 +25,7 @@ from pktsim.kernel.ip import IP_DF, OutputRoute, fragment_ipv4
 from pktsim.kernel.neighbour import ENGINE_CLASS, Neighbour, NeighbourTable
 from pktsim.kernel.netdev import (
     AF_INET,
+    AF_INET6,
     LOOPBACK_IFINDEX,
     NetDevice,
     Scope,
@@ -124,6 +125,7 @@ class Netns(Configuration):
         self.wheel = TimerWheel(clock) if wheel is None else wheel
         self.capture = capture
         self.arp_table = NeighbourTable(self, AF_INET)
+        self.nd_table = NeighbourTable(self, AF_INET6)
         self.arp = Arp(self)
         self.icmp = Icmp(self)
         self.defragmenter = Defragmenter(
@@ -201,6 +203,8 @@ class Netns(Configuration):
         self.datapath.neighbour_del(entry.ifindex, entry.address)
 
     def neighbour_solicit(self, entry: Neighbour, packet: Packet | None, *, unicast: bool) -> None:
+        if len(entry.address) != 4:
+            raise UnsupportedFeature("IPv6 neighbour discovery", place=self.name, mend="add a permanent neighbour")
         self.arp.solicit(entry, packet.data if packet is not None else b"", unicast=unicast)
 
     def neighbour_send(self, packet: Packet) -> None:
@@ -216,11 +220,9 @@ class Netns(Configuration):
         self.datapath.discard(packet, DropReason.NEIGHBOUR_FAILED)
 
     def confirm_neighbour(self, daddr: bytes) -> None:
-        if len(daddr) != 4:
-            return
         route_type, ifindex, next_hop, *_ = self.datapath.route(daddr)
         if route_type == RouteType.UNICAST:
-            self.arp_table.confirm(ifindex, next_hop)
+            self.neighbour_table(next_hop).confirm(ifindex, next_hop)
 
     # ---------------------------------------------------------------------------------------------------------- packets
 
@@ -334,13 +336,10 @@ class Netns(Configuration):
         self.held.append(Held(packet, Hook(hook), step))
 
     def _on_neighbour_miss(self, packet: Packet, ifindex: int, next_hop: bytes, _c: Any) -> None:
-        if len(next_hop) != 4:
-            raise UnsupportedFeature("IPv6 neighbour discovery", place=self.name)
-        self.arp_table.resolve(ifindex, next_hop, packet)
+        self.neighbour_table(next_hop).resolve(ifindex, next_hop, packet)
 
     def _neighbour_used(self, ifindex: int, next_hop: bytes) -> None:
-        if len(next_hop) == 4:
-            self.arp_table.used(ifindex, next_hop)
+        self.neighbour_table(next_hop).used(ifindex, next_hop)
 
     def _on_vxlan_xmit(self, packet: Packet, ifindex: int, _b: Any, _c: Any) -> None:
         tunnel = self.tunnels.get(ifindex)
