@@ -8,6 +8,9 @@ Addresses are network-order bytes (4 or 16), families are ``AF_INET`` 2 and ``AF
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Self, final
 
+#: What has a buffer of the element type said.
+Buffer: TypeAlias = bytes | bytearray | memoryview | array[Any]
+
 #: (RX|TX, pkt_id, ifindex, frame) | (UPCALL, pkt_id, reason, Packet, a, b, c) | (DROP, pkt_id, reason, ifindex)
 Event = tuple[Any, ...]
 
@@ -173,6 +176,22 @@ class Datapath:
         """Hold packets (Upcall.HELD) before ``step`` (opcodes.Step) of ``hook``."""
     # packets
     def receive(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]: ...
+    def receive_batch(
+        self, ifindex: int, data: Buffer, ends: Buffer, now_ns: int, gap_ns: int = 0
+    ) -> tuple[bytes, bytes, list[Event]]:
+        """Frames that arrive one after the other in one call without the GIL.
+
+        Args:
+            ifindex: Where they arrive.
+            data: The frames, one behind the other.
+            ends: ``uint32[n]``: where each ends in ``data``.
+            now_ns: When the first arrives.
+            gap_ns: Between two of them.
+
+        Returns:
+            ``int32[m, 4]`` records in order (event kind, ifindex or reason, offset, length), the bytes that offsets
+            point into, and the upcalls' events, which have packets to be dealt with.
+        """
     def send_local(
         self,
         packet: bytes,
