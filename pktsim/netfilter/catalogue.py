@@ -19,6 +19,7 @@ from pktsim.netfilter.matches import icmp as icmp_match
 from pktsim.netfilter.matches import icmp6 as icmp6_match
 from pktsim.netfilter.matches import iprange as iprange_match
 from pktsim.netfilter.matches import ipv6header as ipv6header_match
+from pktsim.netfilter.matches import ipvs as ipvs_match
 from pktsim.netfilter.matches import length as length_match
 from pktsim.netfilter.matches import limit as limit_match
 from pktsim.netfilter.matches import mac as mac_match
@@ -28,6 +29,7 @@ from pktsim.netfilter.matches import nfacct as nfacct_match
 from pktsim.netfilter.matches import owner as owner_match
 from pktsim.netfilter.matches import physdev as physdev_match
 from pktsim.netfilter.matches import pkttype as pkttype_match
+from pktsim.netfilter.matches import policy as policy_match
 from pktsim.netfilter.matches import recent as recent_match
 from pktsim.netfilter.matches import rpfilter as rpfilter_match
 from pktsim.netfilter.matches import sctp as sctp_match
@@ -83,6 +85,7 @@ _ALL_MATCHES: tuple[Extension[Match], ...] = (
     *icmp6_match.EXTENSIONS,
     *iprange_match.EXTENSIONS,
     *ipv6header_match.EXTENSIONS,
+    *ipvs_match.EXTENSIONS,
     *length_match.EXTENSIONS,
     *limit_match.EXTENSIONS,
     *mac_match.EXTENSIONS,
@@ -93,6 +96,7 @@ _ALL_MATCHES: tuple[Extension[Match], ...] = (
     *physdev_match.EXTENSIONS,
     *pkttype_match.EXTENSIONS,
     *recent_match.EXTENSIONS,
+    *policy_match.EXTENSIONS,
     *rpfilter_match.EXTENSIONS,
     *sctp_match.EXTENSIONS,
     *set_match.EXTENSIONS,
@@ -167,10 +171,8 @@ UNMODELLED_MATCHES = frozenset(
         "hashlimit",
         "hbh",
         "ipcomp",
-        "ipvs",
         "mh",
         "osf",
-        "policy",
         "quota",
         "rateest",
         "realm",

@@ -58,7 +58,7 @@ class Option:
         second: Reader of a second argument, for the few options with two.
         aliases: Other spellings.
         invertible: Whether ``!`` may stand in front.
-        multiple: Whether it may be given more than once; values are then collected in a list.
+        multiple: Whether it may be given more than once; values are then collected in a list and in ``sequence``.
         mandatory: Whether the extension cannot do without.
         excludes: Options that may not be given with it.
         requires: Options that must be given with it.
@@ -78,12 +78,14 @@ class Option:
 class Given:
     """The options that were given to one extension of one rule."""
 
-    __slots__ = ("context", "inverted", "values")
+    __slots__ = ("context", "inverted", "sequence", "values")
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.values: dict[str, Any] = {}
         self.inverted: set[str] = set()
+        #: (option, value, inverted) of the options that may be given more than once, in the order given.
+        self.sequence: list[tuple[str, Any, bool]] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
@@ -134,6 +136,7 @@ def accept(option: Option, given: Given, inverted: bool, words: tuple[str, ...])
             value = (value, option.second(words[1], given.context))
     if option.multiple:
         given.values.setdefault(name, []).append(value)
+        given.sequence.append((name, value, inverted))
     else:
         given.values[name] = value
 
@@ -318,7 +321,7 @@ def to_protocol(text: str) -> int:
     found = leading_number(text)
     if found is not None and not found[1] and found[0] <= U8_MAX:
         return found[0]
-    known = PROTOCOL_NUMBERS.get(text)
+    known = PROTOCOL_NUMBERS.get(text.lower() if text.isupper() else text)  # the list has TCP as well as tcp
     if known is None:
         raise BadValue(f"unknown protocol {text!r}", "write its number (0-255)")
     return known
