@@ -152,9 +152,12 @@ class SocketLayer:
     # For the protocols.
 
     def timer(self, delay_ns: int, callback: Callable[[], None]) -> TimerHandle:
-        """Call ``callback`` later: in whole jiffies where the namespace has the kernel's timers, else exactly."""
+        """Call ``callback`` later: in whole jiffies where the namespace has the kernel's timers, else exactly.
+
+        Either way no sooner than the next jiffy.
+        """
         if self._wheel is None:
-            return self.clock.after(delay_ns, callback)
+            return self.clock.after(max(delay_ns, NS_PER_JIFFY), callback)
         return self._wheel.after(-(-delay_ns // NS_PER_JIFFY), callback)
 
     def default_ttl(self, address: bytes) -> int:
