@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 
 #: Archive name -> where its recordings lie below the reference directory.
 KINDS: dict[str, str] = {
+    "dns": "dns",
     "kube-proxy-iptables": "kube-proxy/iptables",
     "kube-proxy-iptables-updates": "kube-proxy-updates/iptables-updates",
     "netfilter-cases": "netfilter/cases",

@@ -38,6 +38,8 @@ _DEADLINE_NS = 5 * NS_PER_S
 _READ_TIMEOUT_NS = 2 * NS_PER_S
 _HEALTH_TIMEOUT_NS = 1 * NS_PER_S
 _DNS_PORT = 53
+#: What a failed attempt takes where the clock has not moved meanwhile.
+_SYSTEM_CALL_NS = 50_000
 
 RCODES = {
     "NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4, "REFUSED": 5, "YXDOMAIN": 6, "YXRRSET": 7,
@@ -184,6 +186,7 @@ class Forward:
                     break
                 # All are dead, or the health check is: try any.
                 proxy = self.proxies[self._below(len(self.proxies))]
+            started_ns = self.context.clock.now_ns
             reply = yield from proxy.ask(exchange, request, force_tcp=self.options.force_tcp)
             if (
                 isinstance(reply, Message)
@@ -196,10 +199,10 @@ class Forward:
                 failed = reply.value
                 proxy.check_health()
                 if fails < len(self.proxies):
-                    # A refused datagram fails in no time: the real thing goes round and round until the health check
-                    # has counted enough failures or the deadline has passed. Once per millisecond is enough to see.
-                    if reply is not Failure.TIMEOUT:
-                        yield Pause(NS_PER_MS)
+                    # What fails at once is tried again at once, round and round, until the health check has counted
+                    # enough failures or the deadline has passed. A system call takes some time, though.
+                    if self.context.clock.now_ns == started_ns:
+                        yield Pause(_SYSTEM_CALL_NS)
                     continue
                 break
             if not matches(request, reply):

@@ -64,11 +64,11 @@ class LoadBalance:
     def _shuffle(self, records: list[RR]) -> None:
         count = len(records)
         if count == 2:
-            if self._choices.below(self._place, 2) == 0:
+            if self._choices.below(f"{self._place}/swap", 2) == 0:
                 records.reverse()
         elif count > 2:
             for at in range(count):
-                other = at + self._choices.below(self._place, count - at)
+                other = at + self._choices.below(f"{self._place}/shuffle", count - at) if at < count - 1 else at
                 records[at], records[other] = records[other], records[at]
 
     def _prefer(self, records: list[RR]) -> list[RR]:

@@ -6,10 +6,10 @@ Source: miekg/dns v1.1.68, server.go; coredns v1.13.1, plugin/pkg/proxy/{connect
 from __future__ import annotations
 
 import errno
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
-from pktsim.clock import NS_PER_S
+from pktsim.clock import NS_PER_S, Clock
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.task import Task, sleep, spawn
 from pktsim.kernel.tcp import TcpSocket
@@ -92,7 +92,7 @@ class _Upstreams:
             if isinstance(socket, UdpSocket):
                 answer, _, _ = await socket.recvfrom(left_ns)
             else:
-                message = await read_message(socket, self._sockets, deadline_ns)
+                message = await read_message(socket, self._sockets.clock, deadline_ns)
                 if message is None:
                     return Failure.CLOSED
                 answer = message
@@ -110,7 +110,45 @@ def _failure(error: OSError) -> Failure:
     return Failure.UNREACHABLE
 
 
-async def read_message(stream: TcpSocket, sockets: SocketLayer, deadline_ns: int) -> bytes | None:
+class Stream(Protocol):
+    """What is needed of a TCP socket to serve its client."""
+
+    async def recv(self, limit: int = 65536, timeout_ns: int | None = None) -> bytes: ...
+
+    async def sendall(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+#: Carries out what the server asks for until it has its answer.
+Drive = Callable[["Work[bytes | None]", "Ask | Pause"], Coroutine[Any, Any, "bytes | None"]]
+
+
+async def serve_connection(server: DnsServer, clock: Clock, stream: Stream, source: str, drive: Drive) -> None:
+    """Answer the questions of one connection, one after the other, until it is silent for too long or ends."""
+    timeout_ns = TCP_READ_TIMEOUT_NS
+    try:
+        while True:
+            query = await read_message(stream, clock, clock.now_ns + timeout_ns)
+            if query is None:
+                break
+            work = server.handle(query, tcp=True, source=source)
+            try:
+                request = next(work)
+            except StopIteration as stop:
+                answer: bytes | None = stop.value
+            else:
+                answer = await drive(work, request)
+            if answer is not None:
+                await stream.sendall(len(answer).to_bytes(2, "big") + answer)
+            timeout_ns = TCP_IDLE_TIMEOUT_NS
+    except OSError:
+        pass  # a time-out is one too: the connection ends
+    finally:
+        stream.close()
+
+
+async def read_message(stream: Stream, clock: Clock, deadline_ns: int) -> bytes | None:
     """Read one message with the length before it; ``None`` if the connection ends first.
 
     Raises:
@@ -121,7 +159,7 @@ async def read_message(stream: TcpSocket, sockets: SocketLayer, deadline_ns: int
     have_length = False
     while True:
         while len(octets) < wanted:
-            left_ns = deadline_ns - sockets.clock.now_ns
+            left_ns = deadline_ns - clock.now_ns
             if left_ns <= 0:
                 raise TimeoutError("no message in time")
             more = await stream.recv(wanted - len(octets), left_ns)
@@ -221,29 +259,10 @@ class DnsService:
         while True:
             connection = await listener.accept()
             connection.set_nodelay()
-            self._spawn(self._serve_connection(connection), "connection")
-
-    async def _serve_connection(self, connection: TcpSocket) -> None:
-        address = connection.remote_address
-        source = address[0] if address is not None else ""
-        timeout_ns = TCP_READ_TIMEOUT_NS
-        try:
-            while True:
-                query = await read_message(connection, self._sockets, self._sockets.clock.now_ns + timeout_ns)
-                if query is None:
-                    break
-                work = self.server.handle(query, tcp=True, source=source)
-                try:
-                    answer = await self._drive(work, next(work))
-                except StopIteration as stop:
-                    answer = stop.value
-                if answer is not None:
-                    await connection.sendall(len(answer).to_bytes(2, "big") + answer)
-                timeout_ns = TCP_IDLE_TIMEOUT_NS
-        except OSError:
-            pass  # a time-out is one too: the connection ends
-        finally:
-            connection.close()
+            address = connection.remote_address
+            source = address[0] if address is not None else ""
+            serving = serve_connection(self.server, self._sockets.clock, connection, source, self._drive)
+            self._spawn(serving, "connection")
 
 
 def serve_dns(sockets: SocketLayer, server: DnsServer, families: Sequence[int] = (AF_INET,)) -> DnsService:
