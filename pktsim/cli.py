@@ -113,7 +113,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """One packet or connection, explained: hook by hook, chain by chain, rule by rule."""
-    from pktsim.cluster import Cluster
+    from pktsim.cluster.cluster import Cluster
     from pktsim.scenario.report import print_trace, trace_as_data
 
     cluster = Cluster.load(file, seed=seed)
@@ -138,7 +138,7 @@ def rules(
     counters: Annotated[bool, typer.Option("--counters", help="With packet and byte counters.")] = False,
 ) -> None:
     """What kube-proxy writes on a node, as iptables-save prints it."""
-    from pktsim.cluster import Cluster
+    from pktsim.cluster.cluster import Cluster
 
     cluster = Cluster.load(file)
     chosen = cluster.node(node) if node else cluster.nodes[0]

@@ -327,8 +327,8 @@ def _ip_id(recorded: int, ours: int, part: Field, theirs: Dissection, random: Ra
     flags = next(theirs.named("tcp.hdr_len/flags", part.path), None)
     seq = next(theirs.named("tcp.seq", part.path), None)
     if flags is not None and seq is not None:
-        synchronise, reset = theirs.value(flags) & 0x12 == 0x12, theirs.value(flags) & 4
-        if synchronise or reset:  # sent without a socket of their own: no counter, id 0 with DF
+        if theirs.value(flags) & 0x12 == 0x12 or not recorded:
+            # Sent without a socket of its own (SYN-ACK, RST, TIME_WAIT): no counter, id 0 with DF.
             return recorded == ours
         base = _nearest(theirs.value(seq), random.recorded_isns)
         if base is not None:

@@ -16,6 +16,8 @@ from pktsim.netfilter.ruleset import Chain, Jump, Rule, Ruleset, Table
 from pktsim.netfilter.targets.dnat import DnatTarget
 from pktsim.rng import Choices
 
+#: Stands for all nodes together: the next connection, whichever node it comes by.
+ANY_NODE = ""
 #: Where each node's rules are to be had; ``None`` for spaces without any.
 RulesOf = Callable[[str], "Ruleset | None"]
 
@@ -34,14 +36,8 @@ class EndpointDraws:
     _wanted: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
 
     def want(self, node: str, chain: str, endpoints: Iterable[str]) -> None:
-        """Let connections through ``chain`` of ``node`` draw these endpoints (addresses), in this order."""
+        """Let connections through ``chain`` of ``node`` (or :data:`ANY_NODE`) draw these endpoints' addresses in turn."""
         self._wanted.setdefault((node, chain), deque()).extend(endpoints)
-
-    def want_everywhere(self, chain_of: Callable[[str], Iterable[str]], nodes: Iterable[str], endpoint: str) -> None:
-        """Let the next connection, whatever node and chain it comes by, draw ``endpoint``; see :meth:`forget`."""
-        for node in nodes:
-            for chain in chain_of(node):
-                self._wanted[(node, chain)] = deque([endpoint])
 
     def forget(self) -> None:
         """Leave all further draws to chance."""
@@ -58,7 +54,7 @@ class EndpointDraws:
         """``NODE/nat/CHAIN/NUMBER``: does the rule lead to the endpoint that is wanted?"""
         node, _, rest = place.rpartition("/nat/")
         chain, _, number = rest.partition("/")
-        wanted = self._wanted.get((node, chain))
+        wanted = self._wanted.get((node, chain)) or self._wanted.get((ANY_NODE, chain))
         if not wanted or not number.isdigit():
             return None
         rules = self.rules_of(node)

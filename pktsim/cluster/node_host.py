@@ -57,6 +57,11 @@ class NodeHost:
         if self._timer is None or not self._timer.pending:
             self._timer = self.netns.clock.after(0, self.flush)
 
+    def replace(self, ruleset: Ruleset) -> None:
+        """Put rules in force at once, whoever wrote them."""
+        self.flush()
+        self.netns.load_ruleset(ruleset)
+
     def flush(self) -> None:
         """Put in force what was written."""
         pending, self._pending = self._pending, {}

@@ -9,8 +9,6 @@ from pktsim.errors import TopologyError, UnsupportedFeature
 from pktsim.kernel.netdev import AF_INET, AF_INET6
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.network import Network
-from pktsim.kernel.sockets import SocketLayer
-from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.netfilter.opcodes import LinkKind
 
 _KINDS = {"veth": LinkKind.WIRE, "bridge": LinkKind.BRIDGE}
@@ -42,12 +40,9 @@ def realise(wiring: Wiring, network: Network, *, warm: bool = False) -> None:
 
 
 def add_space(space: Space, network: Network, sysctls_everywhere: Mapping[str, str | int] | None = None) -> Netns:
-    """Add a namespace with devices, addresses, settings and sockets; veths are not plugged, routes not set yet."""
+    """Add a namespace with devices, addresses and settings; veths are not plugged, routes not set yet."""
     sysctls = {**(sysctls_everywhere or {}), **space.sysctls}
     netns = network.add_space(space.name, sysctls=sysctls)
-    tcp = TcpSettings.from_sysctls({name: str(value) for name, value in sysctls.items()})
-    low, high = netns.sysctls.numbers("net.ipv4.ip_local_port_range")
-    netns.sockets = SocketLayer(netns, tcp=tcp, port_range=(low, high))
     for interface in space.interfaces:
         add_interface(interface, netns)
     return netns

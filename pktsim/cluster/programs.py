@@ -1,34 +1,193 @@
-"""Programs that run in pods, on nodes and outside: servers, and the clients of recorded actions."""
+"""Starts programs in namespaces: servers, and the clients that people and recordings ask for.
+
+The programs themselves are in :mod:`pktsim.cluster.apps`, :mod:`pktsim.cluster.kubedns` and
+:mod:`pktsim.cluster.resolver`; here they get their arguments.
+"""
 
 from __future__ import annotations
 
-import errno
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
 
 from pktsim.clock import NS_PER_S
+from pktsim.cluster.apps.http_client import EXIT_OPERATION_TIMEDOUT, HttpClient, HttpResult
+from pktsim.cluster.apps.http_server import HttpServer, pattern
+from pktsim.cluster.apps.probe import Probe, run_probe
+from pktsim.cluster.apps.udp_echo import UdpEchoServer
 from pktsim.cluster.commands import Client, Command, Curl, Dig
+from pktsim.cluster.kubedns.corefile import parse_corefile
+from pktsim.cluster.kubedns.server import DnsServer, ServerConfig
+from pktsim.cluster.kubedns.service import DnsService
+from pktsim.cluster.kubedns.service import serve_dns as serve_dns_on
 from pktsim.cluster.store import ObjectStore
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel import task
 from pktsim.kernel.netns import Netns
-from pktsim.kernel.sockets import SocketLayer
+from pktsim.kernel.transport import AF_INET, AF_INET6
 from pktsim.netfilter.ruleset import Family
 
+#: Where servers listen in recorded clusters, and in ``outside``.
+HTTP_PORT, ECHO_PORT = 8080, 8081
 PING_BYTES = 56
-PING_IDENT = 0x1234
 
 
-def serve_http(netns: Netns, name: str, port: int, family: Family) -> None: ...
+def _socket_family(family: Family) -> int:
+    return AF_INET if family is Family.IPV4 else AF_INET6
 
 
-def serve_echo(netns: Netns, name: str, port: int, family: Family) -> None: ...
+def serve_http(netns: Netns, name: str, port: int, family: Family) -> HttpServer:
+    """Start an HTTP server that says who it is and whom it sees."""
+    server = HttpServer(netns.sockets, name, port, family=_socket_family(family))
+    server.start()
+    return server
 
 
-def serve_dns(netns: Netns, corefile: str, store: ObjectStore, family: Family) -> None: ...
+def serve_echo(netns: Netns, name: str, port: int, family: Family) -> UdpEchoServer:
+    """Start a UDP server that says who it is, whom it sees, and what was said."""
+    server = UdpEchoServer(netns.sockets, name, port, family=_socket_family(family))
+    server.start()
+    return server
 
 
-def sockets_of(netns: Netns) -> SocketLayer:
-    assert isinstance(netns.sockets, SocketLayer)
-    return netns.sockets
+def serve_dns(netns: Netns, corefile: str, store: ObjectStore, family: Family) -> DnsService:
+    """Start kube-dns: CoreDNS with that configuration, watching the objects."""
+    addresses = tuple(
+        text.partition("/")[0]
+        for device in netns.devices
+        if not device.loopback
+        for text in netns.addresses(device.name)
+    )
+    config = ServerConfig(netns.name, addresses)
+    server = DnsServer(parse_corefile(corefile), netns.clock, netns.choices, config)
+    server.watch(store, netns.clock)
+    return serve_dns_on(netns.sockets, server, (_socket_family(family),))
+
+
+def resolver(netns: Netns, resolv_conf: str) -> Any:
+    """What looks names up in a namespace, as glibc does."""
+    from pktsim.cluster.resolver import pod_resolver
+
+    return pod_resolver(netns.sockets, resolv_conf)
+
+
+def _client(netns: Netns, resolv_conf: str, sport: int, timeout_s: float) -> HttpClient:
+    async def resolve(name: str) -> list[str]:
+        found: list[str] = await resolver(netns, resolv_conf)(name)
+        return found
+
+    return HttpClient(netns.sockets, resolve, sport, round(timeout_s * NS_PER_S))
+
+
+# For people
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An HTTP answer.
+
+    Attributes:
+        local, peer: Both ends of the connection as the client sees them.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    local: tuple[str, int] | None
+    peer: tuple[str, int] | None
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class PingAnswer:
+    """What came back to an echo request: a reply, or an ICMP error."""
+
+    kind: int
+    code: int
+    address: str
+    ttl: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is an echo reply."""
+        return self.kind in (0, 129)
+
+    def __str__(self) -> str:
+        what = "echo reply" if self.ok else f"ICMP type {self.kind} code {self.code}"
+        return f"{what} from {self.address}" + (f", ttl {self.ttl}" if self.ttl else "")
+
+
+async def resolve(netns: Netns, name: str, resolv_conf: str) -> list[str]:
+    """Look a name up; an address needs no looking up."""
+    if _is_address(name):
+        return [name]
+    found: list[str] = await resolver(netns, resolv_conf)(name)
+    return found
+
+
+def _is_address(text: str) -> bool:
+    return ":" in text or text.replace(".", "").isdigit()
+
+
+async def http_get(netns: Netns, url: str, resolv_conf: str, sport: int, timeout_s: float) -> HttpAnswer:
+    """GET a URL.
+
+    Raises:
+        TimeoutError: No answer in time.
+        OSError: Anything else that curl would complain about.
+    """
+    result = await _client(netns, resolv_conf, sport, timeout_s).get(url)
+    if result.exit_code == EXIT_OPERATION_TIMEDOUT:
+        raise TimeoutError(result.error)
+    if result.exit_code:
+        raise OSError(result.error)
+    return HttpAnswer(result.status, result.headers, result.body, result.local, result.peer)
+
+
+async def ping(netns: Netns, address: str, size: int, timeout_s: float) -> PingAnswer:
+    """One echo request; its identifier is drawn."""
+    socket = netns.sockets.ping(AF_INET6 if ":" in address else AF_INET)
+    try:
+        socket.echo(address, 1, bytes(byte % 256 for byte in range(size)))
+        reply = await socket.reply(round(timeout_s * NS_PER_S))
+    finally:
+        socket.close()
+    return PingAnswer(reply.kind, reply.code, reply.address, reply.ttl)
+
+
+async def udp_exchange(
+    netns: Netns, host: str, port: int, data: bytes, resolv_conf: str, sport: int, timeout_s: float
+) -> bytes:
+    """Send a datagram, return the answer."""
+    address = (await resolve(netns, host, resolv_conf))[0]
+    socket = netns.sockets.udp(AF_INET6 if ":" in address else AF_INET)
+    try:
+        if sport:
+            socket.bind("", sport)
+        socket.connect(address, port)
+        socket.send(data)
+        answer, _, _ = await socket.recvfrom(round(timeout_s * NS_PER_S))
+    finally:
+        socket.close()
+    return answer
+
+
+async def tcp_connect(netns: Netns, host: str, port: int, resolv_conf: str, sport: int, timeout_s: float) -> None:
+    """Connect, then close."""
+    address = (await resolve(netns, host, resolv_conf))[0]
+    probe = Probe("tcp", address, port, sport, wait_ns=round(timeout_s * NS_PER_S))
+    (line,) = await run_probe(netns.sockets, probe)
+    if line == "TimeoutError":
+        raise TimeoutError(f"no answer from {address}:{port}")
+    if line != "connected":
+        raise OSError(line)
+
+
+# For recordings
 
 
 def run_command(netns: Netns, command: Command, line: str, resolv_conf: str, *, limit_s: float) -> tuple[int, str]:
@@ -36,39 +195,47 @@ def run_command(netns: Netns, command: Command, line: str, resolv_conf: str, *, 
 
     Returns:
         Its exit status and what it prints.
+
+    Raises:
+        UnsupportedFeature: A program that is not modelled.
     """
     match command:
-        case Client(kind="ping"):
-            return task.run(netns.clock, _ping(netns, command), line, limit_ns=round(limit_s * NS_PER_S))
-        case Client() | Curl() | Dig():
+        case Client():
+            work: Coroutine[Any, Any, tuple[int, str]] = _run_client(netns, command)
+        case Curl():
+            work = _run_curl(netns, command, resolv_conf)
+        case Dig():
             raise UnsupportedFeature(f"command {line}")
+    return task.run(netns.clock, work, line, limit_ns=round(limit_s * NS_PER_S))
 
 
-def _pattern(size: int) -> bytes:
-    """What the recordings' client sends if a size is given."""
-    return (b"0123456789abcdef" * (size // 16 + 1))[:size]
+async def _run_client(netns: Netns, command: Client) -> tuple[int, str]:
+    probe = Probe(
+        command.kind,
+        command.destination,
+        command.port,
+        command.sport,
+        command.size_bytes,
+        command.count,
+        command.ttl,
+        command.df,
+        command.reset,
+        round(command.wait_s * NS_PER_S),
+    )
+    return 0, "".join(f"{line}\n" for line in await run_probe(netns.sockets, probe))
 
 
-async def _ping(netns: Netns, command: Client) -> tuple[int, str]:
-    family = 10 if ":" in command.destination else 2
-    lines = []
-    socket = sockets_of(netns).ping(family, PING_IDENT)
-    if command.ttl:
-        socket.ttl = command.ttl
-    if command.df is not None:
-        socket.set_df(command.df)
-    for number in range(1, command.count + 1):
-        try:
-            socket.echo(command.destination, number, _pattern(command.size_bytes) or bytes(range(PING_BYTES)))
-            reply = await socket.reply(round(command.wait_s * NS_PER_S))
-        except TimeoutError:
-            lines.append("TimeoutError")
-        except OSError as error:
-            lines.append(errno.errorcode.get(error.errno or 0, str(error)))
-        else:
-            version = "6" if family == 10 else ""
-            ttl = f" ttl {reply.ttl}" if family == 2 else ""
-            lines.append(
-                f"icmp{version} type {reply.kind} code {reply.code} from {reply.address}{ttl} length {reply.length}"
-            )
-    return 0, "".join(f"{line}\n" for line in lines)
+async def _run_curl(netns: Netns, command: Curl, resolv_conf: str) -> tuple[int, str]:
+    client = _client(netns, resolv_conf, command.local_port, command.max_time_s)
+    if command.data_bytes is None:
+        result = await client.get(command.url, headers=command.headers)
+    else:
+        result = await client.post(command.url, pattern(command.data_bytes), headers=command.headers)
+    return result.exit_code, _printed(command, result)
+
+
+def _printed(command: Curl, result: HttpResult) -> str:
+    body = "" if command.output else result.body.decode("utf-8", "replace")
+    said = command.write_out.replace("%{size_download}", str(len(result.body))).replace("\\n", "\n")
+    complaint = f"curl: ({result.exit_code}) {result.error}\n" if result.exit_code else ""
+    return body + said + complaint

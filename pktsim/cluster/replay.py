@@ -1,8 +1,8 @@
 """Runs a recorded action again on an emulated copy of its cluster, and compares.
 
-The copy has the recorded addresses, routes, settings and rules. What was chance and shows in what is compared afterwards
-(the endpoint drawn, a masquerading node's port, who closes first) is scripted from the recording; everything else
-is left to the emulated kernels, and must come out the same.
+The copy has the recorded addresses, routes, settings and rules. What was chance and changes what follows (the endpoint
+drawn, a masquerading node's port, who closes first) is scripted from the recording; everything else is left to the
+emulated kernels, and must come out the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pktsim.cluster.recording import (
     load_topology,
 )
 from pktsim.cluster.rule_check import rules_of
-from pktsim.cluster.script import draws_of, port_script, script_endpoints
+from pktsim.cluster.script import draws_of, first_fin_script, port_script, script_endpoints
 from pktsim.cluster.store import ObjectStore
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.netns import Netns
@@ -73,7 +73,9 @@ class RecordedCluster:
         self.nodes = [space.name for space in topology.wiring.with_role("node")]
         self.rulesets: dict[str, Ruleset] = {node: rules_of(directory, node, self.family) for node in self.nodes}
         draws = draws_of(action)
-        choices = EndpointDraws(self.rulesets.get, ScriptedChoices(port_script(draws), SeededChoices(0)))
+        servers = {space.name: HTTP_PORT for space in topology.servers}
+        script = {**port_script(draws), **first_fin_script(action.frames, servers)}
+        choices = EndpointDraws(self.rulesets.get, ScriptedChoices(script, SeededChoices(0)))
         script_endpoints(draws, self.rulesets, choices)
         self.network = Network(Clock(), choices)
         realise(topology.wiring, self.network, warm=action.warm)

@@ -19,6 +19,7 @@ from pktsim.netfilter.ruleset import Jump, Rule, Ruleset, Table
 from pktsim.wire.fields import dissect
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+_FIN, _SYN = 1, 2
 #: Where services' chains are entered.
 _GATE = "KUBE-SERVICES"
 
@@ -143,4 +144,43 @@ def port_script(draws: Sequence[Draws]) -> dict[str, list[int]]:
             # The search starts at low + answer modulo the size of the class of ports, which is 1024 to 65535.
             if port >= 1024:
                 script.setdefault(f"{of_node.node}/nat.port", []).append(port - 1024)
+    return script
+
+
+def first_fin_script(frames: Sequence[Seen], servers: Mapping[str, int]) -> dict[str, list[int]]:
+    """Answers for the places where it is asked who closes an HTTP exchange first: 0 the server, 1 the client.
+
+    Args:
+        frames: The recorded ones.
+        servers: Spaces with HTTP servers, and their ports.
+    """
+    # Connections as the server sees them, in the order of their SYNs; only an answered request comes to a close there.
+    connections: dict[tuple[str, bytes], list[int | None]] = {}
+    answered: set[tuple[str, bytes]] = set()
+    for seen in frames:
+        port = servers.get(seen.space)
+        if port is None or seen.interface == "lo":
+            continue
+        found = dissect(seen.frame)
+        named = {part.name: part for part in found.fields if not part.path}
+        if "tcp.hdr_len/flags" not in named:
+            continue
+        own = "tcp.dstport" if seen.direction == "in" else "tcp.srcport"
+        if found.value(named[own]) != port:
+            continue
+        family = "ip" if "ip.src" in named else "ipv6"
+        peer = named[f"{family}.src" if seen.direction == "in" else f"{family}.dst"]
+        peer_port = named["tcp.srcport" if seen.direction == "in" else "tcp.dstport"]
+        key = (seen.space, seen.frame[peer.start : peer.end] + seen.frame[peer_port.start : peer_port.end])
+        flags = found.value(named["tcp.hdr_len/flags"])
+        if flags & _SYN and seen.direction == "in":
+            connections.setdefault(key, [None])
+        if seen.direction == "out" and "tcp.payload" in named:
+            answered.add(key)
+        if flags & _FIN and key in connections and connections[key] == [None]:
+            connections[key] = [0 if seen.direction == "out" else 1]
+    script: dict[str, list[int]] = {}
+    for key, (answer,) in connections.items():
+        if key in answered:
+            script.setdefault(f"{key[0]}/http.first_fin", []).append(answer or 0)
     return script

@@ -7,7 +7,7 @@ the kernel treats them too, since only the first one meets the nat table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,11 +128,3 @@ def _step_data(step: TraceStep) -> dict[str, Any]:
     if step.changed:
         data["changed"] = step.changed
     return data
-
-
-def passages(space: str, at_ns: int, steps: Iterable[TraceStep], summaries: dict[int, str]) -> list[Passage]:
-    """Sort one node's steps by packet, in the order in which packets first appear."""
-    by_packet: dict[int, list[TraceStep]] = {}
-    for step in steps:
-        by_packet.setdefault(step.pkt_id, []).append(step)
-    return [Passage(at_ns, space, summaries.get(pkt_id, ""), tuple(found)) for pkt_id, found in by_packet.items()]

@@ -1,0 +1,559 @@
+"""A whole cluster: objects in, machines out. What ``import pktsim`` is mostly about.
+
+A :class:`Cluster` keeps its objects in a store, as an API server does; the control plane fills them in, kube-proxy on
+every node and kube-dns in its pod watch them, and every Pod gets a network namespace with servers in it. Calls are
+synchronous: each runs the simulated clock until its answer is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+from os import PathLike
+
+from pktsim.clock import NS_PER_S, Clock
+from pktsim.cluster import programs
+from pktsim.cluster.addresses import IPAddress, parse_ip
+from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
+from pktsim.cluster.draws import ANY_NODE, EndpointDraws
+from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
+from pktsim.cluster.endpointslice import EndpointSliceController
+from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
+from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
+from pktsim.cluster.kubeproxy.proxier import KubeProxy
+from pktsim.cluster.loader import load_objects
+from pktsim.cluster.machines import Machine, NodeMachine, PodMachine
+from pktsim.cluster.node_host import NodeHost
+from pktsim.cluster.objects import (
+    ConfigMap,
+    Deployment,
+    KubeObject,
+    Node,
+    Pod,
+    ReplicaSet,
+    Service,
+    StatefulSet,
+    selects,
+)
+from pktsim.cluster.plumbing import add_interface, add_routes, add_space, plug, realise
+from pktsim.cluster.recorder import Recorder
+from pktsim.cluster.store import ObjectStore
+from pktsim.cluster.walk import Walk
+from pktsim.cluster.wiring import OUTSIDE, HostGateway, NodePlan, PodPlan, device_name
+from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
+from pktsim.kernel.capture import Capture
+from pktsim.kernel.explain import Explainer
+from pktsim.kernel.network import Network
+from pktsim.netfilter.iptables_text import restore
+from pktsim.netfilter.ruleset import Family, Ruleset
+from pktsim.rng import Choices, SeededChoices
+
+DNS_NAMESPACE, DNS_SERVICE = "kube-system", "kube-dns"
+DNS_PORT = 53
+
+COREFILE = """\
+.:53 {
+    errors
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        pods insecure
+        ttl 30
+    }
+    loadbalance
+}
+"""
+
+#: What ip-masq-agent writes: pods reach the world beyond the cluster with their node's address.
+_MASQUERADE = """\
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:IP-MASQ-AGENT - [0:0]
+-A POSTROUTING -m comment --comment "ip-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic \
+to our custom IP-MASQ-AGENT chain" -m addrtype ! --dst-type LOCAL -j IP-MASQ-AGENT
+{local}\
+-A IP-MASQ-AGENT -m comment --comment "ip-masq-agent: outbound traffic is subject to MASQUERADE \
+(must be last in chain)" -j MASQUERADE
+COMMIT
+"""
+_MASQUERADE_LOCAL = (
+    '-A IP-MASQ-AGENT -d {} -m comment --comment "ip-masq-agent: local traffic is not subject to MASQUERADE" '
+    "-j RETURN\n"
+)
+#: ip-masq-agent's default nonMasqueradeCIDRs, link-local first.
+_NOT_MASQUERADED = ("169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+
+_DNS_OBJECTS = """\
+apiVersion: v1
+kind: Service
+metadata: {{name: kube-dns, namespace: kube-system, labels: {{k8s-app: kube-dns}}}}
+spec:
+  clusterIP: {address}
+  selector: {{k8s-app: kube-dns}}
+  ports:
+  - {{name: dns, port: 53, targetPort: 53, protocol: UDP}}
+  - {{name: dns-tcp, port: 53, targetPort: 53, protocol: TCP}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: coredns, namespace: kube-system, labels: {{k8s-app: kube-dns}}}}
+spec:
+  nodeName: {node}
+  dnsPolicy: Default
+  containers:
+  - name: coredns
+    ports: [{{containerPort: 53, protocol: UDP}}, {{containerPort: 53, protocol: TCP}}]
+status: {{podIP: {pod_ip}}}
+"""
+
+Source = str | PathLike[str]
+
+
+class Cluster:
+    """Nodes, pods, services, and the host ``outside``.
+
+    Args:
+        nodes: How many nodes to make, ``node-a``, ``node-b`` and so on; objects may bring more.
+        seed: Where all chance comes from.
+        choices: Instead of the seed: scripted, or for an exhaustive search.
+        ranges: Addresses that are given out.
+        kube_proxy: Its configuration on every node; ``clusterCIDR`` is the pods' range unless it says so.
+        dns: Whether there is a kube-dns if the objects bring none.
+
+    Attributes:
+        store: The objects as they stand.
+        network: The namespaces.
+        clock: Simulated time.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 0,
+        *,
+        seed: int = 0,
+        choices: Choices | None = None,
+        ranges: Ranges | None = None,
+        kube_proxy: KubeProxyConfiguration | None = None,
+        dns: bool = True,
+    ) -> None:
+        self.clock = Clock()
+        self.store = ObjectStore()
+        self.ranges = Ranges() if ranges is None else ranges
+        self.draws = EndpointDraws(self._rules_of, SeededChoices(seed) if choices is None else choices)
+        self.network = Network(self.clock, self.draws, Capture())
+        self.explainer = Explainer()
+        self.capture.commenter = self.explainer.comments
+        self.capture.namer = self.names
+        self.capture.listeners.append(self.explainer.seen)
+        self._dns = dns
+        self._kube_proxy_config = kube_proxy
+        self._control_plane = ControlPlane(self.store, self.ranges)
+        self._slices = EndpointSliceController(self.store)
+        self._wiring: HostGateway | None = None
+        self._pods: dict[tuple[str, str], PodMachine] = {}
+        self._nodes: dict[str, NodeMachine] = {}
+        self._outside: Machine | None = None
+        if nodes:
+            self.apply(
+                [
+                    Node.model_validate({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+                    for name in node_names(nodes)
+                ]
+            )
+
+    @classmethod
+    def load(cls, *sources: Source, nodes: int = 0, seed: int = 0, choices: Choices | None = None) -> Cluster:
+        """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
+
+        Args:
+            nodes: How many nodes to make if the objects bring none; two if it is not said.
+
+        Raises:
+            ObjectError: The API server would refuse an object.
+            UnsupportedFeature: An object would change what happens to packets and is not modelled.
+        """
+        objects = [found for source in sources for found in load_objects(source)]
+        cluster = cls(seed=seed, choices=choices, ranges=_ranges_of(objects))
+        if nodes or not any(isinstance(found, Node) for found in objects):
+            cluster = cls(nodes or 2, seed=seed, choices=choices, ranges=_ranges_of(objects))
+        cluster.apply(objects)
+        return cluster
+
+    # Objects
+
+    def apply(self, objects: Source | Iterable[KubeObject]) -> None:
+        """``kubectl apply``: add or replace objects.
+
+        Raises:
+            ObjectError: The API server would refuse an object.
+            UnsupportedFeature: An object would change what happens to packets and is not modelled.
+        """
+        found = load_objects(objects) if isinstance(objects, str | PathLike) else list(objects)
+        self.store.apply_all(found)
+        self._settle()
+
+    def delete(self, reference: str) -> None:
+        """``kubectl delete``: ``pod/web-1``, ``service/shop/web``."""
+        kind, namespace, name = _reference(reference)
+        self.store.delete(kind, name, namespace)
+        self._settle()
+
+    def scale(self, reference: str, replicas: int) -> None:
+        """``kubectl scale --replicas``: ``deployment/web``."""
+        kind, namespace, name = _reference(reference)
+        found = self.store.get(kind, name, namespace)
+        if not isinstance(found, Deployment | ReplicaSet | StatefulSet):
+            what = "cannot be scaled" if found is not None else "does not exist"
+            raise ObjectError(f"{reference} {what}", mend="scale deployment/NAME, replicaset/NAME or statefulset/NAME")
+        spec = found.spec.model_copy(update={"replicas": replicas})
+        self.store.apply(found.model_copy(update={"spec": spec}))
+        self._settle()
+
+    # Machines
+
+    @property
+    def nodes(self) -> tuple[NodeMachine, ...]:
+        """All nodes, by name."""
+        self._started()
+        return tuple(self._nodes[name] for name in sorted(self._nodes))
+
+    @property
+    def pods(self) -> tuple[PodMachine, ...]:
+        """All pods, by namespace and name."""
+        self._started()
+        return tuple(self._pods[key] for key in sorted(self._pods))
+
+    def node(self, name: str) -> NodeMachine:
+        """A node.
+
+        Raises:
+            TopologyError: There is none of that name.
+        """
+        self._started()
+        if name not in self._nodes:
+            raise TopologyError(f"there is no node {name!r}", mend="there are " + ", ".join(sorted(self._nodes)))
+        return self._nodes[name]
+
+    def pod(self, name: str) -> PodMachine:
+        """A pod, ``namespace/name``, or ``name`` in ``default``.
+
+        Raises:
+            TopologyError: There is none of that name.
+        """
+        self._started()
+        namespace, _, short = name.rpartition("/")
+        found = self._pods.get((namespace or "default", short))
+        if found is None:
+            known = ", ".join(f"{namespace}/{short}" for namespace, short in sorted(self._pods))
+            raise TopologyError(f"there is no pod {name!r}", mend=f"there are {known}" if known else "apply one")
+        return found
+
+    @property
+    def outside(self) -> Machine:
+        """A host beyond the nodes' router."""
+        self._started()
+        assert self._outside is not None
+        return self._outside
+
+    def machine(self, name: str) -> Machine:
+        """A pod, a node or ``outside``, whichever has that name."""
+        if name == OUTSIDE:
+            return self.outside
+        self._started()
+        return self._nodes[name] if name in self._nodes else self.pod(name)
+
+    # Time and what was seen
+
+    def run(self, seconds: float) -> None:
+        """Let simulated time pass."""
+        self.clock.run_for(round(seconds * NS_PER_S))
+
+    @property
+    def capture(self) -> Capture:
+        """Every frame on every interface."""
+        return self.network.capture
+
+    def names(self) -> Mapping[bytes, tuple[str, ...]]:
+        """What addresses are called, for captures."""
+        found: dict[bytes, list[str]] = {}
+        for node in self.store.list(Node):
+            for ip in node.host_ips:
+                found.setdefault(ip.packed, []).append(node.name)
+        for pod in self.store.list(Pod):
+            if not pod.spec.host_network:
+                for ip in pod.addresses:
+                    found.setdefault(ip.packed, []).append(f"{pod.name}.{pod.namespace}.pod")
+        for service in self.store.list(Service):
+            for text in (*service.spec.cluster_ips, *service.spec.external_ips):
+                if text != "None" and text:
+                    found.setdefault(parse_ip(text).packed, []).append(f"{service.name}.{service.namespace}.svc")
+        return {address: tuple(names) for address, names in found.items()}
+
+    def draw(self, service: str, *pods: str) -> None:
+        """Let the next connections to a service draw these pods, in this order, whichever node they come by.
+
+        Args:
+            service: ``namespace/name``, or ``name`` in ``default``.
+            pods: Their names; those in another namespace than the service as ``namespace/name``.
+        """
+        self._started()
+        namespace, _, short = service.rpartition("/")
+        namespace = namespace or "default"
+        found = self.store.get(Service, short, namespace)
+        if found is None:
+            raise ObjectError(f"there is no service {namespace}/{short}")
+        addresses = [self.pod(name if "/" in name else f"{namespace}/{name}").address for name in pods]
+        for port in found.spec.ports:
+            port_name = f"{namespace}/{short}:{port.name}" if port.name else f"{namespace}/{short}"
+            for prefix in (CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX):
+                chain = prefix + chain_hash(port_name + port.protocol.lower())
+                self.draws.want(ANY_NODE, chain, addresses)
+
+    def trace(self, source: str, packet: object) -> Walk:
+        """Send a Scapy packet from a machine and tell what the nodes did to it, and to what came back."""
+        machine = self.machine(source)
+        with self.record() as recorder:
+            replies = machine.send(packet)
+        outcome = (
+            f"{len(replies)} packet{'s' if len(replies) != 1 else ''} came back" if replies else "nothing came back"
+        )
+        return recorder.walk(f"{source} sends a packet", outcome, delivered=bool(replies))
+
+    def trace_to(self, source: str, target: str, *, protocol: str = "tcp") -> Walk:
+        """Connect from a machine to ``HOST:PORT`` and tell what the nodes did to every packet.
+
+        Args:
+            source: A pod, a node or ``outside``.
+            target: An address or a name, with a port for ``tcp`` and ``udp`` (default 80).
+            protocol: ``tcp``, ``udp`` or ``icmp``.
+        """
+        machine = self.machine(source)
+        host, port = split_target(target)
+        with self.record() as recorder:
+            delivered, outcome = machine.probe(host, port, protocol)
+        return recorder.walk(f"{source} -> {target} ({protocol})", outcome, delivered=delivered)
+
+    def record(self) -> Recorder:
+        """Record what nodes do to packets from now on: a context manager."""
+        self._started()
+        return Recorder(self.explainer, self.capture)
+
+    # Keeping namespaces in line with objects
+
+    def _settle(self) -> None:
+        """Bring everything in line with the objects, without letting time pass."""
+        if not self.store.list(Node):
+            return
+        self._control_plane.reconcile()
+        if self._dns and self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE) is None:
+            self._make_dns()
+            self._control_plane.reconcile()
+        adopt_endpoints(self.store)
+        self._slices.reconcile()
+        if self._wiring is not None:
+            self._sync_pods()
+            self.clock.run_until(self.clock.now_ns)
+
+    def _started(self) -> None:
+        """The network is built when it is first asked for: until then objects may come in any order."""
+        if self._wiring is not None:
+            return
+        nodes = self.store.list(Node)
+        if not nodes:
+            raise TopologyError("the cluster has no nodes", mend="apply a Node, or Cluster(nodes=2)")
+        plans = [self._plan(node) for node in nodes]
+        self._wiring = HostGateway(plans, [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)])
+        realise(self._wiring.wiring(), self.network)
+        self._outside = Machine(OUTSIDE, self.network[OUTSIDE], "")
+        programs.serve_http(self.network[OUTSIDE], OUTSIDE, programs.HTTP_PORT, Family.IPV4)
+        programs.serve_echo(self.network[OUTSIDE], OUTSIDE, programs.ECHO_PORT, Family.IPV4)
+        for plan in plans:
+            self._start_node(plan.name)
+        self._sync_pods()
+        self.clock.run_until(self.clock.now_ns)
+
+    def _plan(self, node: Node) -> NodePlan:
+        address = next((ip for ip in node.host_ips if isinstance(ip, IPv4Address)), None)
+        network = pod_network(node)
+        if address is None or network is None:
+            raise UnsupportedFeature("a node without IPv4", place=str(node), mend="give it an IPv4 address and podCIDR")
+        return NodePlan(node.name, address, network)
+
+    def _start_node(self, name: str) -> None:
+        netns = self.network[name]
+        local = "".join(_MASQUERADE_LOCAL.format(cidr) for cidr in _NOT_MASQUERADED)
+        netns.load_ruleset(restore(Ruleset(Family.IPV4), _MASQUERADE.format(local=local)))
+        config = self._kube_proxy_config
+        if config is None:
+            config = KubeProxyConfiguration.model_validate({"clusterCIDR": str(self.ranges.pods)})
+        host = NodeHost(netns)
+        proxy = KubeProxy(config, name, host, self.clock, self.store)
+        self._nodes[name] = NodeMachine(name, netns, host, proxy)
+        self.explainer.attach(netns)
+        proxy.start()
+        host.flush()
+
+    def _rules_of(self, node: str) -> Ruleset | None:
+        machine = self._nodes.get(node)
+        return machine.ruleset() if machine is not None else None
+
+    def _make_dns(self) -> None:
+        node = self.store.list(Node)[-1]
+        network = pod_network(node)
+        if network is None:
+            return
+        wanted = network.network_address + DNS_PORT
+        taken = set(_pod_addresses(self.store))
+        status = str(wanted) if wanted in network and wanted not in taken else ""
+        text = _DNS_OBJECTS.format(address=self.ranges.dns, node=node.name, pod_ip=status)
+        self.store.apply_all(load_objects(text))
+
+    def _sync_pods(self) -> None:
+        wanted = {
+            (pod.namespace, pod.name): pod
+            for pod in self.store.list(Pod)
+            if not pod.terminated and not pod.spec.host_network and pod.status.pod_ip
+        }
+        for key in sorted(self._pods.keys() - wanted.keys()):
+            machine = self._pods.pop(key)
+            self.network.delete_space(machine.name)
+        for key, pod in sorted(wanted.items()):
+            machine_or_none = self._pods.get(key)
+            if machine_or_none is None:
+                self._pods[key] = self._start_pod(pod)
+            self._pods[key].serve(self._ports(pod))
+
+    def _start_pod(self, pod: Pod) -> PodMachine:
+        assert self._wiring is not None
+        address = next((ip for ip in pod.addresses if isinstance(ip, IPv4Address)), None)
+        if address is None:
+            raise UnsupportedFeature("a pod without IPv4 address", place=str(pod))
+        host_interface = device_name("veth", f"-{pod.name}")
+        if any(device.name == host_interface for device in self.network[pod.spec.node_name].devices):
+            host_interface = device_name("veth", f"{pod.namespace}/{pod.name}")
+        plan = PodPlan(pod.full_name, pod.spec.node_name, address, host_interface)
+        space, port = self._wiring.pod(plan)
+        netns = add_space(space, self.network)
+        add_interface(port, self.network[pod.spec.node_name])
+        plug(space.name, space.interface("eth0"), self.network)
+        add_routes(space, netns)
+        machine = PodMachine(pod.full_name, netns, self._resolv_conf(pod), pod)
+        if self._is_dns(pod):
+            programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4)
+        return machine
+
+    def _ports(self, pod: Pod) -> set[tuple[int, str]]:
+        """What something in a pod listens on: the ports that it declares, and those that services lead to."""
+        if self._is_dns(pod):
+            return set()
+        ports: set[tuple[int, str]] = set()
+        for container in pod.spec.containers:
+            ports.update((port.container_port, port.protocol) for port in container.ports)
+        for service in self.store.list(Service, pod.namespace):
+            if service.spec.selector and selects(service.spec.selector, pod.metadata.labels):
+                for port in service.spec.ports:
+                    if isinstance(port.target, int):
+                        ports.add((port.target, port.protocol))
+        return ports
+
+    def _is_dns(self, pod: Pod) -> bool:
+        return serves_dns(pod, self.store, self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE))
+
+    def _corefile(self) -> str:
+        found = self.store.get(ConfigMap, "coredns", DNS_NAMESPACE)
+        return found.data.get("Corefile", COREFILE) if found is not None else COREFILE
+
+    def _resolv_conf(self, pod: Pod) -> str:
+        """What kubelet writes (pkg/kubelet/network/dns/dns.go)."""
+        policy, config = pod.spec.dns_policy, pod.spec.dns_config
+        servers: list[str] = []
+        search: list[str] = []
+        options: list[str] = []
+        if policy == "ClusterFirst":
+            service = self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE)
+            if service is not None:
+                servers = [service.spec.cluster_ip]
+            search = [f"{pod.namespace}.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+            options = ["ndots:5"]
+        if config is not None:
+            servers += [one for one in config.nameservers if one not in servers]
+            search += [one for one in config.searches if one not in search]
+            named = {option.name for option in config.options}
+            options = [one for one in options if one.partition(":")[0] not in named]
+            options += [f"{one.name}:{one.value}" if one.value else one.name for one in config.options]
+        lines = [f"nameserver {server}" for server in servers]
+        lines += [f"search {' '.join(search)}"] if search else []
+        lines += [f"options {' '.join(options)}"] if options else []
+        return "".join(f"{line}\n" for line in lines)
+
+
+def node_names(count: int) -> list[str]:
+    """``node-a`` to ``node-z``, then ``node-aa`` and so on."""
+    names = []
+    for number in range(count):
+        letters = ""
+        rest = number
+        while True:
+            letters = chr(ord("a") + rest % 26) + letters
+            rest = rest // 26 - 1
+            if rest < 0:
+                break
+        names.append(f"node-{letters}")
+    return names
+
+
+def split_target(target: str) -> tuple[str, int]:
+    """``HOST`` or ``HOST:PORT``; port 80 if none is said.
+
+    Raises:
+        TopologyError: The port is no number.
+    """
+    host, colon, port = target.rpartition(":")
+    if not colon:
+        return target, 80
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise TopologyError(f"{target!r}: {port!r} is not a port", mend="write HOST:PORT")
+    return host, int(port)
+
+
+#: Short forms that kubectl takes, and the kinds.
+_KINDS = {
+    "po": "Pod", "pod": "Pod", "pods": "Pod",
+    "svc": "Service", "service": "Service", "services": "Service",
+    "deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
+    "rs": "ReplicaSet", "replicaset": "ReplicaSet",
+    "sts": "StatefulSet", "statefulset": "StatefulSet",
+    "ds": "DaemonSet", "daemonset": "DaemonSet",
+    "endpointslice": "EndpointSlice", "endpoints": "Endpoints", "configmap": "ConfigMap",
+}  # fmt: skip
+
+
+def _reference(text: str) -> tuple[str, str, str]:
+    """``kind/name`` or ``kind/namespace/name`` to kind, namespace and name."""
+    kind, *rest = text.split("/")
+    if kind.lower() not in _KINDS or not 1 <= len(rest) <= 2 or not all(rest):
+        raise ObjectError(f"{text!r} names no object", mend="write kind/name or kind/namespace/name, as in pod/web-1")
+    return _KINDS[kind.lower()], rest[0] if len(rest) == 2 else "default", rest[-1]
+
+
+def _pod_addresses(store: ObjectStore) -> list[IPAddress]:
+    return [address for pod in store.list(Pod) for address in pod.addresses]
+
+
+def _ranges_of(objects: Iterable[KubeObject]) -> Ranges:
+    """The ranges that objects show: pods of all nodes, kube-dns' address if there is one."""
+    ranges = Ranges()
+    networks = [network for found in objects if isinstance(found, Node) and (network := pod_network(found)) is not None]
+    if networks:
+        around = networks[0] if networks[0].prefixlen <= 16 else networks[0].supernet(new_prefix=16)
+        while not all(network.subnet_of(around) for network in networks):
+            around = around.supernet()
+        ranges = replace(ranges, pods=around)
+    for found in objects:
+        if isinstance(found, Service) and (found.namespace, found.name) == (DNS_NAMESPACE, DNS_SERVICE):
+            address = found.spec.cluster_ip
+            if address and ":" not in address and address != "None":
+                ranges = replace(ranges, dns=IPv4Address(address))
+    return ranges

@@ -1,0 +1,274 @@
+"""What people hold in their hands: a pod, a node, the host outside. A call runs the clock until it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Coroutine
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pktsim.clock import NS_PER_MS, NS_PER_S
+from pktsim.cluster import programs
+from pktsim.cluster.programs import HttpAnswer, PingAnswer
+from pktsim.errors import RulesetSyntaxError
+from pktsim.kernel import task
+from pktsim.kernel.netns import Netns
+from pktsim.netfilter.conntrack import ConntrackTable, Entry
+from pktsim.netfilter.iptables_command import run_command
+from pktsim.netfilter.iptables_text import print_save, restore
+from pktsim.netfilter.ruleset import Family, Ruleset
+from pktsim.wire import scapy_io
+
+if TYPE_CHECKING:
+    from scapy.packet import Packet
+
+    from pktsim.cluster.kubeproxy.proxier import KubeProxy
+    from pktsim.cluster.node_host import NodeHost
+    from pktsim.cluster.objects import Pod
+
+T = TypeVar("T")
+
+#: How long replies to a crafted packet are waited for.
+REPLY_WAIT_S = 1.0
+#: How long a call at most goes on after its answer, until a millisecond passes without anything to do.
+_SETTLE_NS = 100 * NS_PER_MS
+
+
+class Machine:
+    """A network namespace with programs in it.
+
+    Attributes:
+        name: ``namespace/name`` of a pod, a node's name, or ``outside``.
+        netns: Its kernel.
+        resolv_conf: What its resolver is told.
+    """
+
+    def __init__(self, name: str, netns: Netns, resolv_conf: str) -> None:
+        self.name = name
+        self.netns = netns
+        self.resolv_conf = resolv_conf
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def address(self) -> str:
+        """Its first address beyond loopback."""
+        for device in self.netns.devices:
+            if not device.loopback:
+                for text in self.netns.addresses(device.name):
+                    return text.partition("/")[0]
+        return ""
+
+    def resolve(self, name: str, *, timeout: float = 30.0) -> list[str]:
+        """Look a name up as a program here would: search list, ndots, A and AAAA.
+
+        Raises:
+            OSError: The name does not exist (``socket.gaierror``), or nobody answers.
+        """
+        return self._run(programs.resolve(self.netns, name, self.resolv_conf), f"resolve {name}", timeout)
+
+    def http_get(self, url: str, *, sport: int = 0, timeout: float = 5.0) -> HttpAnswer:
+        """``curl``: look the name up, connect, ask, read the answer.
+
+        Args:
+            url: ``http://HOST[:PORT]/PATH``.
+            sport: The source port; any free one if 0.
+            timeout: Seconds after which to give up.
+
+        Raises:
+            TimeoutError: No answer in time.
+            OSError: The name does not exist, the connection was refused or reset.
+        """
+        return self._run(
+            programs.http_get(self.netns, url, self.resolv_conf, sport, timeout), f"GET {url}", timeout + 60
+        )
+
+    def ping(self, address: str, *, timeout: float = 1.5, size: int = programs.PING_BYTES) -> PingAnswer:
+        """One ICMP echo.
+
+        Returns:
+            What came back: the reply, or an ICMP error.
+
+        Raises:
+            TimeoutError: Nothing came.
+            OSError: It could not be sent.
+        """
+        return self._run(programs.ping(self.netns, address, size, timeout), f"ping {address}", timeout + 60)
+
+    def udp(self, host: str, port: int, data: bytes = b"hello", *, sport: int = 0, timeout: float = 1.5) -> bytes:
+        """Send a datagram and wait for the answer.
+
+        Raises:
+            TimeoutError: Nothing came.
+            OSError: ICMP says that nobody is there.
+        """
+        work = programs.udp_exchange(self.netns, host, port, data, self.resolv_conf, sport, timeout)
+        return self._run(work, f"udp {host}:{port}", timeout + 60)
+
+    def tcp(self, host: str, port: int, *, sport: int = 0, timeout: float = 5.0) -> None:
+        """Connect and close again.
+
+        Raises:
+            TimeoutError: No answer in time.
+            OSError: The connection was refused.
+        """
+        work = programs.tcp_connect(self.netns, host, port, self.resolv_conf, sport, timeout)
+        self._run(work, f"connect {host}:{port}", timeout + 60)
+
+    def probe(self, host: str, port: int, protocol: str) -> tuple[bool, str]:
+        """Try ``tcp``, ``udp`` or ``icmp`` and say in words what came of it."""
+        try:
+            if protocol == "icmp":
+                answer = self.ping(host)
+                return answer.ok, str(answer)
+            if protocol == "udp":
+                return True, f"answer: {self.udp(host, port).decode(errors='replace')}"
+            answer_http = self.http_get(f"http://{host}:{port}/")
+            return True, f"HTTP {answer_http.status}: {answer_http.text.strip()}"
+        except TimeoutError:
+            return False, "timed out"
+        except OSError as error:
+            return False, error.strerror or str(error)
+
+    def send(self, packet: Packet, *, wait: float = REPLY_WAIT_S) -> list[Packet]:
+        """Send any Scapy packet and return what reaches this machine in answer.
+
+        Args:
+            packet: ``IP(dst=...)/TCP(...)``: routed by this machine, whose address it gets if it names none. With
+                ``Ether(...)`` in front it leaves by ``eth0`` as it is.
+            wait: Simulated seconds to listen for.
+
+        Returns:
+            Packets to this machine from the network layer on, in order of arrival. Its own kernel sees them too: it
+            answers a SYN-ACK that it did not ask for with a RST, as Linux does.
+
+        Raises:
+            FrameError: The packet cannot be sent.
+        """
+        return self._send(packet, wait)
+
+    def _send(self, packet: Packet, wait: float) -> list[Packet]:
+        clock, capture = self.netns.clock, self.netns.capture
+        heard: list[bytes] = []
+        if capture is not None:
+
+            def listen(frame: Any) -> None:
+                if frame.space == self.netns.name and frame.direction == "in":
+                    heard.append(frame.frame)
+
+            capture.listeners.append(listen)
+        try:
+            if type(packet).__name__ == "Ether":
+                device = self.netns.devices.named("eth0")
+                self.netns.transmit(device.ifindex, scapy_io.frame_bytes(packet, src_mac=device.mac))
+            else:
+                target = getattr(packet, "dst", "")
+                self.netns.send_ip(scapy_io.packet_bytes(packet, saddr=self._source_for(target)))
+            clock.run_for(round(wait * NS_PER_S))
+        finally:
+            if capture is not None:
+                capture.listeners.remove(listen)
+        replies = [scapy_io.dissect(frame) for frame in heard]
+        own = {text.partition("/")[0] for device in self.netns.devices for text in self.netns.addresses(device.name)}
+        found = []
+        for reply in replies:
+            inner = reply.payload
+            if getattr(inner, "dst", "") in own and type(inner).__name__ in ("IP", "IPv6"):
+                found.append(inner)
+        return found
+
+    def _source_for(self, target: str) -> bytes:
+        from pktsim.wire.addr import ip_from_text
+
+        return self.netns.route_output(ip_from_text(str(target))).saddr
+
+    def _run(self, work: Coroutine[Any, Any, T], name: str, limit_s: float) -> T:
+        clock = self.netns.clock
+        result = task.run(clock, work, f"{self.name}: {name}", limit_ns=round(limit_s * NS_PER_S))
+        # What the answer leaves to be done (closing a connection) belongs to it.
+        end_ns = clock.now_ns + _SETTLE_NS
+        while (due_ns := clock.next_at_ns()) is not None and due_ns <= min(clock.now_ns + NS_PER_MS, end_ns):
+            clock.step()
+        return result
+
+
+class PodMachine(Machine):
+    """A pod. Servers run on the ports that it declares and that services lead to."""
+
+    def __init__(self, name: str, netns: Netns, resolv_conf: str, pod: Pod) -> None:
+        super().__init__(name, netns, resolv_conf)
+        self.pod = pod
+        self._serving: set[tuple[int, str]] = set()
+
+    def serve(self, ports: Collection[tuple[int, str]]) -> None:
+        """Start servers on ports that have none: HTTP on TCP ports, an echo that names its peer on UDP ports."""
+        for port, protocol in sorted(set(ports) - self._serving):
+            self._serving.add((port, protocol))
+            if protocol == "TCP":
+                programs.serve_http(self.netns, self.pod.name, port, Family.IPV4)
+            elif protocol == "UDP":
+                programs.serve_echo(self.netns, self.pod.name, port, Family.IPV4)
+
+
+class NodeMachine(Machine):
+    """A node: a machine with rules, connection tracking and kube-proxy."""
+
+    def __init__(self, name: str, netns: Netns, host: NodeHost, proxy: KubeProxy) -> None:
+        super().__init__(name, netns, "")
+        self.host = host
+        self.proxy: KubeProxy | None = proxy
+
+    @property
+    def address(self) -> str:
+        return self.netns.addresses("eth0")[0].partition("/")[0]
+
+    def ruleset(self, family: Family = Family.IPV4) -> Ruleset:
+        """The rules in force, with their counters."""
+        return self.host.ruleset(family)
+
+    def iptables_save(self, *, counters: bool = False, family: Family = Family.IPV4) -> str:
+        """What ``iptables-save`` prints."""
+        return print_save(self.ruleset(family), counters=counters)
+
+    def load_iptables(self, source: str | PathLike[str]) -> None:
+        """Use a real ``iptables-save`` dump, file or text, instead of what kube-proxy writes; kube-proxy is stopped.
+
+        Raises:
+            RulesetSyntaxError: It is not what the tool prints.
+            UnsupportedFeature: A match or target is not modelled.
+        """
+        text, file = (source, None) if isinstance(source, str) and "\n" in source else _read(Path(source))
+        ruleset = restore(Ruleset(Family.IPV4), text, file)
+        self.stop_kube_proxy()
+        self.host.replace(ruleset)
+
+    def iptables(self, arguments: str) -> None:
+        """Run ``iptables`` with these arguments: ``-A FORWARD -p tcp --dport 8080 -j DROP``, ``-t nat -F``."""
+        self.host.replace(run_command(self.ruleset(), arguments).ruleset)
+
+    def stop_kube_proxy(self) -> None:
+        """End kube-proxy; its rules stay as they are."""
+        if self.proxy is not None:
+            self.proxy.stop()
+            self.proxy = None
+        self.host.flush()
+
+    def conntrack(self) -> list[Entry]:
+        """Connection tracking entries; ``entry.text(extended=True)`` is the tool's line."""
+        return ConntrackTable(self.netns.datapath).entries(self.netns.clock.now_ns)
+
+    def sysctl(self, name: str, value: str | int | None = None) -> str:
+        """Read a setting, or write it first."""
+        if value is not None:
+            self.netns.sysctl_set(name, value)
+        return self.netns.sysctls.text(name)
+
+
+def _read(path: Path) -> tuple[str, str]:
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except OSError as error:
+        raise RulesetSyntaxError(error.strerror or "cannot be read", file=str(path)) from None
+    except UnicodeDecodeError:
+        raise RulesetSyntaxError("is not UTF-8 text", file=str(path)) from None
