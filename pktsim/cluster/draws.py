@@ -36,7 +36,7 @@ class EndpointDraws:
     _wanted: dict[tuple[str, str], deque[str]] = field(default_factory=dict)
 
     def want(self, node: str, chain: str, endpoints: Iterable[str]) -> None:
-        """Let connections through ``chain`` of ``node`` (or :data:`ANY_NODE`) draw these endpoints' addresses in turn."""
+        """Let connections through ``chain`` of ``node`` (or ``ANY_NODE``) draw these endpoints' addresses in turn."""
         self._wanted.setdefault((node, chain), deque()).extend(endpoints)
 
     def forget(self) -> None:

@@ -150,3 +150,20 @@ class Capture:
             write_pcap(path, capture.frames)
         else:
             write_pcapng(path, capture)
+
+    def write_interfaces(self, directory: Path | str) -> list[Path]:
+        """Write one pcap file for each interface, ``node-a_cni0.pcap`` and so on.
+
+        Raises:
+            CaptureError: One cannot be written.
+        """
+        by_interface: dict[tuple[str, str], list[WireFrame]] = {}
+        for frame in self.frames:
+            kept = WireFrame(0, frame.at_ns, frame.frame, _DIRECTIONS[frame.direction])
+            by_interface.setdefault((frame.space, frame.interface), []).append(kept)
+        paths = []
+        for (space, interface), frames in sorted(by_interface.items()):
+            path = Path(directory) / f"{space.replace('/', '_')}_{interface}.pcap"
+            write_pcap(path, frames)
+            paths.append(path)
+        return paths
