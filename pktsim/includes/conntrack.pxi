@@ -917,6 +917,9 @@ cdef object ct_insert(State *s, dict d):
         ct.tcp.state = d["state"]
     elif proto == P_SCTP and d.get("state", -1) >= 0:
         ct.sctp.state = d["state"]
+    if proto == P_SCTP and "vtag" in d:
+        wr32(<uint8_t *>&ct.sctp.vtag[0], d["vtag"][0])
+        wr32(<uint8_t *>&ct.sctp.vtag[1], d["vtag"][1])
     if proto == P_TCP and "flags" in d:
         ct.tcp.seen[0].flags, ct.tcp.seen[1].flags = d["flags"]
     if proto == P_TCP and "wscale" in d:

@@ -869,7 +869,7 @@ cdef bint sctp_new(Ct *ct, const uint8_t *sh, uint32_t n) noexcept nogil:
             ct.sctp.vtag[DIR_REPLY] = raw32(sh + off + 4)
         elif sh[off] == CHUNK_HEARTBEAT:
             ct.sctp.vtag[DIR_ORIGINAL] = vtag
-        else:
+        elif sh[off] == CHUNK_SHUTDOWN_ACK:
             ct.sctp.vtag[DIR_REPLY] = vtag # out of the blue: the answer will carry the same (section 8.4)
         off += (rd16(sh + off + 2) + 3) & ~<uint32_t>3
     return True
@@ -969,9 +969,11 @@ cdef int sctp_packet(State *s, Ct *ct, Pkt *p, int hook) noexcept nogil:
                 return TRACK_INVALID
             init_tag = raw32(sh + off + 4)
             if type == CHUNK_INIT:
-                if t.init[dir] and t.init[not dir]:
-                    t.init[not dir] = 0
-                t.init[dir] = 1
+                # a repeated or stale INIT is no second one
+                if old_state == SCTP_NONE or t.vtag[not dir] != init_tag:
+                    if t.init[dir] and t.init[not dir]:
+                        t.init[not dir] = 0
+                    t.init[dir] = 1
                 t.vtag[not dir] = init_tag
                 # a repeated INIT must not keep the entry alive for ever
                 if new_state == SCTP_CLOSED and old_state == SCTP_CLOSED and ct.status & S_CONFIRMED:
