@@ -538,19 +538,13 @@ class Fib:
         return any(entry.address == address for device in self._devices for entry in device.addresses)
 
     def link_down(self, device: NetDevice, *, deleted: bool) -> None:
-        """``fib_disable_ip``, ``fib_sync_down_dev``: routes through a device go when it goes down, its local addresses
-        only when it is deleted."""
+        """``fib_sync_down_dev``: routes through a device go when it goes down, local ones only when it is deleted."""
         for family, tables in self._tables.items():
             for table, routes in tables.items():
                 kept = [
                     route
                     for route in routes
-                    if route.device != device.name
-                    or (
-                        not deleted
-                        and route.type == RouteType.LOCAL
-                        and route.prefix_length == len(route.destination) * 8
-                    )
+                    if route.device != device.name or (not deleted and route.type == RouteType.LOCAL)
                 ]
                 if len(kept) != len(routes):
                     tables[table] = kept
