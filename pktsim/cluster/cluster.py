@@ -350,8 +350,9 @@ class Cluster:
         if self._dns and self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE) is None:
             self._make_dns()
             self._control_plane.reconcile()
-        adopt_endpoints(self.store)
+        # Slices made here are in line with pods after this; what then has no pod came with the objects.
         self._slices.reconcile()
+        adopt_endpoints(self.store)
         if self._wiring is not None:
             self._sync_pods()
             self.clock.run_until(self.clock.now_ns)

@@ -6,6 +6,8 @@ The programs themselves are in :mod:`pktsim.cluster.apps`, :mod:`pktsim.cluster.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -184,7 +186,8 @@ async def tcp_connect(netns: Netns, host: str, port: int, resolv_conf: str, spor
     if line == "TimeoutError":
         raise TimeoutError(f"no answer from {address}:{port}")
     if line != "connected":
-        raise OSError(line)
+        number = getattr(errno, line)
+        raise OSError(number, os.strerror(number))
 
 
 # For recordings

@@ -7,6 +7,7 @@ replays yet is named and counts as not agreeing, because silence would look like
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -121,6 +122,8 @@ def replay(kind: Kind, path: Path) -> Outcome:
     if not kind.replay:
         return Outcome(path, kind.name, f"{kind.name} recordings are not modelled yet", modelled=False)
     module, _, function = kind.replay.partition(":")
+    if importlib.util.find_spec(module) is None:
+        return Outcome(path, kind.name, f"{kind.name} recordings are not modelled yet", modelled=False)
     try:
         verify: Replay = getattr(importlib.import_module(module), function)
         difference = verify(path)
@@ -129,6 +132,19 @@ def replay(kind: Kind, path: Path) -> Outcome:
     except PktsimError as error:
         return Outcome(path, kind.name, str(error))
     return Outcome(path, kind.name, "" if difference is None else str(difference))
+
+
+def _kernel_cases(path: Path) -> Iterator[Outcome]:
+    """All cases of one file."""
+    from pktsim.kernel.case_recording import read_cases, verify_case
+
+    try:
+        for number, case in enumerate(read_cases(path), 1):
+            place = str(case.get("name", number)) if ".jsonl" in path.name else ""
+            difference = verify_case(case)
+            yield Outcome(path, KERNEL.name, difference, place, modelled="not modelled" not in difference)
+    except PktsimError as error:
+        yield Outcome(path, KERNEL.name, str(error))
 
 
 def verify(paths: Iterable[Path]) -> Iterator[Outcome]:
@@ -141,7 +157,10 @@ def verify(paths: Iterable[Path]) -> Iterator[Outcome]:
     found = False
     for kind, path in find(paths):
         found = True
-        yield replay(kind, path)
+        if kind is KERNEL:
+            yield from _kernel_cases(path)
+        else:
+            yield replay(kind, path)
     if not found:
         where = ", ".join(str(path) for path in paths)
         raise RecordingError("no recording here", file=where, mend="give a directory of recordings, or one above them")
