@@ -87,6 +87,7 @@ class TcpBlock:
         self.state = TcpState.CLOSE
         # Sending.
         self.iss = 0
+        self.first_seq = 0  # where counting of acknowledged bytes begins (bytes_acked)
         self.snd_una = 0
         self.snd_nxt = 0
         self.snd_high = 0  # where data that was never sent before begins

@@ -89,7 +89,7 @@ class TcpConnection(TcpInput):
         self.advmss = advmss
         self.mss_clamp = min(0xFFFF, self.user_mss or 0xFFFF)
         self.iss = self.demux.isn(self.key)
-        self.snd_una = self.snd_nxt = self.snd_high = self.iss
+        self.first_seq = self.snd_una = self.snd_nxt = self.snd_high = self.iss
         self.write_seq = self.pushed_seq = self.iss
         self.ip_id = layer.choices.below(f"{layer.name}/ip.id", 1 << 16)
         self.flow_label = layer.new_flow_label() if len(self.laddr) == 16 else 0

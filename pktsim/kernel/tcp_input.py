@@ -369,7 +369,7 @@ class TcpInput(TcpRecovery):
         if seq >= self.rcv_nxt + self.window.receive_window(self.rcv_nxt):
             self._out_of_window()
             return
-        self._queue_out_of_order(data, seq, fin=fin)
+        self._queue_out_of_order(data, seq, fin=fin, push=bool(segment.flags & PSH))
 
     def _memory_for(self, data: bytes) -> bool:
         """Whether the receive buffer takes the segment; if not, say so (tcp_try_rmem_schedule)."""
@@ -394,10 +394,7 @@ class TcpInput(TcpRecovery):
     def _data_received(self, length: int, *, push: bool) -> None:
         """Keep the delayed ACK engine going (tcp_event_data_recv)."""
         self.ack_scheduled = True
-        if self.window.measure(length, push=push, header_length=self.header_length):
-            if self.ack_pushed:
-                self.ack_pushed2 = True
-            self.ack_pushed = True
+        self._measure(length, push=push)
         self._window_rtt()
         now_ns = self.now_ns
         if not self.ato_ns:
@@ -414,6 +411,12 @@ class TcpInput(TcpRecovery):
         self.last_received_ns = now_ns
         if length >= 128 and self.window.grow(length):
             self.quick |= 1
+
+    def _measure(self, length: int, *, push: bool) -> None:
+        if self.window.measure(length, push=push, header_length=self.header_length):
+            if self.ack_pushed:
+                self.ack_pushed2 = True
+            self.ack_pushed = True
 
     def _window_rtt(self) -> None:
         """Estimate the round trip by the time a window takes (tcp_rcv_rtt_measure)."""
@@ -443,32 +446,40 @@ class TcpInput(TcpRecovery):
         if self.sack_ok:
             self.dsack = (seq, end_seq)
 
-    def _queue_out_of_order(self, data: bytes, seq: int, *, fin: bool) -> None:
-        """tcp_data_queue_ofo."""
+    def _queue_out_of_order(self, data: bytes, seq: int, *, fin: bool, push: bool) -> None:
+        """tcp_data_queue_ofo. A FIN is held, and reported, as the byte whose number it takes."""
         self.ack_scheduled = True
-        room = self.rcv_nxt + self.window.receive_window(self.rcv_nxt) - seq
-        if len(data) > room:
-            data, fin = data[:room], False
+        if data:
+            self._measure(len(data), push=push)
+        held = self.reassembly
+        end_seq = seq + len(data) + fin
         if fin:
-            self.reassembly.fin_seq = seq + len(data)
-        if data and not self.reassembly.add(seq, data):
-            self._set_dsack(seq, seq + len(data))
-        elif self.sack_ok and data:
-            self.window.grow(len(data))
+            held.fin_seq = end_seq - 1
+        merged = held.last_end == seq
+        if not held.add(seq, data + b"\0" if fin else data):
+            self._set_dsack(seq, end_seq)
+        elif self.sack_ok:
+            self.window.grow(len(data), merged=merged)
         self.account_memory()
+        if not self.orphan:
+            self.window.grow_buffer(0, held.last_end - self.rcv_nxt)
 
     def _take_reassembled(self) -> None:
         """tcp_ofo_queue."""
-        if not self.reassembly:
+        held = self.reassembly
+        if not held:
             return
-        data = self.reassembly.take(self.rcv_nxt)
+        data = held.take(self.rcv_nxt)
+        fin = held.fin_seq is not None and self.rcv_nxt + len(data) >= held.fin_seq
+        if fin and held.fin_seq is not None:
+            data = data[: held.fin_seq - self.rcv_nxt]
         if data:
             self.received.push(data)
             self.rcv_nxt += len(data)
         self.account_memory()
-        if self.reassembly.fin_seq is not None and self.reassembly.fin_seq <= self.rcv_nxt:
+        if fin:
             self._take_fin()
-        elif not self.reassembly:
+        elif not held:
             self.ack_now = True  # RFC 5681 section 4.2: at once, when a gap is filled
 
     def _take_fin(self) -> None:

@@ -291,7 +291,8 @@ class TcpRequest:
         listener.socket.copy_options(connection)
         now_ns = self.demux.layer.clock.now_ns
         connection.state = TcpState.SYN_RECV
-        connection.iss = connection.snd_una = connection.snd_nxt = self.isn + 1
+        connection.iss = self.isn
+        connection.first_seq = connection.snd_una = connection.snd_nxt = self.isn + 1
         connection.write_seq = connection.pushed_seq = connection.snd_sml = connection.snd_high = self.isn + 1
         connection.irs = self.irs
         connection.rcv_nxt = connection.copied_seq = self.rcv_nxt

@@ -129,7 +129,7 @@ class Reassembly:
         self.last_end = 0
 
     def __bool__(self) -> bool:
-        return bool(self._ranges) or self.fin_seq is not None
+        return bool(self._ranges)
 
     @property
     def held_bytes(self) -> int:

@@ -17,8 +17,6 @@ from pktsim.kernel.tcp_segment import ECE, Segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_timer import TcpTimers
 
-_MAX_OLD_ACK = 1 << 30
-
 
 class TcpRecovery(TcpTimers):
     """Acknowledgements and loss recovery."""
@@ -43,7 +41,8 @@ class TcpRecovery(TcpTimers):
         """
         prior_una = self.snd_una
         if ack < prior_una:
-            if ack < prior_una - min(self.max_window or _MAX_OLD_ACK, _MAX_OLD_ACK):
+            # RFC 5961 section 5.2, and no ACK is believed that is older than the first of our bytes.
+            if ack < prior_una - min(self.max_window, prior_una - self.first_seq):
                 if self.state == TcpState.ESTABLISHED:
                     self.send_challenge_ack()
                 return -1
@@ -52,6 +51,8 @@ class TcpRecovery(TcpTimers):
                 self._recover(0, 0, advanced=False, dup=False)
             return 0
         if ack > self.snd_nxt:
+            if self.state == TcpState.ESTABLISHED:
+                self.send_challenge_ack()
             return -1
         advanced = ack > prior_una
         if advanced:

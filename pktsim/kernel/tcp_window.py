@@ -210,16 +210,36 @@ class ReceiveWindow:
                 return False
         return True
 
-    def grow(self, length: int) -> bool:
-        """Offer more after a segment of ``length`` bytes; ``True`` if it did (tcp_grow_window)."""
+    def grow(self, length: int, *, merged: bool = True) -> bool:
+        """Offer more after a segment of ``length`` bytes; ``True`` if it did (tcp_grow_window).
+
+        Args:
+            length: Its payload.
+            merged: It is, or may be, merged with its neighbour, so that its own head is not counted (truesize_adjust).
+        """
         room = min(self.clamp, self.space()) - self.ssthresh
         if room <= 0:
             return False
-        # The kernel asks first whether segments of this kind are mostly overhead. They are not: the linear head is left
-        # out of the question (truesize_adjust), because it goes when segments are merged.
-        increment = 2 * self.advmss
+        truesize = length if merged else HEAD_TRUESIZE + length
+        if win_from_space(truesize, self.ratio) <= length:
+            increment = 2 * self.advmss
+        else:
+            increment = self._grow_slowly(truesize, length)
+        if not increment:
+            return False
         self.ssthresh += min(room, max(increment, 2 * length))
         return True
+
+    def _grow_slowly(self, truesize: int, length: int) -> int:
+        """Whether such segments, most of them overhead, would fit a larger buffer (__tcp_grow_window)."""
+        size = win_from_space(truesize, self.ratio) >> 1
+        window = win_from_space(self.rmem_max, self.ratio) >> 1
+        while self.ssthresh <= window:
+            if size <= length:
+                return 2 * self.rcv_mss
+            size >>= 1
+            window >>= 1
+        return 0
 
     def adjust(self, copied_seq: int, rcv_nxt: int, now_us: int, ooo_end: int) -> None:
         """After the process has read: make the buffer fit the rate (tcp_rcv_space_adjust, dynamic right-sizing).
@@ -234,15 +254,26 @@ class ReceiveWindow:
             return
         copied = copied_seq - self._drs_seq - (rcv_nxt - copied_seq)
         if copied > self._drs_space:
-            old, self._drs_space = self._drs_space, copied
-            if self.settings.moderate_rcvbuf and not self.rcvbuf_locked:
-                window = copied << 1  # the measurement is one round trip late
-                window += window * (copied - old) // max(old, 1) << 1
-                if ooo_end:
-                    window += ooo_end - rcv_nxt
-                rcvbuf = min((window << _RATIO_SHIFT) // self.ratio, self.rmem_max)
-                if rcvbuf > self.rcvbuf:
-                    self.rcvbuf = rcvbuf
-                    self.clamp = win_from_space(rcvbuf, self.ratio)
+            self.grow_buffer(copied, ooo_end - rcv_nxt if ooo_end else 0)
         self._drs_seq = copied_seq
         self._drs_at_us = now_us
+
+    def grow_buffer(self, rate: int, ooo_extent: int) -> None:
+        """Make the buffer fit ``rate`` bytes in a round trip (tcp_rcvbuf_grow).
+
+        Args:
+            rate: Bytes the process read in the last round trip; 0 for what was measured before.
+            ooo_extent: From the next byte in order to the end of what is held out of order.
+        """
+        old = self._drs_space
+        rate = rate or old
+        self._drs_space = rate
+        if not self.settings.moderate_rcvbuf or self.rcvbuf_locked:
+            return
+        window = rate << 1  # the measurement is one round trip late
+        window += window * (rate - old) // max(old, 1) << 1
+        window += ooo_extent
+        rcvbuf = min((window << _RATIO_SHIFT) // self.ratio, self.rmem_max)
+        if rcvbuf > self.rcvbuf:
+            self.rcvbuf = rcvbuf
+            self.clamp = win_from_space(rcvbuf, self.ratio)

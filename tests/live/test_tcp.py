@@ -1,0 +1,417 @@
+"""The kernel's TCP and ours, told the same things by the same peer: every answer must be alike.
+
+The peer is written by hand, or drawn at random; the process at the other end does what it is told. Compared are flags,
+sequence and acknowledgement numbers, window, the bytes of the options (time stamps apart), payload length, TTL, DF and
+how the IP identification goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pktsim.clock import NS_PER_MS
+from pktsim.kernel.task import run
+from pktsim.kernel.tcp import TcpSocket
+from pktsim.kernel.tcp_segment import ACK, FIN, PSH, RST, SYN, Segment, build_segment, parse_segment
+from pktsim.kernel.tcp_settings import TcpSettings
+from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, parse_ip
+from pktsim.wire.addr import ip_from_text, mac_from_text
+from tests.kernel.transport_world import Wire, World
+from tests.live import netns, tcp_process
+
+ME, PEER = ip_from_text("10.77.0.1"), ip_from_text("10.77.0.2")
+NEAR_MAC, FAR_MAC = "02:00:00:00:77:01", "02:ff:00:00:00:01"
+PEER_PORT = 40000
+PEER_ISN = 1_000_000
+#: Longer than a delayed ACK, shorter than a retransmission.
+PATIENCE_MS = 90
+
+SYSCTLS: dict[str, str | int] = {
+    "net.ipv4.tcp_congestion_control": "reno",
+    "net.ipv4.tcp_invalid_ratelimit": 0,
+    "net.ipv4.tcp_rmem": "4096 131072 33554432",
+    "net.ipv4.tcp_no_metrics_save": 1,
+}
+
+
+@dataclass(frozen=True)
+class Say:
+    """A segment of the peer. ``seq`` and ``ack`` count from the two SYNs; ``stamp`` is its time stamp's value."""
+
+    flags: int
+    seq: int = 0
+    ack: int = 0
+    length: int = 0
+    window: int = 1000
+    sack: tuple[tuple[int, int], ...] = ()
+    stamp: int = 100
+
+
+Step = Say | str
+
+
+@dataclass
+class Options:
+    """What the peer's SYN offers."""
+
+    mss: int = 1460
+    wscale: int = 7
+    sack: bool = True
+    timestamps: bool = True
+
+
+@dataclass
+class Conversation:
+    """Numbers of one connection, and answers in words."""
+
+    options: Options
+    isn: int = 0
+    first_id: int | None = None
+    said: list[str] = field(default_factory=list)
+
+    def packet(self, say: Say) -> bytes:
+        syn = say.flags & SYN
+        segment = Segment(
+            PEER_PORT,
+            tcp_process.PORT,
+            (PEER_ISN + say.seq) & 0xFFFFFFFF,
+            (self.isn + say.ack) & 0xFFFFFFFF if say.flags & ACK else 0,
+            say.flags,
+            say.window,
+            b"y" * say.length,
+            self.options.mss if syn else 0,
+            self.options.wscale if syn else -1,
+            bool(syn) and self.options.sack,
+            say.stamp if self.options.timestamps else None,
+            0,
+            tuple(((self.isn + left) & 0xFFFFFFFF, (self.isn + right) & 0xFFFFFFFF) for left, right in say.sack),
+        )
+        return build_ip(PEER, ME, IPPROTO_TCP, build_segment(segment, PEER, ME), ttl=64)
+
+    def describe(self, packet: IpPacket) -> str:
+        segment = parse_segment(packet.payload)
+        assert segment is not None
+        if segment.flags & SYN:
+            self.isn = segment.seq
+        identification = int.from_bytes(packet.data[4:6], "big")
+        if identification and self.first_id is None:
+            self.first_id = identification
+        step = "0" if not identification else f"+{(identification - (self.first_id or 0)) & 0xFFFF}"
+        header = packet.payload[20 : (packet.payload[12] >> 4) * 4].hex()
+        if segment.ts_val is not None:
+            header = header.replace(f"080a{segment.ts_val:08x}", "080a........", 1)
+        for left, right in segment.sack:
+            header = header.replace(f"{left:08x}{right:08x}", f"<{left - PEER_ISN}-{right - PEER_ISN}>", 1)
+        letters = "".join(
+            c for bit, c in ((SYN, "S"), (FIN, "F"), (RST, "R"), (PSH, "P"), (ACK, ".")) if segment.flags & bit
+        )
+        seq = (segment.seq - self.isn) & 0xFFFFFFFF if segment.seq else "zero"
+        ack = f" ack {(segment.ack - PEER_ISN) & 0xFFFFFFFF}" if segment.flags & ACK else ""
+        return (
+            f"{letters} {seq}+{len(segment.payload)}{ack} win {segment.window} options {header} "
+            f"ttl {packet.ttl} df {packet.data[6] >> 6 & 1} id {step}"
+        )
+
+
+class Kernel:
+    """The running kernel's side."""
+
+    def __init__(self, node: netns.Namespace, options: Options) -> None:
+        self.node = node
+        self.conversation = Conversation(options)
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", node.name, sys.executable, str(Path(tcp_process.__file__)), "4"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def do(self, command: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def say(self, say: Say) -> None:
+        frame = mac_from_text(NEAR_MAC) + mac_from_text(FAR_MAC) + b"\x08\x00" + self.conversation.packet(say)
+        self.node.send("eth0", frame)
+
+    def answers(self) -> list[str]:
+        seen = self.node.frames() or self.node.frames(PATIENCE_MS / 1000)
+        packets = [parse_ip(one.frame[14:]) for one in seen if one.frame[12:14] == b"\x08\x00"]
+        return [
+            self.conversation.describe(packet)
+            for packet in packets
+            if packet is not None and packet.protocol == IPPROTO_TCP
+        ]
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=10)
+        self.process.stdout.close()
+
+
+class Ours:
+    """Our side."""
+
+    def __init__(self, options: Options) -> None:
+        self.world = World()
+        self.world.wire = Wire(lambda number, packet: [])
+        settings = TcpSettings.from_sysctls({key: str(value) for key, value in SYSCTLS.items()})
+        self.host = self.world.host("me", "10.77.0.1", tcp=settings)
+        self.conversation = Conversation(options)
+        self.listener = self.host.sockets.tcp()
+        self.listener.reuse_address = True
+        self.listener.bind("", tcp_process.PORT)
+        self.socket: TcpSocket = self.listener
+        self.seen = 0
+
+    def do(self, command: str) -> str:
+        verb, _, argument = command.partition(" ")
+        verbs: dict[str, Callable[[], object]] = {
+            "listen": lambda: self.listener.listen(8),
+            "accept": self._accept,
+            "read": lambda: len(self._read()),
+            "write": lambda: self.socket.send(b"x" * int(argument)),
+            "nodelay": self.socket.set_nodelay,
+            "shutdown": self.socket.shutdown_write,
+            "close": self.socket.close,
+            "abort": self.socket.abort,
+        }
+        try:
+            result = verbs[verb]()
+        except TimeoutError as error:
+            return errno.errorcode.get(error.errno or errno.EAGAIN, "?")
+        except OSError as error:
+            return errno.errorcode.get(error.errno or 0, str(error))
+        return "ok" if result is None else str(result)
+
+    def _accept(self) -> None:
+        self.socket = run(self.world.clock, self.listener.accept(NS_PER_MS))
+
+    def _read(self) -> bytes:
+        return run(self.world.clock, self.socket.recv(1 << 20, timeout_ns=1))
+
+    def say(self, say: Say) -> None:
+        packet = parse_ip(self.conversation.packet(say))
+        assert packet is not None
+        self.host.receive(packet, 2)
+
+    def answers(self) -> list[str]:
+        self.world.clock.run_for(NS_PER_MS)
+        if len(self.world.log) == self.seen:
+            self.world.clock.run_for((PATIENCE_MS - 1) * NS_PER_MS)
+        lines = [self.conversation.describe(seen.packet) for seen in self.world.log[self.seen :]]
+        self.seen = len(self.world.log)
+        return lines
+
+
+@contextmanager
+def _kernel(make: Callable[..., netns.Namespace], options: Options) -> Iterator[Kernel]:
+    node = make(
+        [netns.Link("eth0", NEAR_MAC, ("10.77.0.1/24",), far_mac=FAR_MAC)],
+        neighbours=[("10.77.0.2", FAR_MAC, "eth0")],
+        sysctls=SYSCTLS,
+    )
+    kernel = Kernel(node, options)
+    try:
+        yield kernel
+    finally:
+        kernel.close()
+
+
+def compare(make: Callable[..., netns.Namespace], steps: list[Step], options: Options | None = None) -> None:
+    """Take both through ``steps``; an opening handshake up to accept() comes first.
+
+    Windows are not compared once the peer has sent large segments: a frame from a packet socket takes other memory
+    than one that TCP has made, and the kernel's window follows the memory.
+    """
+    options = options or Options()
+    ours = Ours(options)
+    opening: list[Step] = ["listen", Say(SYN), Say(ACK, 1, 1), "accept"]
+    with _kernel(make, options) as kernel:
+        for number, step in enumerate(opening + steps):
+            if isinstance(step, str):
+                theirs_said, ours_said = [kernel.do(step)], [ours.do(step)]
+            else:
+                kernel.say(step)
+                ours.say(step)
+                theirs_said, ours_said = [], []
+            theirs_said += kernel.answers()
+            ours_said += ours.answers()
+            if any(isinstance(done, Say) and done.length > 500 for done in (opening + steps)[: number + 1]):
+                theirs_said = [re.sub(r"win \d+", "win", line) for line in theirs_said]
+                ours_said = [re.sub(r"win \d+", "win", line) for line in ours_said]
+            history = "\n".join(str(done) for done in (opening + steps)[: number + 1])
+            assert ours_said == theirs_said, f"after\n{history}"
+
+
+CASES: dict[str, list[Step]] = {
+    "request and answer": [
+        Say(ACK | PSH, 1, 1, 67),
+        "read",
+        "write 103",
+        Say(ACK, 68, 104),
+        "shutdown",
+        Say(FIN | ACK, 68, 105),
+        "close",
+    ],
+    "the peer closes first": [
+        Say(ACK | PSH, 1, 1, 67),
+        "read",
+        "write 103",
+        Say(FIN | ACK, 68, 104),
+        "read",
+        "close",
+        Say(ACK, 69, 105),
+    ],
+    "the peer closes without a word": [Say(FIN | ACK, 1, 1), "close", Say(ACK, 2, 2), Say(ACK, 2, 2)],
+    "a window that grows": [
+        *(Say(ACK, 1 + 1448 * number, 1, 1448) for number in range(10)),
+        "read",
+        *(Say(ACK, 1 + 1448 * number, 1, 1448) for number in range(10, 14)),
+        Say(ACK | PSH, 1 + 1448 * 14, 1, 10),
+    ],
+    "small segments": [*(Say(ACK | PSH, 1 + 10 * number, 1, 10) for number in range(20)), "read"],
+    "out of order": [
+        Say(ACK, 101, 1, 100),
+        Say(ACK, 301, 1, 100),
+        Say(ACK, 201, 1, 50),
+        Say(ACK, 101, 1, 20),
+        Say(ACK, 1, 1, 100),
+        Say(ACK, 251, 1, 50),
+        "read",
+    ],
+    "duplicates": [Say(ACK | PSH, 1, 1, 50), Say(ACK | PSH, 1, 1, 50), Say(ACK | PSH, 1, 1, 80), Say(ACK, 40, 1, 10)],
+    "resets that miss": [Say(RST, 2), Say(RST, 70000), Say(RST, 0), Say(RST, 1), "read"],
+    "syn again": [Say(SYN, 0), Say(SYN, 1), Say(SYN | ACK, 0, 1), Say(SYN | ACK, 50000, 1)],
+    "acks of nothing": [Say(ACK, 1, 2), Say(ACK, 1, 0), Say(ACK, 1, -100000), Say(ACK, 1, 100000)],
+    "old stamps": [Say(ACK | PSH, 1, 1, 10, stamp=50), Say(ACK, 1, 1, stamp=50), Say(ACK | PSH, 1, 1, 10, stamp=101)],
+    "no ack flag": [Say(PSH, 1, 0, 10), Say(FIN, 1), Say(0, 1)],
+    "close with unread data": [Say(ACK | PSH, 1, 1, 10), "close", Say(ACK, 11, 1)],
+    "abort": ["abort", Say(ACK, 1, 1)],
+    "data after close": ["close", Say(ACK, 1, 2), Say(ACK | PSH, 1, 2, 10), Say(ACK, 1, 2)],
+    "data before the fin is acknowledged": ["close", Say(ACK | PSH, 1, 1, 10)],
+    "data after shutdown": [
+        "shutdown",
+        Say(ACK, 1, 2),
+        Say(ACK | PSH, 1, 2, 10),
+        "read",
+        Say(FIN | ACK, 11, 2),
+        "close",
+    ],
+    "both close": ["close", Say(FIN | ACK, 1, 1), Say(ACK, 2, 2), Say(FIN | ACK, 1, 2), Say(ACK, 2, 2)],
+    "fin acknowledges fin": [
+        "close",
+        Say(FIN | ACK, 1, 2),
+        Say(FIN | ACK, 1, 2),
+        Say(ACK, 5, 2),
+        Say(SYN, 1),
+        Say(RST, 2),
+        Say(ACK, 2, 2),
+    ],
+    "fin wait 2 without a process": [
+        "close",
+        Say(ACK, 1, 2),
+        Say(ACK, 0, 2),
+        Say(FIN | ACK, 1, 2),
+        Say(FIN | ACK, 1, 2),
+        Say(SYN, 9999),
+    ],
+    "syn in fin wait 2": ["close", Say(ACK, 1, 2), Say(SYN, 1)],
+    "a new connection in time wait": [
+        "close",
+        Say(FIN | ACK, 1, 2),
+        Say(SYN, 5000, stamp=200),
+        Say(ACK, 5001, 1, stamp=200),
+    ],
+    "fin before its data": [Say(FIN | ACK, 101, 1), Say(ACK | PSH, 1, 1, 100), "read", "read"],
+    "bytes after fin": [Say(FIN | ACK, 1, 1, 10), Say(ACK | PSH, 12, 1, 10), "read", "read", "close"],
+    "nagle": ["write 10", "write 20", "write 30", Say(ACK, 1, 11), Say(ACK, 1, 61)],
+    "no delay": ["nodelay", "write 10", "write 20", Say(ACK, 1, 31), "write 3000", Say(ACK, 1, 3031)],
+    "half a window at most": [
+        "write 20000",
+        Say(ACK, 1, 14481, window=2000),
+        Say(ACK, 1, 20001, window=2000),
+        "write 40000",
+    ],
+    "a small window": [
+        Say(ACK, 1, 1, window=2),
+        "write 1000",
+        Say(ACK, 1, 257, window=2),
+        Say(ACK, 1, 513, window=100),
+    ],
+    "data beyond the window": [Say(ACK, 66000, 1, 10), Say(ACK, 65000, 1, 1448), Say(ACK, 1, 1, 10)],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_alike(namespace: Callable[..., netns.Namespace], name: str) -> None:
+    compare(namespace, CASES[name])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(timestamps=False),
+        Options(sack=False),
+        Options(wscale=-1),
+        Options(mss=0),
+        Options(mss=536, wscale=0),
+        Options(timestamps=False, sack=False, wscale=-1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["request and answer", "a window that grows", "out of order", "duplicates"])
+def test_alike_with_other_options(namespace: Callable[..., netns.Namespace], name: str, options: Options) -> None:
+    compare(namespace, CASES[name], options)
+
+
+def _random_steps(seed: int) -> list[Step]:
+    """A peer that mostly makes sense. Our side writes nothing, so that no retransmission is due."""
+    chance = random.Random(seed)
+    steps: list[Step] = []
+    sent = 1
+    closed = False
+    for _ in range(14):
+        kind = chance.random()
+        if kind < 0.45:
+            length = chance.choice([1, 10, 100, 600, 1448])
+            steps.append(Say(ACK | chance.choice([0, PSH]), sent, 1 + closed, length))
+            sent += length
+        elif kind < 0.6:
+            seq = sent + chance.choice([-2000, -100, -1, 1, 50, 1448, 3000, 60_000, 80_000])
+            length = chance.choice([0, 1, 50, 1448])
+            steps.append(Say(ACK | chance.choice([0, PSH, FIN]), max(seq, 1), 1 + closed, length))
+        elif kind < 0.7:
+            flags = chance.choice([SYN, RST, RST | ACK, SYN | ACK, FIN, PSH, ACK])
+            steps.append(Say(flags, sent + chance.choice([-1, 1, 2, 70_000]), 1, 0))
+        elif kind < 0.9:
+            steps.append("read")
+        elif kind < 0.95 and not closed:
+            closed = True
+            steps.append("shutdown")
+            steps.append(Say(ACK, sent, 2))
+        else:
+            steps.append(Say(FIN | ACK, sent, 1 + closed))
+            sent += 1
+    return steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_alike_at_random(namespace: Callable[..., netns.Namespace], seed: int) -> None:
+    compare(namespace, _random_steps(seed))
