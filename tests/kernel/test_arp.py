@@ -22,8 +22,8 @@ PEER = "10.0.0.9"
 EVERYBODY = b"\xff" * 6
 
 
-def single(**options: bool) -> Host:
-    world = host(**options)
+def single(*, forward: bool = False) -> Host:
+    world = host(forward=forward)
     world.link("eth0", "10.0.0.1/24")
     return world
 

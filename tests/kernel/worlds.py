@@ -1,4 +1,4 @@
-"""Small worlds for the tests of namespaces: a host with a link that the test plays the other end of, and pairs of hosts."""
+"""Small worlds for the tests of namespaces: a host whose links end in the test."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Host:
         return [FrameView(frame) for _, frame in self.take()]
 
     def take_arps(self) -> list[tuple[str, bytes, ArpPacket]]:
-        """The ARP packets sent since the last call: interface, destination MAC, packet. Nothing else may be among them."""
+        """The ARP packets sent since the last call: interface, destination MAC, packet; there must be no others."""
         result = []
         for name, frame in self.take():
             assert frame[12:14] == b"\x08\x06", frame.hex()
