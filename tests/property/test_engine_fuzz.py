@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktsim.errors import PktsimError
 from pktsim.netfilter.lower import lower_table
 from pktsim.netfilter.opcodes import Event
-from pktsim.netfilter.ruleset import Family, Ruleset
+from pktsim.netfilter.ruleset import Chain, Family, Rule, Ruleset, Table
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP, ethernet, ipv4, udp
 from tests.fuzz.frames import ADDRESSES4, ADDRESSES6, BEHIND, MACS, NODE_MAC, FrameSource
@@ -60,18 +61,29 @@ def test_flows_come_out_whole_and_the_trace_changes_nothing(seed: int, valid: bo
     run.finish()
 
 
+def runnable(table: Table) -> Table:
+    """The table without the rules that the engine's lowering refuses by name."""
+
+    def runs(chain: Chain, rule: Rule) -> bool:
+        others = [replace(one, rules=(rule,) if one is chain else ()) for one in table.chains]
+        try:
+            lower_table(replace(table, chains=tuple(others)))
+        except PktsimError:
+            return False
+        return True
+
+    kept = (replace(chain, rules=tuple(rule for rule in chain.rules if runs(chain, rule))) for chain in table.chains)
+    return replace(table, chains=tuple(kept))
+
+
 @pytest.mark.slow
 @settings(max_examples=50)
-@given(seed=st.integers(0, 2**32), four=rules.rulesets())
-def test_any_rules_are_survived(seed: int, four: Ruleset) -> None:
-    try:
-        for table in four.tables:
-            lower_table(table)
-    except PktsimError:
-        assume(False)
-    other = Family.IPV6 if four.family == Family.IPV4 else Family.IPV4
-    run = Run(random.Random(seed), valid=False, rules=(four, Ruleset(other, ())))
-    steps(run, 30)
+@given(seed=st.integers(0, 2**32), ruleset=rules.rulesets())
+def test_any_rules_are_survived(seed: int, ruleset: Ruleset) -> None:
+    tables = tuple(runnable(table) for table in ruleset.tables)
+    other = Family.IPV6 if ruleset.family == Family.IPV4 else Family.IPV4
+    run = Run(random.Random(seed), valid=False, rules=(Ruleset(ruleset.family, tables), Ruleset(other, ())))
+    steps(run, 60)
     run.finish()
 
 
