@@ -7,9 +7,9 @@ synchronous: each runs the simulated clock until its answer is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from os import PathLike
 
 from pktsim.clock import NS_PER_S, Clock
@@ -543,7 +543,7 @@ def _pod_addresses(store: ObjectStore) -> list[IPAddress]:
     return [address for pod in store.list(Pod) for address in pod.addresses]
 
 
-def _ranges_of(objects: Iterable[KubeObject]) -> Ranges:
+def _ranges_of(objects: Sequence[KubeObject]) -> Ranges:
     """The ranges that objects show: pods of all nodes, kube-dns' address if there is one."""
     ranges = Ranges()
     networks = [network for found in objects if isinstance(found, Node) and (network := pod_network(found)) is not None]
@@ -552,9 +552,19 @@ def _ranges_of(objects: Iterable[KubeObject]) -> Ranges:
         while not all(network.subnet_of(around) for network in networks):
             around = around.supernet()
         ranges = replace(ranges, pods=around)
-    for found in objects:
-        if isinstance(found, Service) and (found.namespace, found.name) == (DNS_NAMESPACE, DNS_SERVICE):
-            address = found.spec.cluster_ip
-            if address and ":" not in address and address != "None":
-                ranges = replace(ranges, dns=IPv4Address(address))
+    known = [
+        (found, IPv4Address(found.spec.cluster_ip))
+        for found in objects
+        if isinstance(found, Service) and found.spec.cluster_ip not in ("", "None") and ":" not in found.spec.cluster_ip
+    ]
+    if known:
+        services = IPv4Network((int(known[0][1]) & ~0xFFFF, 16))
+        taken = {address for _, address in known}
+        # kubeadm takes the tenth address of the range for kube-dns.
+        candidates = (services.network_address + offset for offset in range(10, 1 << 16))
+        dns = next(address for address in candidates if address not in taken)
+        for found, address in known:
+            if (found.namespace, found.name) == (DNS_NAMESPACE, DNS_SERVICE):
+                dns = address
+        ranges = replace(ranges, services=services, dns=dns)
     return ranges
