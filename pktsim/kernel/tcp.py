@@ -335,6 +335,8 @@ class TcpSocket:
             connection = self._established()
             if connection.received.length:
                 return connection.read(limit)
+            if connection.fin_received:
+                return b""  # whatever happened after the end of the stream (SOCK_DONE)
             if connection.error:
                 error, connection.error = connection.error, 0
                 raise os_error(error)

@@ -117,6 +117,7 @@ class TcpBlock:
         self.received = ReceiveQueue()
         self.reassembly = Reassembly()
         self.rcv_shutdown = False
+        self.fin_received = False
         self.dsack: tuple[int, int] | None = None
         # Options.
         self.timestamps = False

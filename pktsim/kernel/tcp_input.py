@@ -446,6 +446,13 @@ class TcpInput(TcpRecovery):
         if self.sack_ok:
             self.dsack = (seq, end_seq)
 
+    def _extend_dsack(self, seq: int, end_seq: int) -> None:
+        """Report more of it as a duplicate, if that is one range with what is to be reported (tcp_dsack_extend)."""
+        if self.dsack is None:
+            self._set_dsack(seq, end_seq)
+        elif seq <= self.dsack[1] and self.dsack[0] <= end_seq:
+            self.dsack = (min(seq, self.dsack[0]), max(end_seq, self.dsack[1]))
+
     def _queue_out_of_order(self, data: bytes, seq: int, *, fin: bool, push: bool) -> None:
         """tcp_data_queue_ofo. A FIN is held, and reported, as the byte whose number it takes."""
         self.ack_scheduled = True
@@ -456,9 +463,10 @@ class TcpInput(TcpRecovery):
         if fin:
             held.fin_seq = end_seq - 1
         merged = held.last_end == seq
-        if not held.add(seq, data + b"\0" if fin else data):
-            self._set_dsack(seq, end_seq)
-        elif self.sack_ok:
+        known = held.add(seq, data + b"\0" if fin else data)
+        for left, right in known:
+            self._extend_dsack(left, right)
+        if self.sack_ok and known != [(seq, end_seq)]:
             self.window.grow(len(data), merged=merged)
         self.account_memory()
         if not self.orphan:
@@ -469,7 +477,9 @@ class TcpInput(TcpRecovery):
         held = self.reassembly
         if not held:
             return
-        data = held.take(self.rcv_nxt)
+        data, known = held.take(self.rcv_nxt)
+        for left, right in known:
+            self._extend_dsack(left, right)
         fin = held.fin_seq is not None and self.rcv_nxt + len(data) >= held.fin_seq
         if fin and held.fin_seq is not None:
             data = data[: held.fin_seq - self.rcv_nxt]
@@ -488,8 +498,10 @@ class TcpInput(TcpRecovery):
         self.ack_scheduled = True
         self.rcv_shutdown = True
         state = self.state
+        self.fin_received = True
         self.state = next_state(state, Event.FIN)
         self.reassembly.clear()
+        self.dsack = None  # tcp_sack_reset
         self.account_memory()
         if state in (TcpState.ESTABLISHED, TcpState.SYN_RECV):
             self.pingpong = max(self.settings.pingpong_thresh, self.pingpong)

@@ -135,19 +135,22 @@ class Reassembly:
     def held_bytes(self) -> int:
         return sum(len(data) for _, data in self._ranges)
 
-    def add(self, seq: int, data: bytes) -> bool:
-        """Keep a segment; ``False`` if it brings nothing that is not here already."""
+    def add(self, seq: int, data: bytes) -> list[tuple[int, int]]:
+        """Keep a segment. Returns which parts of it were here already; all of it, if nothing was new."""
         end = seq + len(data)
         merged_seq, merged = seq, data
         kept: list[tuple[int, bytes]] = []
+        known: list[tuple[int, int]] = []
         for start, piece in self._ranges:
             stop = start + len(piece)
-            if stop < merged_seq or start > merged_seq + len(merged):
+            if stop < seq or start > end:
                 kept.append((start, piece))
                 continue
             if start <= seq and stop >= end:
                 self._touch(start, stop)
-                return False
+                return [(seq, end)]
+            if max(start, seq) < min(stop, end):
+                known.append((max(start, seq), min(stop, end)))
             front = piece[: max(merged_seq - start, 0)]
             back = piece[max(merged_seq + len(merged) - start, 0) :]
             merged_seq = min(merged_seq, start)
@@ -157,23 +160,28 @@ class Reassembly:
         self._ranges = kept
         self.last_end = end
         self._touch(merged_seq, merged_seq + len(merged))
-        return True
+        return known
 
     def _touch(self, start: int, stop: int) -> None:
         """Make a range the first to be reported; reports it has swallowed go."""
         self._blocks = [(start, stop)] + [block for block in self._blocks if block[0] > stop or block[1] < start]
 
-    def take(self, rcv_nxt: int) -> bytes:
-        """Take out what is in order now."""
+    def take(self, rcv_nxt: int) -> tuple[bytes, list[tuple[int, int]]]:
+        """Take out what is in order now, and say which parts of it had come in order meanwhile."""
         taken: list[bytes] = []
+        known: list[tuple[int, int]] = []
         while self._ranges and self._ranges[0][0] <= rcv_nxt:
             start, data = self._ranges.pop(0)
+            if start < rcv_nxt:
+                known.append((start, min(start + len(data), rcv_nxt)))
             fresh = data[rcv_nxt - start :]
             if fresh:
                 taken.append(fresh)
                 rcv_nxt += len(fresh)
         self._blocks = [block for block in self._blocks if block[1] > rcv_nxt]
-        return b"".join(taken)
+        if self.fin_seq is not None and self.fin_seq < rcv_nxt - sum(len(piece) for piece in taken):
+            self.fin_seq = None  # data has taken its place
+        return b"".join(taken), known
 
     def blocks(self, most: int) -> list[tuple[int, int]]:
         """Ranges to report, newest first."""

@@ -108,6 +108,7 @@ def pattern(length: int, start: int) -> bytes:
 SIZES = st.one_of(st.integers(0, 3000), st.sampled_from([1448, 1460, 2896, 20_000, 70_000]))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
