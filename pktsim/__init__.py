@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pktsim.clock import Clock
     from pktsim.cluster.cluster import Cluster
     from pktsim.errors import PktsimError, UnsupportedFeature
+    from pktsim.kernel.kernel import Kernel
     from pktsim.rng import Choices, ScriptedChoices, SeededChoices, explore
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ _PUBLIC = {
     "Choices": "pktsim.rng",
     "Clock": "pktsim.clock",
     "Cluster": "pktsim.cluster.cluster",
+    "Kernel": "pktsim.kernel.kernel",
     "PktsimError": "pktsim.errors",
     "ScriptedChoices": "pktsim.rng",
     "SeededChoices": "pktsim.rng",
@@ -35,6 +37,7 @@ __all__ = [
     "Choices",
     "Clock",
     "Cluster",
+    "Kernel",
     "PktsimError",
     "ScriptedChoices",
     "SeededChoices",
