@@ -1,7 +1,7 @@
 """One kernel alone: a case (a node, its rules, a list of steps) in, a result (everything observed) out.
 
-The format is that of the recordings that pktsim is measured by, so that the same file runs here and can be compared: see the
-README beside the recordings, and ``pktsim node --help``.
+The format is that of the recordings that pktsim is measured by, so that the same file runs here and can be compared: see
+the README beside the recordings, and ``pktsim node --help``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BASELINE_SYSCTLS: dict[str, str] = {
     "net.ipv4.icmp_ratemask": "0",
     "net.ipv6.conf.all.forwarding": "1",
 }
-_TCP_STATES = (
+TCP_STATES = (
     "NONE",
     "SYN_SENT",
     "SYN_RECV",
@@ -48,7 +48,7 @@ _TCP_STATES = (
     "CLOSE",
     "SYN_SENT2",
 )
-_SCTP_STATES = (
+SCTP_STATES = (
     "NONE",
     "CLOSED",
     "COOKIE_WAIT",
@@ -387,12 +387,12 @@ def describe_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     else:
         described["orig" if entry["zone_dir"] == _ZONE_ORIGINAL else "reply"]["zone"] = entry["zone"]
     if proto == 6:
-        described["state"] = _TCP_STATES[entry["state"]]
+        described["state"] = TCP_STATES[entry["state"]]
         for index, side in enumerate(("orig", "reply")):
             numbers[f"tcpflags_{side}"] = entry["flags"][index]
             numbers[f"wscale_{side}"] = entry["wscale"][index]
     elif proto == 132:
-        described["state"] = _SCTP_STATES[entry["state"]]
+        described["state"] = SCTP_STATES[entry["state"]]
         numbers["vtag_orig"], numbers["vtag_reply"] = entry["vtag"]
     described |= {key: value for key, value in numbers.items() if value}
     if entry["acct"] is not None:
