@@ -6,7 +6,7 @@ All tests here are marked ``live``. Without root, or without namespaces, they ar
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CI a skip is a failure, whoever skipped."""
+    report = yield
+    if tools.STRICT and report.skipped and not hasattr(report, "wasxfail") and HERE in item.path.parents:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and CI=true does not allow that: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
