@@ -38,7 +38,7 @@ from pktsim.kernel.timer_wheel import HZ, TimerWheel
 from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
-from pktsim.netfilter.opcodes import DropReason, Hook, LinkKind, RouteType, Upcall
+from pktsim.netfilter.opcodes import DropReason, Hook, RouteType, Upcall
 from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
@@ -59,6 +59,9 @@ _IPPROTO_IGMP: Final = 2
 _IP_MAX_MTU: Final = 0xFFFF
 #: Reassembled packets whose old pieces are remembered; a packet that waits longer than this many others loses them.
 _REMEMBERED_PIECES: Final = 1024
+
+#: Plain numbers: asked for every event.
+_RX, _TX, _UPCALL = int(EventKind.RX), int(EventKind.TX), int(EventKind.UPCALL)
 
 #: What a send reports when netfilter drops the packet on its way out (``nf_hook_slow``).
 _REPORTED_AS_EPERM: Final = frozenset(
@@ -301,18 +304,20 @@ class Netns(Configuration):
         """Work off what an engine call led to, depth first and in order."""
         if self.explainer is not None:
             self.explainer.collect(self)
+        capture = self.capture
         for event in events:
             kind = event[0]
-            if kind == EventKind.RX:
-                if self.capture is not None:
-                    self.capture.record(self, event[2], "in", event[3], event[1])
-            elif kind == EventKind.TX:
-                if self.capture is not None:
-                    self.capture.record(self, event[2], "out", event[3], event[1])
+            if kind == _RX:
+                if capture is not None:
+                    capture.record(self, event[2], "in", event[3], event[1])
+            elif kind == _TX:
+                if capture is not None:
+                    capture.record(self, event[2], "out", event[3], event[1])
                 device = self.devices.find(event[2])
-                if device is not None and device.kind == LinkKind.WIRE and device.carry is not None:
+                # only devices that something can be plugged into have anything to carry a frame away
+                if device is not None and device.carry is not None:
                     device.carry(event[3])
-            elif kind == EventKind.UPCALL:
+            elif kind == _UPCALL:
                 reason = event[2]
                 if reason == Upcall.NEIGHBOUR_USED:
                     self._neighbour_used(event[4], event[5])
