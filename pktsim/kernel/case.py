@@ -1,7 +1,7 @@
 """One kernel alone: a case (a node, its rules, a list of steps) in, a result (everything observed) out.
 
-The format is that of the recordings that pktsim is measured by, so that the same file runs here and can be compared: see
-the README beside the recordings, and ``pktsim node --help``.
+The format is that of the recordings that pktsim is measured by, so that the same file runs here and can be compared:
+see the README beside the recordings, and ``pktsim node --help``.
 """
 
 from __future__ import annotations

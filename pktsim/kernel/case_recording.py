@@ -1,7 +1,7 @@
 """Recorded cases against ours: the first difference of each, field by field.
 
-Where Linux is random the recording says so (``random`` on a frame, null in a conntrack entry): just these fields are set
-aside, and what was drawn is checked against the range it must lie in.
+Where Linux is random the recording says so (``random`` on a frame, null in a conntrack entry): just these fields are
+set aside, and what was drawn is checked against the range it must lie in.
 """
 
 from __future__ import annotations

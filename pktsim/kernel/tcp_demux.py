@@ -15,7 +15,7 @@ from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum_ok, parse_segment
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import TcpState
-from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
+from pktsim.kernel.transport import AF_INET, ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer
@@ -165,7 +165,7 @@ class TcpDemux:
 
     def deliver(self, packet: IpPacket, *, ifindex: int) -> None:
         """tcp_v4_rcv."""
-        segment = parse_segment(packet.payload)
+        segment = parse_segment(packet.payload, packet.tos)
         if segment is None:
             return
         if not self.layer.is_loopback_device(ifindex) and not checksum_ok(packet):
@@ -221,19 +221,20 @@ class TcpDemux:
         if endpoint is not None:
             endpoint.icmp(error)
 
-    def send_reset(
-        self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0
-    ) -> None:
-        """Answer a segment that fits nothing (tcp_v4_send_reset, RFC 9293 section 3.10.7.1); never a RST."""
+    def send_reset(self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, mark: int = 0) -> None:
+        """Answer a segment that fits nothing (tcp_v4_send_reset, RFC 9293 section 3.10.7.1); never a RST.
+
+        The answer has the type of service of what it answers; over IPv6 without the ECN bits (tcp_v6_send_response).
+        """
         if segment.flags & RST:
             return
         if segment.flags & ACK:
             seq, ack, flags = segment.ack, 0, RST
         else:
             seq, ack, flags = 0, (segment.seq + segment.length) & MASK32, RST | ACK
-        self.send_unbound(
-            Segment(segment.dport, segment.sport, seq, ack, flags, 0), laddr, raddr, ifindex=ifindex, tos=tos, mark=mark
-        )
+        tos = segment.tos if family_of(laddr) == AF_INET else segment.tos & ~3
+        answer = Segment(segment.dport, segment.sport, seq, ack, flags, 0)
+        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=tos, mark=mark)
 
     def send_unbound(
         self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0

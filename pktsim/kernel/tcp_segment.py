@@ -55,6 +55,7 @@ class Segment:
         wscale: Option, -1 if absent.
         ts_val: With ``ts_ecr`` the time stamp option, ``None`` if absent.
         sack: Blocks of (left, right edge) as on the wire.
+        tos: Of the packet that brought it.
     """
 
     sport: int
@@ -70,6 +71,7 @@ class Segment:
     ts_val: int | None = None
     ts_ecr: int = 0
     sack: tuple[tuple[int, int], ...] = ()
+    tos: int = 0
 
     @property
     def length(self) -> int:
@@ -131,7 +133,7 @@ def checksum_ok(packet: IpPacket) -> bool:
     return checksum(payload, pseudo_header_sum(packet.saddr, packet.daddr, IPPROTO_TCP, len(payload))) == 0
 
 
-def parse_segment(data: bytes) -> Segment | None:
+def parse_segment(data: bytes, tos: int = 0) -> Segment | None:
     """Take a segment apart; ``None`` if its lengths are impossible.
 
     Unknown options are passed over, and reading stops at one whose length is impossible (tcp_parse_options).
@@ -189,4 +191,5 @@ def parse_segment(data: bytes) -> Segment | None:
         ts_val,
         ts_ecr,
         sack,
+        tos,
     )

@@ -137,7 +137,7 @@ class TimeWait:
         self._acknowledge()
 
     def _reset(self, segment: Segment) -> None:
-        self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex, tos=self.tos, mark=self.mark)
+        self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex, mark=self.mark)
         self.kill()
 
     def _remember(self, segment: Segment) -> None:
