@@ -103,7 +103,8 @@ def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
 def trace(
     file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
     source: Annotated[str, typer.Option("--from", help="A pod (namespace/name), a node, or outside.")],
-    to: Annotated[str, typer.Option("--to", help="An address or a service name, with :PORT (default 80).")],
+    to: Annotated[str, typer.Option("--to", help="An address or a service name, with :PORT (default 80).")] = "",
+    packets: Annotated[Path | None, typer.Option(help="Send the packets of this pcap or pcapng file instead.")] = None,
     protocol: Annotated[str, typer.Option(help="tcp, udp or icmp.")] = "tcp",
     rules: Annotated[
         list[str] | None,
@@ -115,6 +116,7 @@ def trace(
     """One packet or connection, explained: hook by hook, chain by chain, rule by rule."""
     from pktsim.cluster.cluster import Cluster
     from pktsim.scenario.report import print_trace, trace_as_data
+    from pktsim.wire.scapy_io import ip_packets
 
     cluster = Cluster.load(file, seed=seed)
     for rule in rules or ():
@@ -122,7 +124,12 @@ def trace(
         if not equals:
             raise PktsimError(f"--rules {rule}: write NODE=FILE")
         cluster.node(node).load_iptables(path)
-    walk = cluster.trace_to(source, to, protocol=protocol)
+    if packets is not None:
+        walk = cluster.trace_packets(source, ip_packets(packets))
+    elif to:
+        walk = cluster.trace_to(source, to, protocol=protocol)
+    else:
+        raise PktsimError("trace needs --to HOST[:PORT] or --packets FILE")
     if as_json:
         _print_json(trace_as_data(walk))
     else:

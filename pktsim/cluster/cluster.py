@@ -37,7 +37,10 @@ from pktsim.cluster.objects import (
     selects,
 )
 from pktsim.cluster.plumbing import add_interface, add_routes, add_space, plug, realise
+from pktsim.cluster.programs import ResolverFiles
 from pktsim.cluster.recorder import Recorder
+from pktsim.cluster.resolver.conf import KubeletDns, pod_resolv_conf
+from pktsim.cluster.resolver.hosts import pod_hosts_file
 from pktsim.cluster.store import ObjectStore
 from pktsim.cluster.walk import Walk
 from pktsim.cluster.wiring import OUTSIDE, HostGateway, NodePlan, PodPlan, device_name
@@ -321,6 +324,17 @@ class Cluster:
         )
         return recorder.walk(f"{source} sends a packet", outcome, delivered=bool(replies))
 
+    def trace_packets(self, source: str, packets: Iterable[bytes]) -> Walk:
+        """Send IP packets from a machine, one after the other, and tell what nodes did to them and to the answers."""
+        machine = self.machine(source)
+        replies = number = 0
+        with self.record() as recorder:
+            for packet in packets:
+                number += 1
+                replies += len(machine.send_ip(packet))
+        title = f"{source} sends {number} packet{'s' if number != 1 else ''}"
+        return recorder.walk(title, f"{replies} came back", delivered=replies > 0)
+
     def trace_to(self, source: str, target: str, *, protocol: str = "tcp") -> Walk:
         """Connect from a machine to ``HOST:PORT`` and tell what the nodes did to every packet.
 
@@ -367,7 +381,7 @@ class Cluster:
         plans = [self._plan(node) for node in nodes]
         self._wiring = HostGateway(plans, [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)])
         realise(self._wiring.wiring(), self.network)
-        self._outside = Machine(OUTSIDE, self.network[OUTSIDE], "")
+        self._outside = Machine(OUTSIDE, self.network[OUTSIDE], ResolverFiles())
         programs.serve_http(self.network[OUTSIDE], OUTSIDE, programs.HTTP_PORT, Family.IPV4)
         programs.serve_echo(self.network[OUTSIDE], OUTSIDE, programs.ECHO_PORT, Family.IPV4)
         for plan in plans:
@@ -440,7 +454,7 @@ class Cluster:
         add_interface(port, self.network[pod.spec.node_name])
         plug(space.name, space.interface("eth0"), self.network)
         add_routes(space, netns)
-        machine = PodMachine(pod.full_name, netns, self._resolv_conf(pod), pod)
+        machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
         if self._is_dns(pod):
             programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4)
         return machine
@@ -466,28 +480,10 @@ class Cluster:
         found = self.store.get(ConfigMap, "coredns", DNS_NAMESPACE)
         return found.data.get("Corefile", COREFILE) if found is not None else COREFILE
 
-    def _resolv_conf(self, pod: Pod) -> str:
-        """What kubelet writes (pkg/kubelet/network/dns/dns.go)."""
-        policy, config = pod.spec.dns_policy, pod.spec.dns_config
-        servers: list[str] = []
-        search: list[str] = []
-        options: list[str] = []
-        if policy == "ClusterFirst":
-            service = self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE)
-            if service is not None:
-                servers = [service.spec.cluster_ip]
-            search = [f"{pod.namespace}.svc.cluster.local", "svc.cluster.local", "cluster.local"]
-            options = ["ndots:5"]
-        if config is not None:
-            servers += [one for one in config.nameservers if one not in servers]
-            search += [one for one in config.searches if one not in search]
-            named = {option.name for option in config.options}
-            options = [one for one in options if one.partition(":")[0] not in named]
-            options += [f"{one.name}:{one.value}" if one.value else one.name for one in config.options]
-        lines = [f"nameserver {server}" for server in servers]
-        lines += [f"search {' '.join(search)}"] if search else []
-        lines += [f"options {' '.join(options)}"] if options else []
-        return "".join(f"{line}\n" for line in lines)
+    def _files(self, pod: Pod) -> ResolverFiles:
+        service = self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE)
+        kubelet = KubeletDns((service.spec.cluster_ip,) if service is not None else ())
+        return ResolverFiles(pod_resolv_conf(pod, kubelet), pod_hosts_file(pod))
 
 
 def node_names(count: int) -> list[str]:

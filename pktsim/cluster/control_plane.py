@@ -19,8 +19,10 @@ from .objects import (
     DaemonSet,
     Deployment,
     EndpointSlice,
+    Namespace,
     Node,
     NodeAddress,
+    ObjectMeta,
     OwnerReference,
     Pod,
     PodCondition,
@@ -74,6 +76,7 @@ class ControlPlane:
             ObjectError: An object asks for something that does not exist, or a range is used up.
             UnsupportedFeature: It asks for something that is not modelled.
         """
+        make_namespaces(self.store)
         for node in self.store.list(Node):
             self._node(node)
         for kind in _WORKLOADS:
@@ -285,6 +288,14 @@ class ControlPlane:
                 used.add(number)
                 port = port.model_copy(update={"node_port": number})
             yield port
+
+
+def make_namespaces(store: ObjectStore) -> None:
+    """Add the namespaces that objects live in: the API server would not have taken them without."""
+    known = {found.name for found in store.list(Namespace)}
+    for name in sorted({found.namespace for found in store} - known - {""}):
+        metadata = ObjectMeta(name=name, annotations={MADE_BY: "pktsim"})
+        store.apply(Namespace(api_version="v1", kind="Namespace", metadata=metadata))
 
 
 def pod_network(node: Node) -> IPv4Network | None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
-from pktsim.cluster.programs import HttpAnswer, PingAnswer
+from pktsim.cluster.programs import HttpAnswer, PingAnswer, ResolverFiles
 from pktsim.errors import RulesetSyntaxError
 from pktsim.kernel import task
+from pktsim.kernel.capture import CapturedFrame
 from pktsim.kernel.netns import Netns
 from pktsim.netfilter.conntrack import ConntrackTable, Entry
 from pktsim.netfilter.iptables_command import run_command
 from pktsim.netfilter.iptables_text import print_save, restore
 from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.wire import scapy_io
+from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, FrameView
 
 if TYPE_CHECKING:
     from scapy.packet import Packet
@@ -40,13 +43,13 @@ class Machine:
     Attributes:
         name: ``namespace/name`` of a pod, a node's name, or ``outside``.
         netns: Its kernel.
-        resolv_conf: What its resolver is told.
+        files: What its resolver reads.
     """
 
-    def __init__(self, name: str, netns: Netns, resolv_conf: str) -> None:
+    def __init__(self, name: str, netns: Netns, files: ResolverFiles) -> None:
         self.name = name
         self.netns = netns
-        self.resolv_conf = resolv_conf
+        self.files = files
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -66,7 +69,7 @@ class Machine:
         Raises:
             OSError: The name does not exist (``socket.gaierror``), or nobody answers.
         """
-        return self._run(programs.resolve(self.netns, name, self.resolv_conf), f"resolve {name}", timeout)
+        return self._run(programs.resolve(self.netns, name, self.files), f"resolve {name}", timeout)
 
     def http_get(self, url: str, *, sport: int = 0, timeout: float = 5.0) -> HttpAnswer:
         """``curl``: look the name up, connect, ask, read the answer.
@@ -80,9 +83,7 @@ class Machine:
             TimeoutError: No answer in time.
             OSError: The name does not exist, the connection was refused or reset.
         """
-        return self._run(
-            programs.http_get(self.netns, url, self.resolv_conf, sport, timeout), f"GET {url}", timeout + 60
-        )
+        return self._run(programs.http_get(self.netns, url, self.files, sport, timeout), f"GET {url}", timeout + 60)
 
     def ping(self, address: str, *, timeout: float = 1.5, size: int = programs.PING_BYTES) -> PingAnswer:
         """One ICMP echo.
@@ -103,7 +104,7 @@ class Machine:
             TimeoutError: Nothing came.
             OSError: ICMP says that nobody is there.
         """
-        work = programs.udp_exchange(self.netns, host, port, data, self.resolv_conf, sport, timeout)
+        work = programs.udp_exchange(self.netns, host, port, data, self.files, sport, timeout)
         return self._run(work, f"udp {host}:{port}", timeout + 60)
 
     def tcp(self, host: str, port: int, *, sport: int = 0, timeout: float = 5.0) -> None:
@@ -113,7 +114,7 @@ class Machine:
             TimeoutError: No answer in time.
             OSError: The connection was refused.
         """
-        work = programs.tcp_connect(self.netns, host, port, self.resolv_conf, sport, timeout)
+        work = programs.tcp_connect(self.netns, host, port, self.files, sport, timeout)
         self._run(work, f"connect {host}:{port}", timeout + 60)
 
     def probe(self, host: str, port: int, protocol: str) -> tuple[bool, str]:
@@ -146,41 +147,49 @@ class Machine:
         Raises:
             FrameError: The packet cannot be sent.
         """
-        return self._send(packet, wait)
+        if type(packet).__name__ == "Ether":
+            device = self.netns.devices.named("eth0")
+            frame = scapy_io.frame_bytes(packet, src_mac=device.mac)
+            heard = self._exchange(lambda: self.netns.transmit(device.ifindex, frame), wait)
+        else:
+            data = scapy_io.packet_bytes(packet, saddr=self._source_for(getattr(packet, "dst", "")))
+            heard = self._exchange(lambda: self.netns.send_ip(data), wait)
+        return [scapy_io.dissect(reply, link=False) for reply in heard]
 
-    def _send(self, packet: Packet, wait: float) -> list[Packet]:
-        clock, capture = self.netns.clock, self.netns.capture
+    def send_ip(self, data: bytes, *, wait: float = REPLY_WAIT_S) -> list[bytes]:
+        """As :meth:`send`, with the bytes of an IP packet in and out.
+
+        Raises:
+            OSError: No route, or a rule refused it.
+        """
+        return self._exchange(lambda: self.netns.send_ip(data), wait)
+
+    def _exchange(self, send: Callable[[], None], wait: float) -> list[bytes]:
+        """Send something and gather the packets to this machine that come in meanwhile."""
+        own = {
+            ip_from_text(text.partition("/")[0])
+            for device in self.netns.devices
+            for text in self.netns.addresses(device.name)
+        }
         heard: list[bytes] = []
-        if capture is not None:
 
-            def listen(frame: Any) -> None:
-                if frame.space == self.netns.name and frame.direction == "in":
-                    heard.append(frame.frame)
+        def listen(frame: CapturedFrame) -> None:
+            if frame.space == self.netns.name and frame.direction == "in":
+                view = FrameView(frame.frame)
+                if view.ethertype in (ETH_P_IP, ETH_P_IPV6) and view.daddr in own:
+                    heard.append(view.data)
 
-            capture.listeners.append(listen)
+        capture = self.netns.capture
+        assert capture is not None
+        capture.listeners.append(listen)
         try:
-            if type(packet).__name__ == "Ether":
-                device = self.netns.devices.named("eth0")
-                self.netns.transmit(device.ifindex, scapy_io.frame_bytes(packet, src_mac=device.mac))
-            else:
-                target = getattr(packet, "dst", "")
-                self.netns.send_ip(scapy_io.packet_bytes(packet, saddr=self._source_for(target)))
-            clock.run_for(round(wait * NS_PER_S))
+            send()
+            self.netns.clock.run_for(round(wait * NS_PER_S))
         finally:
-            if capture is not None:
-                capture.listeners.remove(listen)
-        replies = [scapy_io.dissect(frame) for frame in heard]
-        own = {text.partition("/")[0] for device in self.netns.devices for text in self.netns.addresses(device.name)}
-        found = []
-        for reply in replies:
-            inner = reply.payload
-            if getattr(inner, "dst", "") in own and type(inner).__name__ in ("IP", "IPv6"):
-                found.append(inner)
-        return found
+            capture.listeners.remove(listen)
+        return heard
 
     def _source_for(self, target: str) -> bytes:
-        from pktsim.wire.addr import ip_from_text
-
         return self.netns.route_output(ip_from_text(str(target))).saddr
 
     def _run(self, work: Coroutine[Any, Any, T], name: str, limit_s: float) -> T:
@@ -196,8 +205,8 @@ class Machine:
 class PodMachine(Machine):
     """A pod. Servers run on the ports that it declares and that services lead to."""
 
-    def __init__(self, name: str, netns: Netns, resolv_conf: str, pod: Pod) -> None:
-        super().__init__(name, netns, resolv_conf)
+    def __init__(self, name: str, netns: Netns, files: ResolverFiles, pod: Pod) -> None:
+        super().__init__(name, netns, files)
         self.pod = pod
         self._serving: set[tuple[int, str]] = set()
 
@@ -215,7 +224,7 @@ class NodeMachine(Machine):
     """A node: a machine with rules, connection tracking and kube-proxy."""
 
     def __init__(self, name: str, netns: Netns, host: NodeHost, proxy: KubeProxy) -> None:
-        super().__init__(name, netns, "")
+        super().__init__(name, netns, ResolverFiles())
         self.host = host
         self.proxy: KubeProxy | None = proxy
 

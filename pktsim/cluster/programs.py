@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,17 @@ from pktsim.cluster.kubedns.corefile import parse_corefile
 from pktsim.cluster.kubedns.server import DnsServer, ServerConfig
 from pktsim.cluster.kubedns.service import DnsService
 from pktsim.cluster.kubedns.service import serve_dns as serve_dns_on
+from pktsim.cluster.resolver.conf import parse_glibc
+from pktsim.cluster.resolver.glibc import GlibcResolver
+from pktsim.cluster.resolver.hosts import HostsFile
+from pktsim.cluster.resolver.interface import GaiError
 from pktsim.cluster.store import ObjectStore
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel import task
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.transport import AF_INET, AF_INET6
 from pktsim.netfilter.ruleset import Family
+from pktsim.wire.addr import ip_from_text, ip_to_text
 
 #: Where servers listen in recorded clusters, and in ``outside``.
 HTTP_PORT, ECHO_PORT = 8080, 8081
@@ -66,19 +72,57 @@ def serve_dns(netns: Netns, corefile: str, store: ObjectStore, family: Family) -
     return serve_dns_on(netns.sockets, server, (_socket_family(family),))
 
 
-def resolver(netns: Netns, resolv_conf: str) -> Any:
-    """What looks names up in a namespace, as glibc does."""
-    from pktsim.cluster.resolver import pod_resolver
+@dataclass(frozen=True, slots=True)
+class ResolverFiles:
+    """What a resolver reads: ``/etc/resolv.conf`` and ``/etc/hosts``."""
 
-    return pod_resolver(netns.sockets, resolv_conf)
+    resolv_conf: str = ""
+    hosts: str = "127.0.0.1\tlocalhost\n"
 
 
-def _client(netns: Netns, resolv_conf: str, sport: int, timeout_s: float) -> HttpClient:
-    async def resolve(name: str) -> list[str]:
-        found: list[str] = await resolver(netns, resolv_conf)(name)
-        return found
+@dataclass(frozen=True, slots=True)
+class HostAddresses:
+    """What a resolver asks its kernel about addresses."""
 
-    return HttpClient(netns.sockets, resolve, sport, round(timeout_s * NS_PER_S))
+    netns: Netns
+
+    def source_for(self, address: str) -> str | None:
+        """The address from which ``address`` would be reached."""
+        try:
+            return ip_to_text(self.netns.route_output(ip_from_text(address)).saddr)
+        except OSError:
+            return None
+
+    def has_family(self, family: int) -> bool:
+        """Whether any address besides loopback is of that family."""
+        return any(
+            (":" in text) == (family == AF_INET6)
+            for device in self.netns.devices
+            if not device.loopback
+            for text in self.netns.addresses(device.name)
+        )
+
+
+def glibc_resolver(netns: Netns, files: ResolverFiles) -> GlibcResolver:
+    """The resolver of one process in a namespace."""
+    config = parse_glibc(files.resolv_conf)
+    return GlibcResolver(netns.sockets, HostAddresses(netns), config, HostsFile(files.hosts), netns.name)
+
+
+async def resolve(netns: Netns, name: str, files: ResolverFiles) -> list[str]:
+    """Look a name up; an address needs no looking up.
+
+    Raises:
+        socket.gaierror: There is no address, in glibc's words.
+    """
+    found = await glibc_resolver(netns, files).getaddrinfo(name)
+    if found.error is not GaiError.NONE:
+        raise socket.gaierror(int(found.error), found.text)
+    return list(found.addresses)
+
+
+def _client(netns: Netns, files: ResolverFiles, sport: int, timeout_s: float) -> HttpClient:
+    return HttpClient(netns.sockets, lambda name: resolve(netns, name, files), sport, round(timeout_s * NS_PER_S))
 
 
 # For people
@@ -123,26 +167,14 @@ class PingAnswer:
         return f"{what} from {self.address}" + (f", ttl {self.ttl}" if self.ttl else "")
 
 
-async def resolve(netns: Netns, name: str, resolv_conf: str) -> list[str]:
-    """Look a name up; an address needs no looking up."""
-    if _is_address(name):
-        return [name]
-    found: list[str] = await resolver(netns, resolv_conf)(name)
-    return found
-
-
-def _is_address(text: str) -> bool:
-    return ":" in text or text.replace(".", "").isdigit()
-
-
-async def http_get(netns: Netns, url: str, resolv_conf: str, sport: int, timeout_s: float) -> HttpAnswer:
+async def http_get(netns: Netns, url: str, files: ResolverFiles, sport: int, timeout_s: float) -> HttpAnswer:
     """GET a URL.
 
     Raises:
         TimeoutError: No answer in time.
         OSError: Anything else that curl would complain about.
     """
-    result = await _client(netns, resolv_conf, sport, timeout_s).get(url)
+    result = await _client(netns, files, sport, timeout_s).get(url)
     if result.exit_code == EXIT_OPERATION_TIMEDOUT:
         raise TimeoutError(result.error)
     if result.exit_code:
@@ -152,35 +184,35 @@ async def http_get(netns: Netns, url: str, resolv_conf: str, sport: int, timeout
 
 async def ping(netns: Netns, address: str, size: int, timeout_s: float) -> PingAnswer:
     """One echo request; its identifier is drawn."""
-    socket = netns.sockets.ping(AF_INET6 if ":" in address else AF_INET)
+    echo = netns.sockets.ping(AF_INET6 if ":" in address else AF_INET)
     try:
-        socket.echo(address, 1, bytes(byte % 256 for byte in range(size)))
-        reply = await socket.reply(round(timeout_s * NS_PER_S))
+        echo.echo(address, 1, bytes(byte % 256 for byte in range(size)))
+        reply = await echo.reply(round(timeout_s * NS_PER_S))
     finally:
-        socket.close()
+        echo.close()
     return PingAnswer(reply.kind, reply.code, reply.address, reply.ttl)
 
 
 async def udp_exchange(
-    netns: Netns, host: str, port: int, data: bytes, resolv_conf: str, sport: int, timeout_s: float
+    netns: Netns, host: str, port: int, data: bytes, files: ResolverFiles, sport: int, timeout_s: float
 ) -> bytes:
     """Send a datagram, return the answer."""
-    address = (await resolve(netns, host, resolv_conf))[0]
-    socket = netns.sockets.udp(AF_INET6 if ":" in address else AF_INET)
+    address = (await resolve(netns, host, files))[0]
+    datagrams = netns.sockets.udp(AF_INET6 if ":" in address else AF_INET)
     try:
         if sport:
-            socket.bind("", sport)
-        socket.connect(address, port)
-        socket.send(data)
-        answer, _, _ = await socket.recvfrom(round(timeout_s * NS_PER_S))
+            datagrams.bind("", sport)
+        datagrams.connect(address, port)
+        datagrams.send(data)
+        answer, _, _ = await datagrams.recvfrom(round(timeout_s * NS_PER_S))
     finally:
-        socket.close()
+        datagrams.close()
     return answer
 
 
-async def tcp_connect(netns: Netns, host: str, port: int, resolv_conf: str, sport: int, timeout_s: float) -> None:
+async def tcp_connect(netns: Netns, host: str, port: int, files: ResolverFiles, sport: int, timeout_s: float) -> None:
     """Connect, then close."""
-    address = (await resolve(netns, host, resolv_conf))[0]
+    address = (await resolve(netns, host, files))[0]
     probe = Probe("tcp", address, port, sport, wait_ns=round(timeout_s * NS_PER_S))
     (line,) = await run_probe(netns.sockets, probe)
     if line == "TimeoutError":
@@ -193,7 +225,7 @@ async def tcp_connect(netns: Netns, host: str, port: int, resolv_conf: str, spor
 # For recordings
 
 
-def run_command(netns: Netns, command: Command, line: str, resolv_conf: str, *, limit_s: float) -> tuple[int, str]:
+def run_command(netns: Netns, command: Command, line: str, files: ResolverFiles, *, limit_s: float) -> tuple[int, str]:
     """Run a recorded command to its end.
 
     Returns:
@@ -206,7 +238,7 @@ def run_command(netns: Netns, command: Command, line: str, resolv_conf: str, *, 
         case Client():
             work: Coroutine[Any, Any, tuple[int, str]] = _run_client(netns, command)
         case Curl():
-            work = _run_curl(netns, command, resolv_conf)
+            work = _run_curl(netns, command, files)
         case Dig():
             raise UnsupportedFeature(f"command {line}")
     return task.run(netns.clock, work, line, limit_ns=round(limit_s * NS_PER_S))
@@ -228,8 +260,8 @@ async def _run_client(netns: Netns, command: Client) -> tuple[int, str]:
     return 0, "".join(f"{line}\n" for line in await run_probe(netns.sockets, probe))
 
 
-async def _run_curl(netns: Netns, command: Curl, resolv_conf: str) -> tuple[int, str]:
-    client = _client(netns, resolv_conf, command.local_port, command.max_time_s)
+async def _run_curl(netns: Netns, command: Curl, files: ResolverFiles) -> tuple[int, str]:
+    client = _client(netns, files, command.local_port, command.max_time_s)
     if command.data_bytes is None:
         result = await client.get(command.url, headers=command.headers)
     else:

@@ -23,9 +23,11 @@ from pktsim.cluster.comparison import (
     compare_frames,
     compare_output,
 )
+from pktsim.cluster.control_plane import make_namespaces
 from pktsim.cluster.draws import EndpointDraws
 from pktsim.cluster.loader import load_objects
 from pktsim.cluster.plumbing import realise
+from pktsim.cluster.programs import ResolverFiles
 from pktsim.cluster.recording import (
     ECHO_PORT,
     HTTP_PORT,
@@ -37,7 +39,7 @@ from pktsim.cluster.recording import (
     load_topology,
 )
 from pktsim.cluster.rule_check import rules_of
-from pktsim.cluster.script import draws_of, first_fin_script, port_script, script_endpoints
+from pktsim.cluster.script import draws_of, first_fin_script, pipelining_script, port_script, script_endpoints
 from pktsim.cluster.store import ObjectStore
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.netns import Netns
@@ -74,7 +76,11 @@ class RecordedCluster:
         self.rulesets: dict[str, Ruleset] = {node: rules_of(directory, node, self.family) for node in self.nodes}
         draws = draws_of(action)
         servers = {space.name: HTTP_PORT for space in topology.servers}
-        script = {**port_script(draws), **first_fin_script(action.frames, servers)}
+        script = {
+            **port_script(draws),
+            **first_fin_script(action.frames, servers),
+            **pipelining_script(action.frames),
+        }
         choices = EndpointDraws(self.rulesets.get, ScriptedChoices(script, SeededChoices(0)))
         script_endpoints(draws, self.rulesets, choices)
         self.network = Network(Clock(), choices)
@@ -98,6 +104,7 @@ class RecordedCluster:
             programs.serve_echo(netns, space.name, ECHO_PORT, self.family)
         store = ObjectStore()
         store.apply_all(load_objects(directory / OBJECTS_FILE, check=False))
+        make_namespaces(store)
         for space in self.topology.dns_pods:
             programs.serve_dns(self.network[space.name], self.topology.corefile, store, self.family)
 
@@ -123,8 +130,8 @@ class RecordedCluster:
 
     def _command(self, run: Run) -> tuple[int, str]:
         space = self.topology.wiring.space(run.space)
-        resolv_conf = self.topology.resolv_conf if space.role == "pod" else ""
-        return programs.run_command(self.network[run.space], run.command, run.line, resolv_conf, limit_s=_LIMIT_S)
+        files = ResolverFiles(self.topology.resolv_conf if space.role == "pod" else "")
+        return programs.run_command(self.network[run.space], run.command, run.line, files, limit_s=_LIMIT_S)
 
 
 def conntrack_lines(netns: Netns) -> list[str]:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from pktsim.cluster.comparison import Seen
 from pktsim.cluster.draws import EndpointDraws, drawn_rules
-from pktsim.cluster.recording import Action, Flow, parse_entry
+from pktsim.cluster.recording import DNS_PORT, Action, Flow, parse_entry
 from pktsim.netfilter.matches.tcp import TcpMatch
 from pktsim.netfilter.matches.udp import UdpMatch
 from pktsim.netfilter.ruleset import Jump, Rule, Ruleset, Table
@@ -183,4 +183,36 @@ def first_fin_script(frames: Sequence[Seen], servers: Mapping[str, int]) -> dict
     for key, (answer,) in connections.items():
         if key in answered:
             script.setdefault(f"{key[0]}/http.first_fin", []).append(answer or 0)
+    return script
+
+
+def pipelining_script(frames: Sequence[Seen]) -> dict[str, list[int]]:
+    """Answers for the places where it is asked whether a resolver's second query waits for the first one's answer.
+
+    glibc asks A and AAAA of a name from one socket; two queries that leave one after the other, on one port and about
+    one name, are such a pair.
+    """
+    script: dict[str, list[int]] = {}
+    last: dict[str, tuple[int, bytes]] = {}  # space -> port and question of a query that waits for its second
+    answered: dict[str, bool] = {}
+    for seen in frames:
+        found = dissect(seen.frame)
+        named = {part.name: part for part in found.fields if not part.path}
+        if "dns.id" not in named or "udp.srcport" not in named or seen.interface == "lo":
+            continue
+        space = seen.space
+        if seen.direction == "in":
+            answered[space] = True
+            continue
+        if found.value(named["udp.dstport"]) != DNS_PORT:
+            continue
+        message = named["dns.message"]
+        # Up to the type, whose two bytes and the class's two come last in a query without additional records.
+        question = (found.value(named["udp.srcport"]), seen.frame[message.start : message.end - 4])
+        if last.get(space) == question:
+            script.setdefault(f"{space}/resolver.pipelined", []).append(0 if answered.get(space) else 1)
+            del last[space]
+        else:
+            last[space] = question
+            answered[space] = False
     return script

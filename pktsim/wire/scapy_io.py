@@ -18,6 +18,7 @@ from pktsim.clock import NS_PER_S, NS_PER_US
 from pktsim.errors import CaptureError, FrameError
 from pktsim.wire.addr import ip_to_text, mac_to_text
 from pktsim.wire.capture import Capture, CapturedFrame, CaptureInterface, Direction, LinkType
+from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, FrameView
 
 if TYPE_CHECKING:
     from scapy.packet import Packet
@@ -180,6 +181,24 @@ def read_capture(path: Path | str) -> Capture:
         file=str(path),
         mend="gunzip it first" if magic[:2] == b"\x1f\x8b" else "",
     )
+
+
+def ip_packets(path: Path | str) -> list[bytes]:
+    """The IP packets in a capture file, without their link layer; other frames are passed over.
+
+    Raises:
+        CaptureError: It cannot be read, or there are none in it.
+    """
+    capture = read_capture(path)
+    found = []
+    for frame in capture.frames:
+        link = capture.interfaces[frame.interface].link_type == LinkType.ETHERNET
+        view = FrameView(frame.frame, link=link)
+        if view.ethertype in (ETH_P_IP, ETH_P_IPV6):
+            found.append(view.data)
+    if not found:
+        raise CaptureError("has no IP packet in it", file=str(path))
+    return found
 
 
 def _check_pcap(data: bytes, order: str, file: str) -> None:
