@@ -6,7 +6,8 @@ is answered from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -113,6 +114,7 @@ class Configuration:
         #: Told of the ifindex of a device that is going.
         self.removal_listeners: list[Callable[[int], None]] = []
         self._lowered: dict[tuple[Family, TableId], Lowered] = {}
+        self._batches = 0
         self._fixed_mac: set[int] = set()
         self._fixed_mtu: set[int] = set()
         for setting in _ENGINE_SETTINGS:
@@ -336,6 +338,8 @@ class Configuration:
         return [str(entry) for entry in self.devices.named(name).addresses]
 
     def _push_addresses(self) -> None:
+        if self._batches:
+            return
         for family in (AF_INET, AF_INET6):
             self.datapath.addresses_set(
                 family,
@@ -397,8 +401,22 @@ class Configuration:
         """As ``ip rule`` prints them."""
         return [str(rule) for rule in self.fib.rules(family)]
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Tell the engine of addresses and routes only at the end: setting up a node of a large cluster takes many."""
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            if not self._batches:
+                self._push_addresses()
+                self._push_routes(everything=True)
+
     def _push_routes(self, *, everything: bool = False) -> None:
         """Tell the engine what changed; with ``everything`` also routes whose preferred source may have changed."""
+        if self._batches:
+            return
         dirty = set(self.fib.dirty)
         if everything:
             dirty.update((family, table) for family in (AF_INET, AF_INET6) for table in self.fib.tables(family))

@@ -24,6 +24,7 @@ from pktsim.kernel.netdev import (
     scope_text,
     select_address,
 )
+from pktsim.kernel.route_table import RouteTable
 from pktsim.netfilter.opcodes import RouteType
 from pktsim.wire.addr import ip_from_text, ip_to_text
 
@@ -345,7 +346,7 @@ class Fib:
     def __init__(self, devices: DeviceTable) -> None:
         self._devices = devices
         #: family -> table -> routes; of equal destination and metric the first added is used
-        self._tables: dict[int, dict[int, list[Route]]] = {AF_INET: {}, AF_INET6: {}}
+        self._tables: dict[int, dict[int, RouteTable]] = {AF_INET: {}, AF_INET6: {}}
         self._rules: dict[int, list[PolicyRule]] = {AF_INET: list(DEFAULT_RULES), AF_INET6: [*DEFAULT_RULES[:2]]}
         self.dirty: set[tuple[int, int]] = set()
         self.rules_dirty: set[int] = set()
@@ -354,7 +355,7 @@ class Fib:
 
     def routes(self, family: int = AF_INET, table: int = TABLE_MAIN) -> list[Route]:
         """A table's routes in the order of ``ip route``: by destination, longest prefix first, then metric."""
-        routes = self._tables[family].get(table, [])
+        routes = self._tables[family].get(table, RouteTable())
         return sorted(routes, key=lambda route: (route.destination, -route.prefix_length, route.metric))
 
     def tables(self, family: int = AF_INET) -> list[int]:
@@ -368,17 +369,14 @@ class Fib:
                 cannot be reached.
         """
         route = self._checked(route)
-        routes = self._tables[route.family].setdefault(route.table, [])
-        for index, old in enumerate(routes):
-            if old.key == route.key:
-                if not replace_existing:
-                    raise TopologyError(
-                        f"route {route}: there is one already: {old}", mend="replace or delete that one"
-                    )
-                routes[index] = route
-                break
+        table = self._tables[route.family].setdefault(route.table, RouteTable())
+        same = [old for old in table.at(route.destination, route.prefix_length) if old.metric == route.metric]
+        if not same:
+            table.add(route)
+        elif replace_existing:
+            table.replace(same[0], route)
         else:
-            routes.append(route)
+            raise TopologyError(f"route {route}: there is one already: {same[0]}", mend="replace or delete that one")
         self.dirty.add((route.family, route.table))
 
     def delete(self, route: Route) -> None:
@@ -387,16 +385,16 @@ class Fib:
         Raises:
             TopologyError: There is none.
         """
-        routes = self._tables[route.family].get(route.table, [])
-        for old in routes:
+        table = self._tables[route.family].get(route.table, RouteTable())
+        for old in table.at(route.destination, route.prefix_length):
             if (
-                (old.destination, old.prefix_length, old.type) == (route.destination, route.prefix_length, route.type)
+                old.type == route.type
                 and route.gateway in (b"", old.gateway)
                 and route.device in ("", old.device)
                 and route.source in (b"", old.source)
                 and route.metric in (0, old.metric)
             ):
-                routes.remove(old)
+                table.remove(old)
                 self.dirty.add((route.family, route.table))
                 return
         raise TopologyError(f"route {route}: there is no such route")
@@ -427,25 +425,16 @@ class Fib:
         return route
 
     def _type_in_local_table(self, address: bytes) -> RouteType | None:
-        best: Route | None = None
-        for route in self._tables[family_of(address)].get(TABLE_LOCAL, []):
-            if network_of(address, route.prefix_length) == route.destination and (
-                best is None or route.prefix_length > best.prefix_length
-            ):
-                best = route
-        return best.type if best else None
+        table = self._tables[family_of(address)].get(TABLE_LOCAL, RouteTable())
+        return next((route.type for route in table.towards(address)), None)
 
     def _device_towards(self, route: Route) -> str:
         """``fib_check_nh_v4_gw``: the gateway must be on a link, as the routes so far know it."""
         best: Route | None = None
-        for table in dict.fromkeys((TABLE_LOCAL, route.table, TABLE_MAIN)):
-            for other in self._tables[route.family].get(table, []):
-                if network_of(route.gateway, other.prefix_length) != other.destination:
-                    continue
-                if route.device and other.device != route.device:
-                    continue
-                if best is None or other.prefix_length > best.prefix_length:
-                    best = other
+        for number in dict.fromkeys((TABLE_LOCAL, route.table, TABLE_MAIN)):
+            table = self._tables[route.family].get(number, RouteTable())
+            candidates = table.towards(route.gateway)
+            best = next((other for other in candidates if route.device in ("", other.device)), None)
             if best is not None:
                 break
         if route.family == AF_INET6:
@@ -509,9 +498,9 @@ class Fib:
         )  # fmt: skip
 
     def _insert(self, route: Route) -> None:
-        routes = self._tables[route.family].setdefault(route.table, [])
-        if route not in routes:
-            routes.append(route)
+        table = self._tables[route.family].setdefault(route.table, RouteTable())
+        if route not in table:
+            table.add(route)
             self.dirty.add((route.family, route.table))
 
     def addresses_changed(self, device: NetDevice, removed: InterfaceAddress) -> None:
@@ -520,19 +509,18 @@ class Fib:
         still_wanted = Fib(self._devices)
         for entry in device.addresses:
             still_wanted.address_added(device, entry)
-        for table, routes in self._tables[removed.family].items():
-            wanted = still_wanted._tables[removed.family].get(table, [])
-            kept = [
-                route
-                for route in routes
-                if not (
-                    (route.proto == PROTO_KERNEL and route.device == device.name and route not in wanted)
-                    or (route.source == removed.address and not self._owned(removed.address))
+        for number, table in self._tables[removed.family].items():
+            wanted = still_wanted._tables[removed.family].get(number, RouteTable())
+            changed = table.keep(
+                lambda route, wanted=wanted: (
+                    not (  # type: ignore[misc]
+                        (route.proto == PROTO_KERNEL and route.device == device.name and route not in wanted)
+                        or (route.source == removed.address and not self._owned(removed.address))
+                    )
                 )
-            ]
-            if len(kept) != len(routes):
-                self._tables[removed.family][table] = kept
-                self.dirty.add((removed.family, table))
+            )
+            if changed:
+                self.dirty.add((removed.family, number))
 
     def _owned(self, address: bytes) -> bool:
         return any(entry.address == address for device in self._devices for entry in device.addresses)
@@ -540,15 +528,11 @@ class Fib:
     def link_down(self, device: NetDevice, *, deleted: bool) -> None:
         """``fib_sync_down_dev``: routes through a device go when it goes down, local ones only when it is deleted."""
         for family, tables in self._tables.items():
-            for table, routes in tables.items():
-                kept = [
-                    route
-                    for route in routes
-                    if route.device != device.name or (not deleted and route.type == RouteType.LOCAL)
-                ]
-                if len(kept) != len(routes):
-                    tables[table] = kept
-                    self.dirty.add((family, table))
+            for number, table in tables.items():
+                if table.keep(
+                    lambda route: route.device != device.name or (not deleted and route.type == RouteType.LOCAL)
+                ):
+                    self.dirty.add((family, number))
 
     def link_up(self, device: NetDevice) -> None:
         """The connected routes come back; routes that somebody had added do not."""
@@ -592,7 +576,7 @@ class Fib:
         """
         result = []
         local_devices = frozenset(localnet)
-        for route in sorted(self._tables[family].get(table, []), key=lambda route: route.metric):
+        for route in sorted(self._tables[family].get(table, RouteTable()), key=lambda route: route.metric):
             device = self._devices.named(route.device) if route.device else None
             source = route.source
             if not source and device is not None and family == AF_INET:

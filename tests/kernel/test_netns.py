@@ -289,3 +289,13 @@ def test_local_tcp_port_nobody_listens_at_answers_with_reset_and_mss_of_lo_fits(
     assert (view.tcp_flags, view.tcp_ack) == (build.TcpFlag.RST | build.TcpFlag.ACK, 2)
     assert view.dst_mac == mac(PEER_MAC)
     assert view.src_mac == mac(HOST_MAC)
+
+
+def test_batch_tells_the_engine_once_at_its_end() -> None:
+    world = single()
+    with world.netns.batch():
+        world.netns.address_add("eth0", "10.0.7.1/24")
+        world.netns.route_add("192.0.2.0/24 via 10.0.7.9")
+        assert not world.netns.is_local(ip("10.0.7.1"))
+    assert world.netns.is_local(ip("10.0.7.1"))
+    assert world.netns.route_output(ip("192.0.2.1")).saddr == ip("10.0.7.1")
