@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from pktsim.clock import NS_PER_S, Clock
@@ -233,15 +234,21 @@ class DnsService:
 
     async def _serve_udp(self, socket: UdpSocket) -> None:
         while True:
-            query, source, port = await socket.recvfrom()
-            work = self.server.handle(query, tcp=False, source=source)
-            try:
-                request = next(work)
-            except StopIteration as stop:
-                self._reply(socket, stop.value, source, port)
-            else:
-                # Another server has to be asked: the next question need not wait for that.
-                self._spawn(self._serve_later(socket, work, request, source, port), "question")
+            batch = [await socket.recvfrom()]
+            with suppress(TimeoutError):
+                while True:
+                    batch.append(await socket.recvfrom(0))
+            # Each datagram gets a goroutine, and Go runs the newest first, then the others in their order
+            # (``runnext``, runtime/proc.go): of two questions that were both there, the second is answered first.
+            for query, source, port in (batch[-1], *batch[:-1]):
+                work = self.server.handle(query, tcp=False, source=source)
+                try:
+                    request = next(work)
+                except StopIteration as stop:
+                    self._reply(socket, stop.value, source, port)
+                else:
+                    # Another server has to be asked: the next question need not wait for that.
+                    self._spawn(self._serve_later(socket, work, request, source, port), "question")
 
     async def _serve_later(
         self, socket: UdpSocket, work: Work[bytes | None], request: Ask | Pause, source: str, port: int
