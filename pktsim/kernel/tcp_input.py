@@ -460,13 +460,14 @@ class TcpInput(TcpRecovery):
             self._measure(len(data), push=push)
         held = self.reassembly
         end_seq = seq + len(data) + fin
-        if fin:
-            held.fin_seq = end_seq - 1
         merged = held.last_end == seq
         known = held.add(seq, data + b"\0" if fin else data)
         for left, right in known:
             self._extend_dsack(left, right)
-        if self.sack_ok and known != [(seq, end_seq)]:
+        new = known != [(seq, end_seq)]
+        if fin and new:
+            held.fins.add(end_seq - 1)
+        if self.sack_ok and new:
             self.window.grow(len(data), merged=merged)
         self.account_memory()
         if not self.orphan:
@@ -480,14 +481,14 @@ class TcpInput(TcpRecovery):
         data, known = held.take(self.rcv_nxt)
         for left, right in known:
             self._extend_dsack(left, right)
-        fin = held.fin_seq is not None and self.rcv_nxt + len(data) >= held.fin_seq
-        if fin and held.fin_seq is not None:
-            data = data[: held.fin_seq - self.rcv_nxt]
+        fin_seq = min((fin for fin in held.fins if fin < self.rcv_nxt + len(data)), default=None)
+        if fin_seq is not None:
+            data = data[: fin_seq - self.rcv_nxt]
         if data:
             self.received.push(data)
             self.rcv_nxt += len(data)
         self.account_memory()
-        if fin:
+        if fin_seq is not None:
             self._take_fin()
         elif not held:
             self.ack_now = True  # RFC 5681 section 4.2: at once, when a gap is filled

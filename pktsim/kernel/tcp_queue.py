@@ -120,12 +120,12 @@ class SendQueue:
 class Reassembly:
     """Data beyond the next byte in order, as disjoint ranges, and what to report of it by SACK."""
 
-    __slots__ = ("_blocks", "_ranges", "fin_seq", "last_end")
+    __slots__ = ("_blocks", "_ranges", "fins", "last_end")
 
     def __init__(self) -> None:
         self._ranges: list[tuple[int, bytes]] = []  # sorted, neither overlapping nor touching
         self._blocks: list[tuple[int, int]] = []  # most recently changed first (RFC 2018 section 4)
-        self.fin_seq: int | None = None
+        self.fins: set[int] = set()  # numbers that FINs take; a sane peer sends one
         self.last_end = 0
 
     def __bool__(self) -> bool:
@@ -179,9 +179,10 @@ class Reassembly:
                 taken.append(fresh)
                 rcv_nxt += len(fresh)
         self._blocks = [block for block in self._blocks if block[1] > rcv_nxt]
-        if self.fin_seq is not None and self.fin_seq < rcv_nxt - sum(len(piece) for piece in taken):
-            self.fin_seq = None  # data has taken its place
-        return b"".join(taken), known
+        data = b"".join(taken)
+        first = rcv_nxt - len(data)
+        self.fins = {fin for fin in self.fins if fin >= first}  # data may have taken the place of others
+        return data, known
 
     def blocks(self, most: int) -> list[tuple[int, int]]:
         """Ranges to report, newest first."""
@@ -190,7 +191,7 @@ class Reassembly:
     def clear(self) -> None:
         self._ranges.clear()
         self._blocks.clear()
-        self.fin_seq = None
+        self.fins.clear()
 
 
 class ReceiveQueue:

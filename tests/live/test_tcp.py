@@ -103,6 +103,7 @@ class Conversation:
         assert segment is not None
         if segment.flags & SYN:
             self.isn = segment.seq
+            self.first_id = None
         identification = int.from_bytes(packet.data[4:6], "big")
         if identification and self.first_id is None:
             self.first_id = identification
