@@ -1,0 +1,36 @@
+"""Every shipped scenario meets its expectations, and puts the very bytes on its wires that its golden capture holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pktsim.scenario.library import names
+from pktsim.wire.scapy_io import read_capture
+from tests.golden.regenerate import GOLDEN, run
+from tests.tshark import check_capture
+
+
+@pytest.mark.parametrize("name", names())
+def test_shipped_scenario(name: str, tmp_path: Path) -> None:
+    result = run(name)
+    unmet = [f"{step.title}: {text}" for step in result.steps for text in step.unmet]
+    assert not unmet
+    path = tmp_path / f"{name}.pcapng"
+    result.cluster.capture.write(path, comment=result.about)
+    golden = GOLDEN / path.name
+    assert golden.exists(), "write it with python -m tests.golden.regenerate"
+    ours, theirs = read_capture(path).frames, read_capture(golden).frames
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=False), 1):
+        assert one == other, f"frame {number} differs"
+    assert path.read_bytes() == golden.read_bytes()
+
+
+def test_there_is_no_golden_without_a_scenario() -> None:
+    assert sorted(path.stem for path in GOLDEN.glob("*.pcapng")) == names()
+
+
+@pytest.mark.parametrize("name", names())
+def test_wireshark_finds_nothing_wrong(name: str) -> None:
+    check_capture(GOLDEN / f"{name}.pcapng")
