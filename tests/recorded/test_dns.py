@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pktsim.cluster.kubedns import recording
+from pktsim.cluster.resolver import recording as resolver_recording
 from pktsim.errors import RecordingError, UnsupportedFeature
 from tests.recorded import archives
 
@@ -65,3 +66,39 @@ def test_a_recording_without_answers_is_an_error(recordings: Path, tmp_path: Pat
     (case / "answers.jsonl").write_text("")
     with pytest.raises(RecordingError, match="different queries"):
         recording.verify(case)
+
+
+@pytest.mark.parametrize("libc", ["glibc", "musl"])
+def test_resolvers(recordings: Path, libc: str) -> None:
+    paths = sorted((recordings / "resolver").glob(f"*--{libc}.json"))
+    assert len(paths) > 100
+    differences = {path.stem: resolver_recording.verify(path) for path in paths}
+    assert {stem: text for stem, text in differences.items() if text is not None} == {}
+
+
+#: What is changed in a recording of a resolver -> what must be said of it.
+BROKEN_RESOLVERS = {
+    "the search list": ("name-web.default--glibc", "svc.cluster.local cluster", "cluster", "packet "),
+    "who answers": (
+        "server-servfail--glibc",
+        '"server": "servfail"',
+        '"server": "nxdomain"',
+        "packets sent instead of",
+    ),
+    "the result": ("name-db--musl", "10.244.2.52", "10.244.2.53", "output "),
+    "a time": ("server-silent--glibc", '"t": 5.0', '"t": 4.0', "packet 3 sent"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_RESOLVERS)
+def test_a_resolver_that_differs_is_told(recordings: Path, tmp_path: Path, what: str) -> None:
+    name, old, new, told = BROKEN_RESOLVERS[what]
+    shutil.copytree(recordings / "plain", tmp_path / "plain")
+    (tmp_path / "resolver").mkdir()
+    text = (recordings / "resolver" / f"{name}.json").read_text()
+    assert old in text
+    path = tmp_path / "resolver" / f"{name}.json"
+    path.write_text(text.replace(old, new, 1))
+    difference = resolver_recording.verify(path)
+    assert difference is not None
+    assert told in difference
