@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 from functools import cache
 from pathlib import Path
@@ -20,4 +21,7 @@ def unpack(archive: str, directory: Path) -> Path:
     """Unpack an archive into a directory and return that."""
     with tarfile.open(HERE / f"{archive}.tar.xz") as tar:
         tar.extractall(directory, filter="data")
+    for path in sorted(directory.rglob("*.unzipped")):
+        path.with_suffix("").write_bytes(gzip.compress(path.read_bytes(), 1, mtime=0))
+        path.unlink()
     return directory
