@@ -34,7 +34,7 @@ def realise(wiring: Wiring, network: Network, *, warm: bool = False) -> None:
         add_routes(space, network[space.name])
     if warm:
         for neighbour in wiring.warm_neighbours:
-            network[neighbour.space].neighbour_add(neighbour.dev, neighbour.address, neighbour.mac)
+            network[neighbour.space].neighbour_add(neighbour.dev, neighbour.address, neighbour.mac, used=True)
         for entry in wiring.warm_bridge_fdb:
             network[entry.space].fdb_add(entry.dev, entry.mac)
 
@@ -64,6 +64,9 @@ def add_interface(interface: Interface, netns: Netns) -> None:
         )
     for key, value in interface.sysctls.items():
         netns.sysctl_set(f"net.ipv4.conf.{interface.name}.{key}", value)
+    if int(interface.sysctls.get("proxy_arp", 0)):
+        # as the agents do that use proxy ARP (Calico's Felix): nobody else on that link could answer first
+        netns.sysctl_set(f"net.ipv4.neigh.{interface.name}.proxy_delay", 0)
     known = netns.addresses(interface.name)
     for address in interface.addresses:
         if address not in known:

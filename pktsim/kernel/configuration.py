@@ -437,10 +437,12 @@ class Configuration:
         """The neighbour table of an address's family."""
         return self.arp_table if len(address) == 4 else self.nd_table
 
-    def neighbour_add(self, name: str, address: str, mac: str, state: Nud = Nud.PERMANENT) -> None:
-        """``ip neigh replace ADDRESS lladdr MAC dev NAME nud …``."""
+    def neighbour_add(
+        self, name: str, address: str, mac: str, state: Nud = Nud.PERMANENT, *, used: bool = False
+    ) -> None:
+        """``ip neigh replace ADDRESS lladdr MAC dev NAME nud …``; ``used``: packets have been sent to it before."""
         key = ip_from_text(address)
-        self.neighbour_table(key).add(self.devices.named(name).ifindex, key, mac_from_text(mac), state)
+        self.neighbour_table(key).add(self.devices.named(name).ifindex, key, mac_from_text(mac), state, used=used)
 
     def neighbour_delete(self, name: str, address: str) -> bool:
         """``ip neigh del``. Returns whether there was one."""

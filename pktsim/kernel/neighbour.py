@@ -39,7 +39,7 @@ NUD_VALID: Final = NUD_CONNECTED | Nud.PROBE | Nud.STALE | Nud.DELAY
 NUD_IN_TIMER: Final = Nud.INCOMPLETE | Nud.REACHABLE | Nud.DELAY | Nud.PROBE
 
 #: What the engine needs to know of each state.
-ENGINE_CLASS: Final = {
+_ENGINE_CLASS: Final = {
     Nud.NONE: NeighbourClass.ABSENT,
     Nud.INCOMPLETE: NeighbourClass.ABSENT,
     Nud.REACHABLE: NeighbourClass.CONNECTED,
@@ -58,7 +58,12 @@ _MIN_RETRANS: Final = max(HZ // 100, 1)
 
 @dataclass(slots=True, eq=False)
 class Neighbour:
-    """``struct neighbour``. Times are in jiffies."""
+    """``struct neighbour``. Times are in jiffies.
+
+    Attributes:
+        cached_header: A packet has been sent to it, so its hardware header is at hand (``hh.hh_len``). Until then
+            br_netfilter sends translated packets through the bridge device, where they are seen, instead of past it.
+    """
 
     ifindex: int
     address: bytes
@@ -69,6 +74,7 @@ class Neighbour:
     updated: int
     probes: int = 0
     router: bool = False
+    cached_header: bool = False
     queue: deque[tuple[Packet, int]] = field(default_factory=deque)
     queued_bytes: int = 0
     timer: WheelTimer | None = None
@@ -77,6 +83,14 @@ class Neighbour:
     @property
     def valid(self) -> bool:
         return bool(self.state & NUD_VALID)
+
+    @property
+    def engine_class(self) -> NeighbourClass:
+        """What the engine is told: to ask back at the first use, too, because that is when the header is cached."""
+        known = _ENGINE_CLASS[self.state]
+        if known == NeighbourClass.CONNECTED and not self.cached_header:
+            return NeighbourClass.USABLE
+        return known
 
 
 class NeighbourOwner(Protocol):
@@ -245,10 +259,11 @@ class NeighbourTable:
             self._owner.neighbour_discard(packet)
         entry.queued_bytes = 0
 
-    def add(self, ifindex: int, address: bytes, mac: bytes, state: Nud = Nud.PERMANENT) -> None:
-        """``ip neigh replace``."""
+    def add(self, ifindex: int, address: bytes, mac: bytes, state: Nud = Nud.PERMANENT, *, used: bool = False) -> None:
+        """``ip neigh replace``; ``used`` makes it an entry that packets have been sent to before."""
         entry = self.find(ifindex, address) or self.create(ifindex, address)
         if entry is not None:
+            entry.cached_header = entry.cached_header or used
             self.update(entry, mac, state, override=True, admin=True)
 
     def delete(self, ifindex: int, address: bytes) -> bool:
@@ -306,12 +321,18 @@ class NeighbourTable:
         entry.queued_bytes += size
 
     def used(self, ifindex: int, address: bytes) -> None:
-        """A packet was sent to an address that is not confirmed: STALE becomes DELAY."""
+        """``neigh_resolve_output``: a packet was sent, and the entry is not confirmed or was not used before.
+
+        STALE becomes DELAY, and the header is cached from now on.
+        """
         entry = self.find(ifindex, address)
         if entry is None:
             return
         now = self._owner.wheel.jiffies
         entry.used = now
+        if not entry.cached_header:
+            entry.cached_header = True
+            self._owner.neighbour_changed(entry)
         if entry.state == Nud.STALE:
             entry.state = Nud.DELAY
             entry.updated = now

@@ -22,7 +22,7 @@ from pktsim.kernel.configuration import Configuration
 from pktsim.kernel.defragment import Defragmenter, DefragUser
 from pktsim.kernel.icmp import EXC_FRAGTIME, About, Icmp, IcmpType, Unreach
 from pktsim.kernel.ip import IP_DF, OutputRoute, fragment_ipv4
-from pktsim.kernel.neighbour import ENGINE_CLASS, Neighbour, NeighbourTable
+from pktsim.kernel.neighbour import Neighbour, NeighbourTable
 from pktsim.kernel.netdev import (
     AF_INET,
     AF_INET6,
@@ -200,7 +200,7 @@ class Netns(Configuration):
         return f"{self.name}/{device.name}" if device is not None else self.name
 
     def neighbour_changed(self, entry: Neighbour) -> None:
-        self.datapath.neighbour_set(entry.ifindex, entry.address, entry.mac, ENGINE_CLASS[entry.state])
+        self.datapath.neighbour_set(entry.ifindex, entry.address, entry.mac, entry.engine_class)
 
     def neighbour_gone(self, entry: Neighbour) -> None:
         self.datapath.neighbour_del(entry.ifindex, entry.address)

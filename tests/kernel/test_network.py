@@ -12,7 +12,9 @@ from pktsim.errors import TopologyError
 from pktsim.kernel.capture import CapturedFrame
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.network import Network, WireFaults
+from pktsim.netfilter.iptables_text import restore
 from pktsim.netfilter.opcodes import LinkKind
+from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.rng import SeededChoices
 from pktsim.wire.frame import FrameView
 from pktsim.wire.scapy_io import read_capture
@@ -358,3 +360,23 @@ def test_same_seed_gives_the_same_capture() -> None:
         return network.capture.frames
 
     assert run(1) == run(1)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_translated_packet_is_seen_on_the_bridge_only_before_its_target_was_used(used: bool) -> None:
+    network = switched()
+    node = network["node"]
+    rules = "*nat\n-A PREROUTING -d 10.96.0.1/32 -p udp -j DNAT --to-destination 10.0.0.3:53\nCOMMIT\n"
+    node.load_ruleset(restore(Ruleset(Family.IPV4), rules))
+    node.sysctl_set("net.ipv4.ip_forward", 1)
+    node.neighbour_add("br0", "10.0.0.3", "02:00:00:00:02:02", used=used)
+    network["x"].route_add("default via 10.0.0.254")
+    network["x"].neighbour_add("eth0", "10.0.0.254", "02:00:00:00:00:01")
+    for _ in range(2):
+        network["x"].send_ip(udp_packet("10.0.0.1", "10.96.0.1"))
+        network.run(seconds=0.000_01)
+    on_bridge = [frame for frame in network.capture.select(space="node", interface="br0") if frame.direction == "out"]
+    assert len(on_bridge) == (0 if used else 1)
+    received = [frame for frame in network.capture.select(space="z") if frame.direction == "in"]
+    reached = [frame for frame in received if frame.frame[12:14] == b"\x08\x00"]
+    assert {FrameView(frame.frame).src_mac for frame in reached} == {mac("02:00:00:00:02:00")}
