@@ -37,10 +37,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 
 #: Where Scapy may be imported, and only inside functions or for type checking: it takes most of a second.
-SCAPY_EDGES = frozenset({"pktsim.wire.scapy_io"})
+SCAPY_EDGES = frozenset(
+    {
+        "pktsim.wire.scapy_io",
+        "pktsim.cluster.machines",  # pods send and hear Scapy packets: the name of the type
+    }
+)
 #: Modules that would bring in the machine's time or chance, and who may have them.
 NOT_DETERMINISTIC: dict[str, frozenset[str]] = {
-    "random": frozenset({"pktsim.rng"}),
+    # kube-dns shuffles as Go does, by generators that Choices seed.
+    "random": frozenset({"pktsim.rng", "pktsim.cluster.kubedns.forward", "pktsim.cluster.kubedns.plugin"}),
     "secrets": frozenset(),
     "time": frozenset(),
     "uuid": frozenset(),
