@@ -16,7 +16,6 @@ from tests.recorded import archives
 
 REDIRECT = "an ICMP redirect that NAT lost on its way out was counted before"
 UNFINISHED = "the error about a local packet quotes its unfinished checksum"
-PROXY_ARP = "timing of proxy ARP"
 #: Where we differ and why. An action that comes to agree has to leave this list.
 DIFFERENT: dict[str, dict[str, str]] = {
     "book": {},
@@ -27,9 +26,6 @@ DIFFERENT: dict[str, dict[str, str]] = {
     },
     "host-gw-no-brnf": {"cold-service-near": REDIRECT, "service-near": REDIRECT},
     "point-to-point": {
-        "cold-service-far-by-name": PROXY_ARP,
-        "cold-service-near": PROXY_ARP,
-        "cold-then-probes": PROXY_ARP,
         "no-endpoints-node": UNFINISHED,
         "own-service": REDIRECT,
         "pod-nodeport-third-node": REDIRECT,
