@@ -24,11 +24,11 @@ from pktsim.cluster.kubedns.server import DnsServer, ServerConfig
 from pktsim.cluster.kubedns.service import DnsService
 from pktsim.cluster.kubedns.service import serve_dns as serve_dns_on
 from pktsim.cluster.resolver.conf import parse_glibc
+from pktsim.cluster.resolver.dig import DigOptions, dig
 from pktsim.cluster.resolver.glibc import GlibcResolver
 from pktsim.cluster.resolver.hosts import HostsFile
 from pktsim.cluster.resolver.interface import GaiError
 from pktsim.cluster.store import ObjectStore
-from pktsim.errors import UnsupportedFeature
 from pktsim.kernel import task
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.transport import AF_INET, AF_INET6
@@ -230,9 +230,6 @@ def run_command(netns: Netns, command: Command, line: str, files: ResolverFiles,
 
     Returns:
         Its exit status and what it prints.
-
-    Raises:
-        UnsupportedFeature: A program that is not modelled.
     """
     match command:
         case Client():
@@ -240,7 +237,7 @@ def run_command(netns: Netns, command: Command, line: str, files: ResolverFiles,
         case Curl():
             work = _run_curl(netns, command, files)
         case Dig():
-            raise UnsupportedFeature(f"command {line}")
+            work = _run_dig(netns, command, line, files)
     return task.run(netns.clock, work, line, limit_ns=round(limit_s * NS_PER_S))
 
 
@@ -267,6 +264,21 @@ async def _run_curl(netns: Netns, command: Curl, files: ResolverFiles) -> tuple[
     else:
         result = await client.post(command.url, pattern(command.data_bytes), headers=command.headers)
     return result.exit_code, _printed(command, result)
+
+
+async def _run_dig(netns: Netns, command: Dig, line: str, files: ResolverFiles) -> tuple[int, str]:
+    options = DigOptions(
+        command.name,
+        command.rrtype,
+        tcp=command.tcp,
+        search=command.search,
+        cookie=command.cookie,
+        tries=command.tries,
+        timeout_s=command.timeout_s,
+        arguments=line.removeprefix("dig").strip(),
+    )
+    answer = await dig(netns.sockets, options, files.resolv_conf)
+    return answer.exit, answer.text
 
 
 def _printed(command: Curl, result: HttpResult) -> str:
