@@ -5,8 +5,9 @@ interfaces, routes, neighbours, settings and programs, and answers with event tu
 Addresses are network-order bytes (4 or 16), families are ``AF_INET`` 2 and ``AF_INET6`` 10, times integer nanoseconds.
 """
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, Self, final
+from typing import Any, NoReturn, Self, TypeAlias, final
 
 #: What has a buffer of the element type said.
 Buffer: TypeAlias = bytes | bytearray | memoryview | array[Any]
