@@ -87,6 +87,9 @@ _XRLIM_BURST_FACTOR: Final = 6
 _PEER_QUIET: Final = 60 * HZ
 _ROUTE_ERROR_COST: Final = HZ  # ip_rt_error_cost
 _ROUTE_ERROR_BURST: Final = 5 * HZ  # ip_rt_error_burst
+_REDIRECT_LOAD: Final = HZ // 50  # ip_rt_redirect_load
+_REDIRECT_NUMBER: Final = 9  # ip_rt_redirect_number
+_REDIRECT_SILENCE: Final = _REDIRECT_LOAD << (_REDIRECT_NUMBER + 1)  # ip_rt_redirect_silence
 
 PACKET_HOST: Final = 0
 
@@ -97,6 +100,7 @@ class _Peer:
 
     rate_tokens: int
     rate_last: int
+    n_redirects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,21 @@ class Icmp:
         if peer.rate_tokens < _ROUTE_ERROR_COST:
             return False
         peer.rate_tokens -= _ROUTE_ERROR_COST
+        return True
+
+    def redirect_allowed(self, source: bytes) -> bool:
+        """``ip_rt_send_redirect``: ever more seldom to those who do not listen, and not at all after nine."""
+        peer = self._peer(source)
+        now = self._netns.wheel.jiffies
+        if now > peer.rate_last + _REDIRECT_SILENCE:
+            peer.rate_tokens = peer.n_redirects = 0
+        if peer.n_redirects >= _REDIRECT_NUMBER:
+            peer.rate_last = now
+            return False
+        if peer.n_redirects and now <= peer.rate_last + (_REDIRECT_LOAD << peer.n_redirects):
+            return False
+        peer.rate_last = now
+        peer.n_redirects += 1
         return True
 
     # ----------------------------------------------------------------------------------------------------------- errors

@@ -357,6 +357,12 @@ class Netns(Configuration):
         if packet.family != AF_INET:
             raise UnsupportedFeature("ICMPv6 errors", place=self.name)
         about = About.of(packet)
+        if icmp_type == IcmpType.REDIRECT:
+            # the packet itself is forwarded all the same
+            if self.icmp.redirect_allowed(about.packet[12:16]):
+                self.icmp.error(about, icmp_type, code, int.from_bytes(packet.next_hop, "big"))
+            self.process(self.datapath.resume(packet, self.clock.now_ns))
+            return
         no_route = icmp_type == IcmpType.DEST_UNREACH and code != Unreach.FRAG_NEEDED
         if not no_route or self.icmp.route_error_allowed(about.packet[12:16]):
             self.icmp.error(about, icmp_type, code, info)
