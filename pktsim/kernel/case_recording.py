@@ -44,15 +44,32 @@ def verify_case(case: Mapping[str, Any]) -> str:
     """
     try:
         run = CaseRun(case)
-        expected = case["result"]
-        for index, step in enumerate(case["steps"]):
-            ours = run.take(step)
-            difference = _compare_step(expected["steps"][index], ours)
+        for step in case["steps"]:
+            run.take(step)
+            difference = _compare_last(case, case["result"], run)
             if difference:
-                return f"step {index} ({_describe_step(step)}): {difference}"
-        return _compare_final(expected["final"], run)
+                return difference
+        return _compare_final(case["result"]["final"], run)
     except PktsimError as error:
         return str(error)
+
+
+def compare_result(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: CaseRun) -> str:
+    """Compare a run that has taken all steps with a result of the format; nothing if they agree."""
+    for index in range(len(case["steps"])):
+        difference = _compare_nth(case, theirs, ours, index)
+        if difference:
+            return difference
+    return _compare_final(theirs["final"], ours)
+
+
+def _compare_last(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: CaseRun) -> str:
+    return _compare_nth(case, theirs, ours, len(ours.steps) - 1)
+
+
+def _compare_nth(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: CaseRun, index: int) -> str:
+    difference = _compare_step(theirs["steps"][index], ours.steps[index])
+    return f"step {index} ({_describe_step(case['steps'][index])}): {difference}" if difference else ""
 
 
 def _describe_step(step: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ from typing import Any, Final
 
 from pktsim.errors import ObjectError
 from pktsim.kernel.case import read_field, tuple_sort_key, write_fields
+from pktsim.kernel.case_recording import mask_fields
+from pktsim.wire.fields import dissect
 from tests.live.kernel_state import ConntrackReader, TableReader, acting_as, entered, new_namespace
 
 Case = Mapping[str, Any]
@@ -78,6 +80,13 @@ _CHAINS: Final = {
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
     "security": ("INPUT", "FORWARD", "OUTPUT"),
+}
+#: What ``wire.fields`` calls some fields, and how the format does.
+_FORMAT_NAMES: Final = {
+    "tcp.srcport": "tcp.sport",
+    "tcp.dstport": "tcp.dport",
+    "udp.srcport": "udp.sport",
+    "udp.dstport": "udp.dport",
 }
 #: Matches and targets that keep something outside of their rule.
 _KEEPS_STATE = re.compile(r"-m (recent|hashlimit|connlimit|set) |-j SET ")
@@ -371,6 +380,7 @@ class KernelRun:
         self.node = node
         self.case = case
         self.steps: list[dict[str, Any]] = []
+        self._before: tuple[dict[str, tuple[int, int]], dict[str, dict[str, Any]], int] | None = None
         node.prepare(case)
         self._usual = self._usual_timeouts()
         self._listeners = {one["name"]: (one, self._listen(one)) for one in case.get("listeners", ())}
@@ -405,7 +415,7 @@ class KernelRun:
     def take(self, step: Mapping[str, Any]) -> dict[str, Any]:
         """Take one step and return what it led to, in the format's words."""
         node = self.node
-        rules, entries, delivered = node.counters(), self._entries(), node.delivered()
+        rules, entries, delivered = self._before or (node.counters(), self._entries(), node.delivered())
         error = ""
         if "receive" in step:
             error = node.send(step["receive"]["interface"], self._frame(step["receive"]))
@@ -424,13 +434,14 @@ class KernelRun:
         result: dict[str, Any] = {
             "emitted": [{"interface": name, "frame": frame.hex()} for name, frame in node.settle()]
         }
-        if (count := node.delivered() - delivered) > 0:
-            result["delivered"] = count
+        after, now, total = node.counters(), self._entries(), node.delivered()
+        self._before = after, now, total
+        if total != delivered:
+            result["delivered"] = total - delivered
         if datagrams := self._datagrams():
             result["sockets"] = datagrams
         if error:
             result["error"] = error
-        after = node.counters()
         moved = {
             name: [pair[0] - rules.get(name, (0, 0))[0], pair[1] - rules.get(name, (0, 0))[1]]
             for name, pair in after.items()
@@ -438,7 +449,6 @@ class KernelRun:
         }
         if moved:
             result["rules"] = moved
-        now = self._entries()
         changed = [entry for key, entry in now.items() if entries.get(key) != entry]
         changed += [{"gone": entry["orig"]} for key, entry in entries.items() if key not in now]
         if changed:
@@ -518,6 +528,14 @@ class Workbench:
         self._nodes: dict[str, KernelNode] = {}
         self._keep = keep
 
+    def record(self, case: Case, *, runs: int = 3) -> dict[str, Any]:
+        """Run a case several times, as the recorder does: what differed is named as random.
+
+        Raises:
+            NondeterministicError: What the kernel draws decides more than single fields.
+        """
+        return merge([self.result(case) for _ in range(runs)])
+
     @contextmanager
     def run(self, case: Case) -> Iterator[KernelRun]:
         """A case ready to take its steps."""
@@ -557,13 +575,77 @@ class Workbench:
         self.close()
 
 
-# ------------------------------------------------------------------------------------------------------- what is random
+# ------------------------------------------------------------------------------------------------------ what is random
+
+
+def _fields(frame: bytes) -> dict[str, int]:
+    """All header fields but checksums, by the format's names."""
+    dissection = dissect(frame)
+    found: dict[str, int] = {}
+    for part in dissection.fields:
+        if not part.name.endswith(("checksum", "payload", "data")):
+            name = _FORMAT_NAMES.get(part.name, part.name)
+            found.setdefault(f"inner.{name}" if part.path == "icmp" else name, dissection.value(part))
+    return found
+
+
+def _merge_frames(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if len({(one["interface"], len(one["frame"])) for one in frames}) != 1:
+        raise NondeterministicError("frames of several kinds")
+    merged = dict(frames[0])
+    seen = [_fields(bytes.fromhex(one["frame"])) for one in frames]
+    names = sorted(name for name in seen[0] if len({one.get(name) for one in seen}) > 1)
+    masked = {mask_fields(bytes.fromhex(one["frame"]), names) for one in frames}
+    if len(masked) != 1:
+        raise NondeterministicError("frames that differ in more than header fields")
+    if names:
+        merged |= {"frame": masked.pop().hex(), "random": names}
+    return merged
+
+
+def _merge_values(values: Sequence[Any]) -> Any:
+    """Null where they differ."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    if all(isinstance(value, dict) for value in values):
+        keys = sorted({key for value in values for key in value})
+        return {key: _merge_values([value.get(key) for value in values]) for key in keys}
+    return None
+
+
+def _merge_lists(name: str, lists: Sequence[Sequence[Any]]) -> list[Any]:
+    if len({len(one) for one in lists}) != 1:
+        raise NondeterministicError(f"{name} of several lengths")
+    return [_merge_values(group) for group in zip(*lists, strict=True)]
+
+
+class NondeterministicError(Exception):
+    """Runs of one case differ in more than single fields: what the kernel draws decides what happens."""
 
 
 def merge(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Several runs of one case as one result that says what differed between them (``random``, null).
 
     Raises:
-        ValueError: The runs differ in more than single fields.
+        NondeterministicError: The runs differ in more than single fields.
     """
-    raise NotImplementedError
+    steps: list[dict[str, Any]] = []
+    for runs in zip(*(result["steps"] for result in results), strict=True):
+        emitted = [run["emitted"] for run in runs]
+        if len({len(one) for one in emitted}) != 1:
+            raise NondeterministicError("several numbers of frames")
+        step: dict[str, Any] = {"emitted": [_merge_frames(group) for group in zip(*emitted, strict=True)]}
+        for key in ("delivered", "sockets", "error", "rules"):
+            values = [run.get(key) for run in runs]
+            if any(value != values[0] for value in values):
+                raise NondeterministicError(f"{key} of several kinds")
+            if values[0] is not None:
+                step[key] = values[0]
+        if any(run.get("conntrack") for run in runs):
+            step["conntrack"] = _merge_lists("conntrack", [run.get("conntrack", []) for run in runs])
+        steps.append(step)
+    finals = [result["final"] for result in results]
+    final = dict(finals[0])
+    if "conntrack" in final:
+        final["conntrack"] = _merge_lists("final conntrack", [one["conntrack"] for one in finals])
+    return {"steps": steps, "final": final}

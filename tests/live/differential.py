@@ -1,0 +1,54 @@
+"""One case on pktsim and on the running kernel, compared step by step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pktsim.kernel.case import CaseRun
+from pktsim.kernel.case_recording import compare_result, mask_fields
+from pktsim.wire.fields import dissect
+from tests.live.kernel_case import NondeterministicError, Workbench
+
+
+def _own_identifications(case: Mapping[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """Say which frames have an identification that the kernel drew: one that no packet of the case has.
+
+    This is what nearly all randomness is, so that most cases need only one run. Where it is wrong, the case looks
+    different, and is run again to find out.
+    """
+    given = {0}
+    for step in case["steps"]:
+        for verb, key, offset in (("receive", "frame", 18), ("send_local", "packet", 4)):
+            if verb in step:
+                given.add(int(step[verb][key][2 * offset : 2 * offset + 4], 16))
+    marked = copy.deepcopy(result)
+    for step in marked["steps"]:
+        for emitted in step["emitted"]:
+            frame = bytes.fromhex(emitted["frame"])
+            dissection = dissect(frame)
+            names = [
+                "inner.ip.id" if part.path == "icmp" else "ip.id"
+                for part in dissection.named("ip.id")
+                if dissection.value(part) not in given
+            ]
+            if names:
+                emitted |= {"random": names, "frame": mask_fields(frame, names).hex()}
+    return marked
+
+
+def difference(case: Mapping[str, Any], ours: CaseRun, bench: Workbench) -> str:
+    """The first difference between our run of a case and the kernel's; nothing if there is none.
+
+    Raises:
+        NondeterministicError: What the kernel draws decides more than single fields, so there is nothing to compare.
+    """
+    first = bench.result(case)
+    found = compare_result(case, _own_identifications(case, first), ours)
+    if not found:
+        return ""
+    return compare_result(case, bench.record(case), ours)
+
+
+__all__ = ["NondeterministicError", "difference"]
