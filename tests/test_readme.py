@@ -2,8 +2,8 @@
 
 Two things are left to ``.ci/run``, which runs the README's first two blocks for real in new virtual environments:
 installing, and running all the tests (which this is one of). Here ``pip install`` must only name something that can be
-installed, and ``python -m pytest`` must only find the tests. A ``text`` block shows output: its lines are in that of the
-block before.
+installed, and ``python -m pytest`` must only find the tests. A ``text`` block shows output: its lines are in that of
+the block before.
 """
 
 from __future__ import annotations
