@@ -1,8 +1,8 @@
 # Connection tracking: the table and what a packet's entry is (net/netfilter/nf_conntrack_core.c, Linux 6.18).
 #
 # A Ct is held by the table (once confirmed) and by every packet that refers to it, one count each; ``ct_put`` frees it.
-# Both tuples of an entry hang in one hash. The hash grows with the entries, so that a small namespace stays small; where the
-# kernel's number of buckets shows (early drop, chain length) the bucket is worked out from the kept 32-bit hash instead.
+# Both tuples of an entry hang in one hash. The hash grows with the entries, so that a small namespace stays small; where
+# the kernel's number of buckets shows (early drop, chain length) the bucket is worked out from the kept 32-bit hash.
 
 cdef enum:
     TRACK_OK = 1               # what trackers answer: the packet belongs to the entry,
@@ -159,8 +159,8 @@ cdef bint tuple_get(const Pkt *p, uint32_t l3, uint32_t l4, int proto, Tuple *t)
         t.sport = raw16(h + 4)
         t.dport = raw16(h)
     elif proto == P_GRE:
-        # Only enhanced GRE (RFC 2637, version 1) has a call id; the other end's comes from the PPTP helper's keymap, which
-        # nothing fills here.
+        # Only enhanced GRE (RFC 2637, version 1) has a call id; the other end's comes from the PPTP helper's keymap,
+        # which nothing fills here.
         if left >= 4 and h[1] & 7 == 1 and left >= 8:
             if rd16(h + 2) != 0x880B:
                 return False
@@ -715,7 +715,7 @@ cdef bint clash_merge(State *s, Pkt *p, Ct *winner) noexcept nogil:
 
 
 cdef Ct *ct_clashing(State *s, const Ct *ct, int which, bint *too_long) noexcept nogil:
-    """The confirmed entry, expired or not, that has this tuple of ``ct``; and whether the kernel's chain is too long."""
+    """The confirmed entry, expired or not, that has this tuple of ``ct``; or whether the kernel's chain is too long."""
     cdef uint32_t hash = ct.hash[which]
     cdef uint32_t size = kernel_buckets(s)
     cdef uint32_t bucket = scale(hash, size)
@@ -728,7 +728,8 @@ cdef Ct *ct_clashing(State *s, const Ct *ct, int which, bint *too_long) noexcept
     while node:
         other = node_ct(node)
         d = node_dir(node)
-        if other.hash[d] == hash and tuple_eq(&other.tuple[d], &ct.tuple[which]) and zone_equal(other, ct.zone, ct.zone_dir, d):
+        if (other.hash[d] == hash and tuple_eq(&other.tuple[d], &ct.tuple[which])
+                and zone_equal(other, ct.zone, ct.zone_dir, d)):
             return other
         if scale(other.hash[d], size) == bucket:
             length += 1
@@ -884,7 +885,7 @@ cdef int ct_tuple_from(Tuple *t, int family, int proto, object value) except -1:
 
 
 cdef object ct_insert(State *s, dict d):
-    """ctnetlink's way in (``conntrack -I``). Keys as ``ct_entry_dict``'s; only family, proto, orig and timeout_ns are needed."""
+    """ctnetlink's way in (``conntrack -I``). Keys as ``ct_entry_dict``'s; family, proto, orig, timeout_ns are needed."""
     cdef Tuple orig, reply
     cdef Ct *ct
     cdef bint too_long = False

@@ -246,7 +246,9 @@ cdef uint32_t tcp_highest_sack(const uint8_t *th, uint32_t sack) noexcept nogil:
     return sack
 
 
-cdef void tcp_init_sender(TcpDir *sender, TcpDir *receiver, const uint8_t *th, uint32_t end, uint32_t win, int dir) noexcept nogil:
+cdef void tcp_init_sender(
+    TcpDir *sender, TcpDir *receiver, const uint8_t *th, uint32_t end, uint32_t win, int dir
+) noexcept nogil:
     """The first SYN/ACK, or the SYN of the other side in a simultaneous open."""
     sender.td_end = end
     sender.td_maxend = end
@@ -394,7 +396,7 @@ cdef bint tcp_new(State *s, Ct *ct, const Pkt *p, const uint8_t *th) noexcept no
 
 
 cdef void tcp_lower_timeout(State *s, Ct *ct, int dir, int event) noexcept nogil:
-    """nf_tcp_handle_invalid: FIN or RST out of window from both sides hint that the entry is out of touch with the ends."""
+    """nf_tcp_handle_invalid: FIN or RST out of window from both sides hint that the entry is out of touch."""
     cdef int64_t limit
     if not ct.status & S_ASSURED or ct.status & S_FIXED_TIMEOUT:
         return
@@ -621,8 +623,8 @@ cdef int udp_packet(State *s, Ct *ct, Pkt *p, int hook) noexcept nogil:
 cdef bint udplite_checksum_ok(Pkt *p, uint32_t covered) noexcept nogil:
     """nf_checksum_partial over the covered bytes (RFC 3828 section 3.1).
 
-    udplite_error() asks for it with UDP's protocol number in the pseudo-header, not UDP-Lite's: packets that follow the RFC
-    fail. Kept, as it decides which packets are INVALID.
+    udplite_error() asks for it with UDP's protocol number in the pseudo-header, not UDP-Lite's: packets that follow the
+    RFC fail (seen on Linux 6.18). Kept, as it decides which packets are INVALID.
     """
     cdef uint64_t total = pseudo_sum(p, p.end - p.l4, P_UDP)
     return fold(sum_bytes(p.buf + p.l4, covered, total)) == 0xFFFF
@@ -879,7 +881,9 @@ cdef inline bint in_map(const uint64_t *map, int type) noexcept nogil:
     return (map[type >> 6] >> (type & 63)) & 1
 
 
-cdef bint sctp_heartbeat(SctpCt *t, int type, int dir, uint32_t vtag, bint with_data, bint *ignore, bint *skip) noexcept nogil:
+cdef bint sctp_heartbeat(
+    SctpCt *t, int type, int dir, uint32_t vtag, bint with_data, bint *ignore, bint *skip
+) noexcept nogil:
     """The verification tag of a heartbeat or its answer on a path that is not the first one. False: invalid."""
     skip[0] = False
     if t.vtag[dir] == 0:

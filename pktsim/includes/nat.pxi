@@ -7,7 +7,7 @@ cdef enum:
     NAT_RANDOM_ALL = NAT_PROTO_RANDOM | NAT_PROTO_RANDOM_FULLY
 
 
-# ------------------------------------------------------------------------------------------------- flows by their source
+# ------------------------------------------------------------------------------------------------ flows by their source
 
 cdef inline uint32_t source_bucket(const State *s, const Ct *ct) noexcept nogil:
     """hash_by_src: protocol and original source; the zone only if it holds in both directions."""
@@ -90,7 +90,7 @@ cdef inline bint nat_used_tuple(State *s, const Tuple *t, const Ct *ct) noexcept
 
 
 cdef bint nat_used_tuple_new(State *s, const Tuple *t, const Ct *ct) noexcept nogil:
-    """The same for an unaltered tuple: a clash with the same flow seen from the other side is left to ``ct_confirm``."""
+    """The same for an unaltered tuple: a clash with this flow seen from the other side is left to ``ct_confirm``."""
     cdef Tuple reply
     cdef Ct *other
     cdef int dir = 0
@@ -311,7 +311,9 @@ cdef void l4_unique_tuple(State *s, Tuple *t, const NatRange *rng, int manip, co
         off = <uint16_t>draw_below(s, place, 65536)
 
 
-cdef void get_unique_tuple(State *s, Tuple *t, const Tuple *orig, const NatRange *rng, Ct *ct, int manip) noexcept nogil:
+cdef void get_unique_tuple(
+    State *s, Tuple *t, const Tuple *orig, const NatRange *rng, Ct *ct, int manip
+) noexcept nogil:
     """What the flow shall look like from here on: the old mapping of the source, else an address and a free port."""
     if manip == MANIP_SRC and not rng.flags & NAT_RANDOM_ALL:
         if source_in_range(orig, rng):
