@@ -679,6 +679,10 @@ cdef class Datapath:
             l.route_localnet = <int>value
         elif key == SYSCTL_ACCEPT_LOCAL:
             l.accept_local = <int>value
+        elif key == SYSCTL_SEND_REDIRECTS:
+            l.send_redirects = <int>value
+        elif key == SYSCTL_SHARED_MEDIA:
+            l.shared_media = <int>value
         elif key == SYSCTL_IP_FORWARD:
             l.forwarding = <int>value
         else:

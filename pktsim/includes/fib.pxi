@@ -42,7 +42,8 @@ cdef Route *table_lookup(State *s, RouteTable *t, const Addr *dst, int oif) noex
         while at >= 0:
             r = t.routes + at
             if r.plen == plen and addr_eq(&r.dst, &masked):
-                if r.type == RTN_UNICAST or r.type == RTN_LOCAL or r.type == RTN_BROADCAST:
+                # a host keeps its addresses when their device goes down: local routes are not synchronised with it
+                if r.type == RTN_UNICAST or r.type == RTN_BROADCAST:
                     l = link_get(s, r.oif)
                     if l == NULL or not l.up:
                         at = r.next

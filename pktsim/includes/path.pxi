@@ -6,6 +6,7 @@ cdef enum:
     STAGE_HOOK = 1             # within a hook, before ``step``
     STAGE_NEIGH = 2            # before the neighbour look-up
     STAGE_HOOK_DONE = 3        # behind a hook
+    STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
     HOOK_MASK_PRE = 1 << STEP_DEFRAG | 1 << STEP_RAW | 1 << STEP_CONNTRACK | 1 << STEP_MANGLE | 1 << STEP_NAT_DST
     HOOK_MASK_IN = 1 << STEP_MANGLE | 1 << STEP_FILTER | 1 << STEP_SECURITY | 1 << STEP_NAT_SRC | 1 << STEP_CONFIRM
     HOOK_MASK_FWD = 1 << STEP_MANGLE | 1 << STEP_FILTER | 1 << STEP_SECURITY
@@ -591,7 +592,39 @@ cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
     trace_add(s, p, TR_TTL, ip[8], 0, 0, 0)
     p.flags |= PF_FORWARDED
     p.out_if = p.rt_oif
+    if p.in_if == p.rt_oif and redirect_wanted(s, p):
+        p.stage = STAGE_REDIRECT
+        pkt_upcall(s, p, UP_ICMP_ERROR, 5, 1, 0)
+        return
     hook_enter(s, p, HOOK_FORWARD)
+
+
+cdef bint redirect_wanted(State *s, Pkt *p) noexcept nogil:
+    """IPSKB_DOREDIRECT (__mkroute_input, net/ipv4/route.c): back out by the way it came, from a direct neighbour."""
+    cdef Link *dev = link_get(s, p.in_if)
+    cdef Addr src, gateway, masked
+    cdef RouteResult r
+    cdef AddrEntry *a
+    cdef int i
+    if dev == NULL or not (dev.send_redirects or s.sysctl[SYSCTL_SEND_REDIRECTS]):
+        return False
+    pkt_saddr(p, &src)
+    if fib_lookup(s, AF4, &src, &src, 0, s.lo_ifindex, 0, &r) != RTN_UNICAST or r.oif != p.in_if or r.gateway:
+        return False
+    if dev.shared_media or s.sysctl[SYSCTL_SHARED_MEDIA]:
+        return True
+    # inet_addr_onlink: sender and next hop are in one network of the device
+    if p.rt_gateway:
+        gateway = p.rt_nh
+    else:
+        pkt_daddr(p, &gateway)
+    for i in range(s.n_addrs):
+        a = s.addrs + i
+        if a.family == AF4 and a.ifindex == p.in_if:
+            addr_masked(&masked, &a.addr, a.plen, AF4)
+            if prefix_match(&src, &masked, a.plen, AF4) and prefix_match(&gateway, &masked, a.plen, AF4):
+                return True
+    return False
 
 
 cdef void ip6_forward(State *s, Pkt *p) noexcept nogil:
@@ -1083,6 +1116,8 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
     cdef int hook = p.hook
     if p.stage == STAGE_NEIGH:
         neigh_output(s, p)
+    elif p.stage == STAGE_REDIRECT:
+        hook_enter(s, p, HOOK_FORWARD)
     elif p.stage == STAGE_HOOK:
         if p.step == 0 and hook == HOOK_INPUT:
             hook_enter(s, p, HOOK_INPUT)

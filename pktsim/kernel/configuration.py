@@ -85,6 +85,8 @@ _ENGINE_CONF: Final = {
     ("net.ipv4.conf", "route_localnet"): Sysctl.ROUTE_LOCALNET,
     ("net.ipv4.conf", "rp_filter"): Sysctl.RP_FILTER,
     ("net.ipv4.conf", "accept_local"): Sysctl.ACCEPT_LOCAL,
+    ("net.ipv4.conf", "send_redirects"): Sysctl.SEND_REDIRECTS,
+    ("net.ipv4.conf", "shared_media"): Sysctl.SHARED_MEDIA,
 }
 
 

@@ -121,6 +121,8 @@ class Sysctl(enum.IntEnum):
     IP_FORWARD_UPDATE_PRIORITY = 41
     ICMP_ECHO_IGNORE_BROADCASTS = 42
     CT_HASHSIZE = 43
+    SEND_REDIRECTS = 44  # net.ipv4.conf.IF.send_redirects
+    SHARED_MEDIA = 45  # net.ipv4.conf.IF.shared_media
 
 
 class Event(enum.IntEnum):
@@ -137,7 +139,7 @@ class Upcall(enum.IntEnum):
 
     ARP = 0  # an ARP frame came up to this namespace; a: ifindex
     DELIVER = 1  # passed INPUT: to the transport sockets; a: protocol
-    ICMP_ERROR = 2  # answer with an ICMP error about this packet; a: type, b: code, c: MTU or 0
+    ICMP_ERROR = 2  # answer with an ICMP error about this packet; a: type, b: code, c: MTU or 0; a redirect: resume
     REJECT = 3  # -j REJECT; a: reject type (``netfilter.targets.reject``), b: hook
     NEIGHBOUR_MISS = 4  # no link-layer address; a: ifindex, b: next hop (bytes); resume when known
     NEIGHBOUR_USED = 5  # sent to a USABLE neighbour; a: ifindex, b: next hop (bytes); the packet is gone already
