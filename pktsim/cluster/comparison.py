@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pktsim.wire.addr import ip_to_text
 from pktsim.wire.fields import Dissection, Field, FieldWriter, dissect
 from pktsim.wire.summary import summary
 
@@ -407,12 +408,16 @@ def _entry(line: str, random: RandomValues | None) -> str:
     if len(words) > 4 and words[4].isdigit():
         words[4] = "-"
     if random is not None:
+        tunnels = {(ip_to_text(flow[0]), real): own for flow, (real, own) in random.tunnel_ports.items()}
+        address = {"sport": "", "dport": ""}
         for index, word in enumerate(words):
             key, equals, value = word.partition("=")
-            if equals and key in ("sport", "dport", "id") and value.isdigit():
+            if key in ("src", "dst"):
+                address[f"{key[0]}port"] = value
+            elif equals and key in ("sport", "dport", "id") and value.isdigit():
                 mapped = (random.icmp_idents if key == "id" else random.ports).get(int(value))
-                if mapped is None and key == "sport":
-                    mapped = next((own for real, own in random.tunnel_ports.values() if real == int(value)), None)
+                if mapped is None and key != "id":
+                    mapped = tunnels.get((address[key], int(value)))
                 words[index] = f"{key}={value if mapped is None else mapped}"
     return " ".join(words)
 

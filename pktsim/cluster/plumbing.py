@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from pktsim.cluster.wiring import Interface, Space, Wiring
+from pktsim.cluster.wiring import Interface, Space, Vxlan, Wiring
 from pktsim.errors import TopologyError, UnsupportedFeature
 from pktsim.kernel.netdev import AF_INET, AF_INET6
 from pktsim.kernel.netns import Netns
@@ -12,6 +13,9 @@ from pktsim.kernel.network import Network
 from pktsim.netfilter.opcodes import LinkKind
 
 _KINDS = {"veth": LinkKind.WIRE, "bridge": LinkKind.BRIDGE}
+#: ``ip neigh`` and ``bridge fdb show dev …``; the device is left out: a node has one tunnel.
+_NEIGHBOUR = re.compile(r"(?P<address>[0-9a-f.:]+) lladdr (?P<mac>[0-9a-f:]{17}) PERMANENT *")
+_FDB_ENTRY = re.compile(r"(?P<mac>[0-9a-f:]{17}) dst (?P<remote>[0-9a-f.:]+) self permanent *")
 
 
 def realise(wiring: Wiring, network: Network, *, warm: bool = False) -> None:
@@ -32,6 +36,7 @@ def realise(wiring: Wiring, network: Network, *, warm: bool = False) -> None:
             plug(space.name, interface, network)
     for space in wiring.spaces:
         add_routes(space, network[space.name])
+        _add_tunnel_entries(space, network[space.name])
     if warm:
         for neighbour in wiring.warm_neighbours:
             network[neighbour.space].neighbour_add(neighbour.dev, neighbour.address, neighbour.mac, used=True)
@@ -50,7 +55,9 @@ def add_space(space: Space, network: Network, sysctls_everywhere: Mapping[str, s
 
 def add_interface(interface: Interface, netns: Netns) -> None:
     """``ip link add`` and ``ip address add``; ``lo`` is there already."""
-    if interface.kind != "loopback":
+    if interface.kind == "vxlan" and interface.vxlan is not None:
+        _add_vxlan(interface, interface.vxlan, netns)
+    elif interface.kind != "loopback":
         kind = _KINDS.get(interface.kind)
         if kind is None:
             raise UnsupportedFeature(f"interface kind {interface.kind}", place=f"{netns.name}/{interface.name}")
@@ -71,6 +78,34 @@ def add_interface(interface: Interface, netns: Netns) -> None:
     for address in interface.addresses:
         if address not in known:
             netns.address_add(interface.name, address)
+
+
+def _add_vxlan(interface: Interface, vxlan: Vxlan, netns: Netns) -> None:
+    if vxlan.df != "unset":
+        raise UnsupportedFeature(f"vxlan df {vxlan.df}", place=f"{netns.name}/{interface.name}")
+    netns.vxlan.add(
+        interface.name,
+        vni=vxlan.id,
+        local=vxlan.local,
+        link=vxlan.link,
+        port=vxlan.port,
+        learning=vxlan.learning,
+        udp_csum=vxlan.udp_csum,
+        ttl=vxlan.ttl,
+        mac=interface.mac,
+        mtu=interface.mtu,
+    )
+
+
+def _add_tunnel_entries(space: Space, netns: Netns) -> None:
+    """``ip neigh`` and ``bridge fdb`` lines of a tunnel device: where the other nodes' ends are."""
+    tunnel = next((interface.name for interface in space.interfaces if interface.kind == "vxlan"), "")
+    for line in space.permanent_neighbours:
+        address, _, mac, *_ = line.split()
+        netns.neighbour_add(tunnel, address, mac)
+    for line in space.vxlan_fdb:
+        mac, _, remote, *_ = line.split()
+        netns.vxlan.fdb_add(tunnel, mac, remote)
 
 
 def plug(space: str, interface: Interface, network: Network) -> None:
@@ -98,3 +133,28 @@ def add_routes(space: Space, netns: Netns) -> None:
     if wrong:
         what = "does not follow from the addresses" if wrong[0] in space.routes else "is not among the routes"
         raise TopologyError(f"{wrong[0]} {what}", place=space.name)
+
+
+def add_permanent_entries(space: Space, netns: Netns) -> None:
+    """``ip neigh add … nud permanent`` and ``bridge fdb add … self permanent``, as flannel sets up for each other node.
+
+    Raises:
+        TopologyError: An entry is not as these tools print it.
+    """
+    tunnels = [interface.name for interface in space.interfaces if interface.vxlan is not None]
+    if not tunnels:
+        if space.permanent_neighbours or space.vxlan_fdb:
+            raise TopologyError("entries for a tunnel, but no interface of kind vxlan", place=space.name)
+        return
+    if len(tunnels) > 1:
+        raise UnsupportedFeature("several vxlan interfaces", place=space.name)
+    for text in space.permanent_neighbours:
+        neighbour = _NEIGHBOUR.fullmatch(text)
+        if neighbour is None:
+            raise TopologyError(f"not a permanent neighbour: {text}", place=space.name)
+        netns.neighbour_add(tunnels[0], neighbour["address"], neighbour["mac"])
+    for text in space.vxlan_fdb:
+        entry = _FDB_ENTRY.fullmatch(text)
+        if entry is None:
+            raise TopologyError(f"not an entry of a tunnel's table: {text}", place=space.name)
+        netns.vxlan.fdb_add(tunnels[0], entry["mac"], entry["remote"])

@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     "cluster-host-gw": "cluster/host-gw",
     "cluster-host-gw-no-brnf": "cluster/host-gw-no-brnf",
     "cluster-point-to-point": "cluster/point-to-point",
+    "cluster-vxlan": "cluster/vxlan",
     "dns": "dns",
     "kube-proxy-iptables": "kube-proxy/iptables",
     "kube-proxy-iptables-updates": "kube-proxy-updates/iptables-updates",
