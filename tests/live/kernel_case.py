@@ -45,6 +45,8 @@ _QUIET_ROUNDS: Final = 6
 #: The far ends take any frame, so that the node's own limit is met.
 _FAR_MTU: Final = 65535
 _SIOCETHTOOL: Final = 0x8946
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_RUNNING: Final = 0x40
 #: TX checksums, scatter/gather, TSO, GSO, GRO: ``ETHTOOL_S*``.
 _OFFLOADS: Final = (0x17, 0x19, 0x1F, 0x24, 0x2C)
 
@@ -151,6 +153,7 @@ class KernelNode:
         self._readers: dict[int, TableReader] = {}
         self._marks = 0
         self._configure()
+        self._await_links()
         with entered(self.far):
             names = [name for name, one in self._interfaces.items() if one.get("kind", "veth") == "veth"]
             self._senders = {name: self._packet_socket(name) for name in names}
@@ -242,6 +245,24 @@ class KernelNode:
             if one.get("kind", "veth") == "veth":
                 self._no_offloads(self.near, name)
         self._run_in(self.near, "ip", "-batch", "-", stdin="\n".join(near_lines) + "\n")
+
+    def _await_links(self) -> None:
+        """Devices drop what they are given to send until the kernel's link watch has seen that they are up."""
+        near = [*self._interfaces, "lo"]
+        veths = [name for name, one in self._interfaces.items() if one.get("kind", "veth") == "veth"]
+        for namespace, names in ((self.near, near), (self.far, [*veths, *_MARKERS])):
+            with entered(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+                for name in names:
+                    deadline = time.monotonic() + 10
+                    while not self._flags(handle, name) & _IFF_RUNNING:
+                        if time.monotonic() > deadline:
+                            raise TimeoutError(f"{name} does not come up")
+                        time.sleep(0.001)
+
+    @staticmethod
+    def _flags(handle: socket.socket, interface: str) -> int:
+        answer = fcntl.ioctl(handle, _SIOCGIFFLAGS, struct.pack("=16s24x", interface.encode()))
+        return int(struct.unpack_from("=H", answer, 16)[0])
 
     @staticmethod
     def _no_offloads(namespace: int, interface: str) -> None:

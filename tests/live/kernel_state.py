@@ -8,6 +8,7 @@ tables' own socket option (``IPT_SO_GET_ENTRIES``, include/uapi/linux/netfilter_
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -163,10 +164,12 @@ class TableReader:
 # ------------------------------------------------------------------------------------------------- connection tracking
 
 _NETLINK_NETFILTER: Final = 12
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_SUBSYS_CTNETLINK, _SUBSYS_CTNETLINK_EXP = 1, 2
+_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
+_NLMSG_ERROR = 2
+_SUBSYS_CTNETLINK = 1
 _CT_GET, _CT_DELETE = 1, 2
+_CTA_TUPLE_ORIG, _CTA_ZONE = 1, 18
+_GROUP_NEW, _GROUP_DESTROY = 1, 4
 _NESTED: Final = 0x7FFF
 _Attributes = dict[int, bytes]
 
@@ -186,45 +189,82 @@ def _number(data: bytes | None) -> int:
 
 
 class ConntrackReader:
-    """The connection tracking table of a namespace."""
+    """The connection tracking table of a namespace.
+
+    All namespaces share one hash table, and a dump walks all of it, which takes milliseconds. So events say which
+    entries there are, and each is then asked for by its tuple.
+    """
 
     def __init__(self, namespace: int) -> None:
         with entered(namespace):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self._events.bind((0, _GROUP_NEW | _GROUP_DESTROY))
+        self._events.setblocking(False)
         self._sequence = 0
+        #: The attributes that name each live entry, by these.
+        self._live: dict[bytes, int] = {}
 
     def close(self) -> None:
         self._socket.close()
+        self._events.close()
 
-    def _ask(self, kind: int, flags: int) -> list[bytes]:
+    def _ask(self, kind: int, flags: int, family: int, attributes: bytes) -> bytes | None:
+        """One question, one answer; nothing if there is no such entry."""
         self._sequence += 1
-        body = struct.pack("=BBH", 0, 0, 0)
+        body = struct.pack("=BBH", family, 0, 0) + attributes
         head = struct.pack("=IHHII", 16 + len(body), _SUBSYS_CTNETLINK << 8 | kind, flags, self._sequence, 0)
         self._socket.send(head + body)
-        answers: list[bytes] = []
         while True:
-            data = self._socket.recv(1 << 18)
-            while data:
-                length, message, _, sequence, _ = struct.unpack_from("=IHHII", data)
-                if sequence == self._sequence:
-                    if message == _NLMSG_ERROR:
-                        number = -struct.unpack_from("=i", data, 16)[0]
-                        if number:
-                            raise OSError(number, f"conntrack: {os.strerror(number)}")
-                        return answers
-                    if message == _NLMSG_DONE:
-                        return answers
-                    answers.append(data[20:length])
-                data = data[length + 3 & ~3 :]
+            data = self._socket.recv(1 << 16)
+            length, message, _, sequence, _ = struct.unpack_from("=IHHII", data)
+            if sequence != self._sequence:
+                continue
+            if message != _NLMSG_ERROR:
+                return data[16:length]
+            number = -struct.unpack_from("=i", data, 16)[0]
+            if number not in (0, errno.ENOENT):
+                raise OSError(number, f"conntrack: {os.strerror(number)}")
+            return None
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                data = self._events.recv(1 << 16)
+            except BlockingIOError:
+                return
+            length, message = struct.unpack_from("=IH", data)
+            family, attributes = data[16], data[20:length]
+            name = b"".join(_raw(attributes, kind) for kind in (_CTA_TUPLE_ORIG, _CTA_ZONE))
+            if message & 0xFF == _CT_DELETE:
+                self._live.pop(name, None)
+            else:
+                self._live[name] = family
 
     def flush(self) -> None:
         """Remove all entries."""
-        self._ask(_CT_DELETE, _NLM_F_REQUEST | _NLM_F_ACK)
+        self._drain()
+        for name, family in self._live.items():
+            self._ask(_CT_DELETE, _NLM_F_REQUEST | _NLM_F_ACK, family, name)
+        self._drain()
 
     def entries(self) -> list[dict[str, Any]]:
         """All entries in the case format's words; ``timeout`` is what remains, in seconds."""
-        return [_describe(_attributes(answer)) for answer in self._ask(_CT_GET, _NLM_F_REQUEST | _NLM_F_DUMP)]
+        self._drain()
+        answers = (self._ask(_CT_GET, _NLM_F_REQUEST, family, name) for name, family in self._live.items())
+        return [_describe(_attributes(answer[4:])) for answer in answers if answer is not None]
+
+
+def _raw(data: bytes, wanted: int) -> bytes:
+    """An attribute with its header and padding."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if kind & _NESTED == wanted:
+            return data[offset : offset + length].ljust(length + 3 & ~3, b"\0")
+        offset += length + 3 & ~3
+    return b""
 
 
 def _tuple(data: bytes) -> dict[str, Any]:
