@@ -98,14 +98,28 @@ def _add_vxlan(interface: Interface, vxlan: Vxlan, netns: Netns) -> None:
 
 
 def _add_tunnel_entries(space: Space, netns: Netns) -> None:
-    """``ip neigh`` and ``bridge fdb`` lines of a tunnel device: where the other nodes' ends are."""
-    tunnel = next((interface.name for interface in space.interfaces if interface.kind == "vxlan"), "")
-    for line in space.permanent_neighbours:
-        address, _, mac, *_ = line.split()
-        netns.neighbour_add(tunnel, address, mac)
-    for line in space.vxlan_fdb:
-        mac, _, remote, *_ = line.split()
-        netns.vxlan.fdb_add(tunnel, mac, remote)
+    """``ip neigh add … nud permanent`` and ``bridge fdb add … self permanent``, as flannel sets up for each other node.
+
+    Raises:
+        TopologyError: An entry is not as these tools print it.
+    """
+    tunnels = [interface.name for interface in space.interfaces if interface.vxlan is not None]
+    if not tunnels:
+        if space.permanent_neighbours or space.vxlan_fdb:
+            raise TopologyError("entries for a tunnel, but no interface of kind vxlan", place=space.name)
+        return
+    if len(tunnels) > 1:
+        raise UnsupportedFeature("several vxlan interfaces", place=space.name)
+    for text in space.permanent_neighbours:
+        neighbour = _NEIGHBOUR.fullmatch(text)
+        if neighbour is None:
+            raise TopologyError(f"not a permanent neighbour: {text}", place=space.name)
+        netns.neighbour_add(tunnels[0], neighbour["address"], neighbour["mac"])
+    for text in space.vxlan_fdb:
+        entry = _FDB_ENTRY.fullmatch(text)
+        if entry is None:
+            raise TopologyError(f"not an entry of a tunnel's table: {text}", place=space.name)
+        netns.vxlan.fdb_add(tunnels[0], entry["mac"], entry["remote"])
 
 
 def plug(space: str, interface: Interface, network: Network) -> None:
@@ -133,28 +147,3 @@ def add_routes(space: Space, netns: Netns) -> None:
     if wrong:
         what = "does not follow from the addresses" if wrong[0] in space.routes else "is not among the routes"
         raise TopologyError(f"{wrong[0]} {what}", place=space.name)
-
-
-def add_permanent_entries(space: Space, netns: Netns) -> None:
-    """``ip neigh add … nud permanent`` and ``bridge fdb add … self permanent``, as flannel sets up for each other node.
-
-    Raises:
-        TopologyError: An entry is not as these tools print it.
-    """
-    tunnels = [interface.name for interface in space.interfaces if interface.vxlan is not None]
-    if not tunnels:
-        if space.permanent_neighbours or space.vxlan_fdb:
-            raise TopologyError("entries for a tunnel, but no interface of kind vxlan", place=space.name)
-        return
-    if len(tunnels) > 1:
-        raise UnsupportedFeature("several vxlan interfaces", place=space.name)
-    for text in space.permanent_neighbours:
-        neighbour = _NEIGHBOUR.fullmatch(text)
-        if neighbour is None:
-            raise TopologyError(f"not a permanent neighbour: {text}", place=space.name)
-        netns.neighbour_add(tunnels[0], neighbour["address"], neighbour["mac"])
-    for text in space.vxlan_fdb:
-        entry = _FDB_ENTRY.fullmatch(text)
-        if entry is None:
-            raise TopologyError(f"not an entry of a tunnel's table: {text}", place=space.name)
-        netns.vxlan.fdb_add(tunnels[0], entry["mac"], entry["remote"])
