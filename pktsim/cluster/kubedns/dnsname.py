@@ -33,6 +33,7 @@ class NameTextError(ValueError):
     """A text that cannot be packed as a name: an empty label, or one of more than 63 octets."""
 
 
+@lru_cache(maxsize=1 << 14)
 def lower(text: str) -> str:
     """Lower case of the ASCII letters alone."""
     return text.translate(_LOWER)
@@ -42,6 +43,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_*/+=.-]*")
 _ESCAPED = re.compile(r"\\([0-9]{3})|\\(.)|([^\\])", re.DOTALL)
 
 
+@lru_cache(maxsize=1 << 14)
 def display(name: str) -> str:
     """Escape what needs to be, and only that (``sprintName``); a name that was read from a message stays as it is."""
     if _PLAIN_NAME.fullmatch(name):
@@ -144,12 +146,14 @@ def previous_label(name: str, n: int) -> tuple[int, bool]:
     return 0, n > 1
 
 
+@lru_cache(maxsize=1 << 14)
 def trim_zone(name: str, zone: str) -> str | None:
     """What stands before ``zone``, without the dot between; ``None`` if that is nothing or ``zone`` has more labels."""
     begin, overshot = previous_label(name, count_labels(zone))
     return None if overshot or begin < 1 else name[: begin - 1]
 
 
+@lru_cache(maxsize=1 << 14)
 def is_subdomain(parent: str, child: str) -> bool:
     """Whether ``child`` is ``parent`` or below it, whatever the case."""
     if parent == ".":

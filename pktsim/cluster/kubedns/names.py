@@ -6,6 +6,7 @@ Source: coredns v1.13.1, plugin/kubernetes/parse.go; the DNS specification of Ku
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from . import dnsname
 
@@ -40,6 +41,7 @@ class RecordRequest:
     protocol: str = ""
 
 
+@lru_cache(maxsize=1 << 14)
 def parse_request(name: str, zone: str) -> RecordRequest:
     """Take apart ``name``, which is in ``zone`` and in lower case.
 
