@@ -27,7 +27,8 @@ class Program:
         n_counters: int,
         callables: Sequence[Callable[..., bool]] = (),
         places: Sequence[str] = (),  # Choices places of the random matches
-        dispatch: Sequence[tuple[int, Mapping[bytes, Sequence[int]], Sequence[int]]] = (),  # (kind, key -> rows, all rows)
+        # (kind, key -> rows, all rows)
+        dispatch: Sequence[tuple[int, Mapping[bytes, Sequence[int]], Sequence[int]]] = (),
     ) -> Self: ...
     @property
     def n_rows(self) -> int: ...
@@ -152,7 +153,10 @@ class Datapath:
         table: int,
         routes: Sequence[tuple[bytes, int, int, int, bytes, int, bytes, int, int]],
     ) -> None:
-        """Replace a routing table: (dst, prefix length, RouteType, scope, gateway or b"", ifindex, preferred source or b"", mtu or 0, metric).
+        """Replace a routing table.
+
+        Each route is (dst, prefix length, RouteType, scope, gateway or b"", ifindex, preferred source or b"", mtu or 0,
+        metric).
 
         The local table (255) is one of them: the local and broadcast routes that follow from the addresses.
         """

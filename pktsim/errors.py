@@ -1,7 +1,8 @@
 """Every exception pktsim raises on purpose.
 
-A leaf: imports nothing of ours. A dropped packet is not an exception (see ``DropReason`` in :mod:`pktsim.netfilter.hooks`);
-these are for input that cannot be used. Each one prints as one line: where, what is wrong, how to mend it.
+A leaf: imports nothing of ours. A dropped packet is not an exception (see ``DropReason`` in
+:mod:`pktsim.netfilter.opcodes`); these are for input that cannot be used. Each one prints as one line: where, what is
+wrong, how to mend it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Chance: every free choice of the emulated system asks one :class:`Choices` object.
 
-A leaf: imports nothing of ours. A *place* names who asks (``node-a/nat/KUBE-SVC-X/2``, ``default/client/tcp.isn``): equal
-places draw from one stream, different places never disturb each other, so adding a pod does not change what another one draws.
+A leaf: imports nothing of ours. A *place* names who asks (``node-a/nat/KUBE-SVC-X/2``, ``default/client/tcp.isn``):
+equal places draw from one stream, different places never disturb each other, so adding a pod does not change what another
+one draws.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class ScriptedChoices:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One choice that was made: who asked, among how many alternatives, and the answer (for ``chance``: 2, and 1 is yes)."""
+    """One choice that was made: who asked, among how many alternatives, the answer (``chance``: 2, and 1 is yes)."""
 
     place: str
     n: int

@@ -122,7 +122,7 @@ class CaseRun:
             )
             device = node.devices.named(name)
             if device.kind == LinkKind.WIRE:
-                device.carry = lambda frame, name=name: self._current.emitted.append((name, frame))  # type: ignore[misc]
+                device.carry = lambda frame, name=name: self._current.emitted.append((name, frame))
             for address in interface.get("addresses", ()):
                 if ip_interface(address).version == 4 or case.get("ipv6"):
                     node.address_add(name, address)

@@ -31,8 +31,7 @@ def world() -> Network:
     network = Network()
     for name in ("client", "node", "server"):
         space = network.add_space(name, sysctls={"net.ipv4.ip_forward": 1} if name == "node" else None)
-        if space.sockets is None:
-            space.sockets = SocketLayer(space)
+        assert isinstance(space.sockets, SocketLayer)
     network.add_veth("client", "eth0", "node", "v0")
     network.add_veth("server", "eth0", "node", "v1")
     for space_name, device, address in (
