@@ -183,6 +183,7 @@ class Dig:
                     self._lines.append(";; Truncated, retrying in TCP mode.\n")
                     tcp = True
                     sent_ns = self._sockets.clock.now_ns
+                    query = choices.below(f"{place}/dns.id", 1 << 16).to_bytes(2, "big") + query[2:]
                     reply = await self._ask(query, server, tcp=True)
                 if reply is not None:
                     return reply, server, tcp, sent_ns
