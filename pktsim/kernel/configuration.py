@@ -43,7 +43,7 @@ from pktsim.wire.addr import MAC_ZERO, ip_from_text, mac_from_text
 AGEING_NS: Final = 300 * NS_PER_S
 
 #: Settings that the engine reads: whole names.
-_ENGINE_SETTINGS: Final = {
+ENGINE_SETTINGS: Final = {
     "net.bridge.bridge-nf-call-iptables": Sysctl.BRIDGE_NF_CALL_IPTABLES,
     "net.bridge.bridge-nf-call-ip6tables": Sysctl.BRIDGE_NF_CALL_IP6TABLES,
     "net.ipv4.ip_forward_use_pmtu": Sysctl.IP_FORWARD_USE_PMTU,
@@ -80,7 +80,7 @@ _ENGINE_SETTINGS: Final = {
     for state in states
 }  # fmt: skip
 #: ... and per-interface ones.
-_ENGINE_CONF: Final = {
+ENGINE_CONF: Final = {
     ("net.ipv4.conf", "forwarding"): Sysctl.IP_FORWARD,
     ("net.ipv4.conf", "route_localnet"): Sysctl.ROUTE_LOCALNET,
     ("net.ipv4.conf", "rp_filter"): Sysctl.RP_FILTER,
@@ -119,7 +119,7 @@ class Configuration:
         self._batches = 0
         self._fixed_mac: set[int] = set()
         self._fixed_mtu: set[int] = set()
-        for setting in _ENGINE_SETTINGS:
+        for setting in ENGINE_SETTINGS:
             self._sysctl_changed(setting, "", "")
 
     def _choose(self, place: str, kind: int, n: int) -> int:
@@ -187,7 +187,7 @@ class Configuration:
         self.devices.add(device)
         self.sysctls.interface_added(device.name)
         self._push_link(device)
-        for family, key in _ENGINE_CONF:
+        for family, key in ENGINE_CONF:
             self._sysctl_changed(family, device.name, key)
 
     def _push_link(self, device: NetDevice) -> None:
@@ -493,7 +493,7 @@ class Configuration:
 
     def _sysctl_changed(self, family: str, interface: str, key: str) -> None:
         if not key:
-            engine_key = _ENGINE_SETTINGS.get(family)
+            engine_key = ENGINE_SETTINGS.get(family)
             if engine_key is not None:
                 self.datapath.sysctl_set(engine_key, self.sysctls.number(family))
             for listener in self.setting_listeners:
@@ -501,7 +501,7 @@ class Configuration:
             return
         if family == "net.ipv6.conf" and key == "forwarding" and interface == "all":
             self.datapath.sysctl_set(Sysctl.IP6_FORWARDING, self.sysctls.conf(family, interface, key))
-        conf_key = _ENGINE_CONF.get((family, key))
+        conf_key = ENGINE_CONF.get((family, key))
         if conf_key is None or interface == "default":
             return
         ifindex = 0 if interface == "all" else self.devices.named(interface).ifindex

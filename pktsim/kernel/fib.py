@@ -49,11 +49,11 @@ PROTO_BOOT: Final = 3
 _REFUSALS: Final = frozenset((RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT, RouteType.THROW))
 
 #: Words of ``ip route`` that change where or how packets go and that have no counterpart here.
-_UNSUPPORTED_WORDS: Final = frozenset(
+UNSUPPORTED_WORDS: Final = frozenset(
     ("nexthop", "nhid", "encap", "tos", "dsfield", "weight", "realm", "realms", "pervasive", "as", "from", "expires")
 )
 #: ... and those that a transport would have to heed.
-_METRIC_WORDS: Final = frozenset(
+METRIC_WORDS: Final = frozenset(
     ("advmss", "window", "rtt", "rttvar", "cwnd", "initcwnd", "initrwnd", "ssthresh", "rto_min", "hoplimit", "features",
      "quickack", "congctl", "fastopen_no_cookie", "reordering")
 )  # fmt: skip
@@ -218,7 +218,7 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
             onlink = True
         elif word in ("linkdown", "dead"):
             pass  # printed, never given: follows from the device
-        elif word in _UNSUPPORTED_WORDS or word in _METRIC_WORDS:
+        elif word in UNSUPPORTED_WORDS or word in METRIC_WORDS:
             raise UnsupportedFeature(f"route option {word!r}", mend=f"in {text!r}")
         else:
             raise TopologyError(f"route {text!r}: {word!r} is not known")

@@ -53,7 +53,7 @@ _TEXTS: Final = frozenset(
 )
 
 #: Settings that would change what happens to a packet and of which only the default is modelled.
-_ONLY_DEFAULT: Final = frozenset(
+ONLY_DEFAULT: Final = frozenset(
     (
         "net.bridge.bridge-nf-filter-pppoe-tagged",
         "net.bridge.bridge-nf-filter-vlan-tagged",
@@ -94,6 +94,12 @@ def _load() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
 _PLAIN, _INTERFACE = _load()
 for _alias in _ALIASES:
     del _PLAIN[_alias]
+
+
+def setting_names() -> tuple[str, ...]:
+    """All settings, sorted, with ``IF`` in the place of an interface."""
+    per_interface = (f"{family}.IF.{key}" for family, values in _INTERFACE.items() for key in values)
+    return tuple(sorted((*_PLAIN, *per_interface)))
 
 
 class Sysctls:
@@ -229,7 +235,7 @@ class Sysctls:
         values, key, (family, interface, conf_key) = self._values(name)
         generic = f"{family}.IF.{conf_key}" if conf_key else family
         text = self._checked(name, generic, " ".join(str(value).split()), values[key])
-        if generic in _ONLY_DEFAULT:
+        if generic in ONLY_DEFAULT:
             default = _INTERFACE[family][conf_key] if conf_key else _PLAIN[generic]
             if text != default and not (text == "0" and generic in _ONLY_DEFAULT_OR_OFF):
                 raise UnsupportedFeature(f"sysctl {name}={text}", mend=f"leave it at {default}")

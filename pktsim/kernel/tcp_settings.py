@@ -9,14 +9,14 @@ from pktsim.errors import UnsupportedFeature
 
 _PREFIX = "net.ipv4.tcp_"
 #: What each sysctl's value must be, because other values would put other frames on the wire than are modelled.
-_FIXED = {
+FIXED = {
     "net.ipv4.tcp_congestion_control": ("reno",),
     "net.ipv4.tcp_ecn": ("2", "0"),  # 2: only on the peer's request
     "net.ipv4.tcp_mtu_probing": ("0",),
     "net.ipv4.tcp_fastopen": ("0", "1"),  # 1: only for programs that ask for it
 }
 #: Settings that are no integers of ours and change nothing on the wire.
-_IGNORED = frozenset({"net.ipv4.tcp_mem", "net.ipv4.tcp_no_metrics_save"})
+IGNORED = frozenset({"net.ipv4.tcp_mem", "net.ipv4.tcp_no_metrics_save"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ class TcpSettings:
         known = {field.name for field in fields(cls)} - {"invalid_ratelimit_ms", "ecn"}
         for key in sorted(sysctls):
             value = str(sysctls[key])
-            if not key.startswith(_PREFIX) or key in _IGNORED:
+            if not key.startswith(_PREFIX) or key in IGNORED:
                 continue
-            if key in _FIXED:
-                if value not in _FIXED[key]:
-                    raise UnsupportedFeature(f"{key} = {value}", mend=f"use {' or '.join(_FIXED[key])}")
+            if key in FIXED:
+                if value not in FIXED[key]:
+                    raise UnsupportedFeature(f"{key} = {value}", mend=f"use {' or '.join(FIXED[key])}")
                 if key == "net.ipv4.tcp_ecn":
                     settings = replace(settings, ecn=int(value))
                 continue

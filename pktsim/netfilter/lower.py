@@ -320,8 +320,8 @@ def _jump_depth(table: Table) -> int:
 
 
 @cache
-def _register_extensions() -> None:
-    """The extensions' modules import this one: they can only be imported once it is whole."""
+def register_extensions() -> None:
+    """Fill ``MATCHES`` and ``TARGETS``: the extensions' modules import this one, which must be whole by then."""
     for module in ("lower_extensions", "lower_sets", "uncommon_matches", "uncommon_targets"):
         import_module(f"pktsim.netfilter.{module}")
 
@@ -358,7 +358,7 @@ def compile_table(table: Table) -> Lowered:
         UnsupportedFeature: A match or target that is not modelled, by name and place.
         RulesetSyntaxError: Jumps that loop, or to a chain that does not exist.
     """
-    _register_extensions()
+    register_extensions()
     depth = _jump_depth(table)
     if depth > MAX_JUMP_DEPTH:
         raise UnsupportedFeature(f"jumps nested {depth} deep (at most {MAX_JUMP_DEPTH})", place=f"table {table.name}")
