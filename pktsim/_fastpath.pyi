@@ -89,6 +89,9 @@ class Packet:
     def bridged(self) -> bool:
         """Whether br_netfilter called the hook it is in."""
     @property
+    def checksum_partial(self) -> bool:
+        """Whether the kernel's own packet would not have its transport checksum yet."""
+    @property
     def uid(self) -> int: ...
     @property
     def gid(self) -> int: ...
@@ -208,11 +211,14 @@ class Datapath:
         gid: int = 0,
         priority: int = 0,
         related: Packet | None = None,
+        checksum_partial: bool = False,
     ) -> list[Event]:
         """Send an IP packet of a local socket: route, OUTPUT, POSTROUTING, neighbour, device.
 
         The packet is complete, checksums included. ``ifindex`` is a socket's bound device. ``related`` is the packet
         that this one answers: it takes over its connection (``nf_ct_attach``, for REJECT's resets).
+        ``checksum_partial``: the kernel would leave the transport checksum to the device, which shows where the packet
+        is quoted on the way.
         """
     def transmit(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]:
         """Give a device an Ethernet frame to send (ARP and the like), beneath the network layer."""
@@ -239,6 +245,8 @@ class Datapath:
         """Live entries in the order in which they were confirmed; see netfilter.conntrack.Entry for the keys."""
     def conntrack_insert(self, entry: dict[str, Any], now_ns: int) -> int: ...
     def conntrack_delete(self, entry_id: int) -> bool: ...
+    def conntrack_closing(self, packet: Packet) -> None:
+        """Close the TCP connection of a packet that was answered with a reset."""
     def conntrack_flush(self) -> None: ...
     def conntrack_stats(self) -> dict[str, int]: ...
     # explanation

@@ -147,6 +147,10 @@ cdef class Packet:
         return bool(self.get().flags & PF_BRIDGED)
 
     @property
+    def checksum_partial(self):
+        return bool(self.get().flags & PF_CSUM_PARTIAL)
+
+    @property
     def uid(self):
         return self.get().uid
 
@@ -885,6 +889,7 @@ cdef class Datapath:
         uint32_t gid=0,
         uint32_t priority=0,
         Packet related=None,
+        bint checksum_partial=False,
     ):
         cdef Pkt *p
         cdef Pkt *cause
@@ -903,6 +908,8 @@ cdef class Datapath:
         p.uid = uid
         p.gid = gid
         p.priority = priority
+        if checksum_partial:
+            p.flags |= PF_CSUM_PARTIAL
         with nogil:
             ip_local_out(&self.s, p)
         return self._end()
@@ -1033,6 +1040,18 @@ cdef class Datapath:
 
     def conntrack_delete(self, uint64_t entry_id):
         return ct_delete(&self.s, entry_id)
+
+    def conntrack_closing(self, Packet packet not None):
+        """nf_conntrack_tcp_set_closing: the entry of a TCP packet that was answered with a reset is closed."""
+        cdef Ct *ct = packet.get().ct
+        cdef int64_t seconds
+        if ct == NULL or not ct.status & S_CONFIRMED or ct.tuple[DIR_ORIGINAL].proto != 6:
+            return
+        if ct.tcp.state != TCP_CLOSE and not ct.status & S_FIXED_TIMEOUT:
+            seconds = tcp_timeout(&self.s, TCP_CLOSE)
+            ct.timeout_set_ns = seconds * NS_PER_S
+            ct.timeout_ns = self.s.now_ns + ct.timeout_set_ns
+        ct.tcp.state = TCP_CLOSE
 
     def conntrack_flush(self):
         ct_flush(&self.s)

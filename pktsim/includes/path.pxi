@@ -283,8 +283,7 @@ cdef void ip_rcv(State *s, Pkt *p) noexcept nogil:
     if p.flags & PF_BR_PASSED:
         # ip_sabotage_in: br_netfilter has been through PREROUTING with it
         p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
-        p.phys_in = 0
-        p.phys_out = 0
+        p.phys_out = 0             # nf_bridge_info stays, so that -m physdev still knows the port
         ip_rcv_finish(s, p)
         return
     hook_enter(s, p, HOOK_PREROUTING)
@@ -333,7 +332,6 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
     p.out_if = 0
     if p.flags & PF_BR_PASSED:
         p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
-        p.phys_in = 0
         p.phys_out = 0
         ip_rcv_finish(s, p)
         return
@@ -678,9 +676,39 @@ cdef void ip_local_out(State *s, Pkt *p) noexcept nogil:
 
 
 cdef void ip_output(State *s, Pkt *p) noexcept nogil:
-    """ip_output: the route's device, POSTROUTING."""
+    """ip_output: the route's device, POSTROUTING. What goes to all is also for us (ip_mc_output): a copy comes back."""
+    cdef Pkt *copy
     p.out_if = p.rt_oif
+    if p.flags & PF_LOCAL and not p.flags & PF_LOOPED and p.rt_oif != s.lo_ifindex and mc_loops(p):
+        copy = pkt_clone(s, p)
+        copy.flags |= PF_MC_LOOP
+        hook_enter(s, copy, HOOK_POSTROUTING)
     hook_enter(s, p, HOOK_POSTROUTING)
+
+
+cdef bint mc_loops(const Pkt *p) noexcept nogil:
+    """RTCF_LOCAL of a broadcast or multicast route (__mkroute_output): groups joined everywhere are all-hosts alone."""
+    cdef const uint8_t *daddr = p.buf + p.l3 + 16
+    if p.family != AF4:
+        return False
+    if p.rt_type == RTN_BROADCAST:
+        return True
+    return daddr[0] == 224 and daddr[1] == 0 and daddr[2] == 0 and daddr[3] == 1
+
+
+cdef void lo_queue(State *s, Pkt *p) noexcept nogil:
+    """netif_rx: behind what is under way."""
+    p.hops += 1
+    if p.hops > MAX_HOPS:
+        pkt_drop(s, p, DR_LOOP)
+        return
+    p.flags |= PF_LOOPED
+    p.next = NULL
+    if s.lo_last == NULL:
+        s.lo_first = p
+    else:
+        s.lo_last.next = p
+    s.lo_last = p
 
 
 cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
@@ -689,6 +717,10 @@ cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
         pkt_drop(s, p, DR_LINK_DOWN)
         return
     p.dev = p.rt_oif
+    if p.flags & PF_MC_LOOP:
+        # dev_loopback_xmit: received as from the device it was to leave by, the route being known
+        lo_queue(s, p)
+        return
     if p.end - p.l3 > p.rt_mtu or (p.frag_max and p.frag_max < p.end - p.l3):
         pkt_upcall(s, p, UP_FRAGMENT, p.rt_oif, <int>p.rt_mtu, <int>p.frag_max)
         return
@@ -761,18 +793,8 @@ cdef void dev_transmit(State *s, Pkt *p, Link *l) noexcept nogil:
         event_frame(s, EV_TX, p, l.ifindex, p.l2)
         pkt_free(s, p)
     elif l.kind == LINK_LOOPBACK:
-        # loopback_xmit: keeps the connection, the mark and the route; netif_rx queues it behind what is under way
-        p.hops += 1
-        if p.hops > MAX_HOPS:
-            pkt_drop(s, p, DR_LOOP)
-            return
-        p.flags |= PF_LOOPED
-        p.next = NULL
-        if s.lo_last == NULL:
-            s.lo_first = p
-        else:
-            s.lo_last.next = p
-        s.lo_last = p
+        # loopback_xmit: keeps the connection, the mark and the route
+        lo_queue(s, p)
     elif l.kind == LINK_BRIDGE:
         trace_add(s, p, TR_TX, l.ifindex, 0, 0, 0)
         if s.capture:
@@ -802,7 +824,11 @@ cdef void lo_drain(State *s) noexcept nogil:
         p.phys_in = 0
         p.phys_out = 0
         p.step = 0
-        dev_receive(s, p, s.lo_ifindex)
+        if p.flags & PF_MC_LOOP:
+            p.pkt_type = PKT_BROADCAST if p.rt_type == RTN_BROADCAST else PKT_MULTICAST
+            netif_receive(s, p)
+        else:
+            dev_receive(s, p, s.lo_ifindex)
 
 
 # -------------------------------------------------------------------------------------------------------------- bridge

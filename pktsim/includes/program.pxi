@@ -231,8 +231,11 @@ cdef inline bint masked_eq(const uint8_t *have, const uint8_t *pool, int n) noex
 
 
 cdef bint ct_in_expiry(State *s, const Ct *ct, int low_s, int high_s) noexcept nogil:
-    """--ctexpire: whole seconds left, as nf_ct_expires counts them."""
-    cdef int64_t left = (ct.timeout_ns - s.now_ns) // 1000000000
+    """--ctexpire: whole seconds left, as nf_ct_expires counts them.
+
+    Before an entry is confirmed its time-out is relative, and the kernel takes the clock from it all the same: none left.
+    """
+    cdef int64_t left = (ct.timeout_ns - s.now_ns) // 1000000000 if ct.status & S_CONFIRMED else 0
     return low_s <= left <= high_s
 
 

@@ -50,6 +50,8 @@ cdef enum:
     PF_BR_OTHERHOST = 64       # br_netfilter made it PACKET_HOST for the hooks; it is not
     PF_BR_PASSED = 128         # goes up from a bridge: PREROUTING has seen it
     PF_BR_ROUTED = 256         # ... and br_netfilter has routed it
+    PF_CSUM_PARTIAL = 512      # CHECKSUM_PARTIAL: the kernel leaves the transport checksum to the device
+    PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast
 
 cdef union Addr:
     uint8_t b[16]
