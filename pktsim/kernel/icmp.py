@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_MS
+from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.ip import IP_OFFSET_MASK
-from pktsim.kernel.netdev import Scope
+from pktsim.kernel.netdev import LOOPBACK_IFINDEX, Scope
 from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMP, build_ip
 from pktsim.netfilter.opcodes import RouteType
@@ -127,9 +128,11 @@ class About:
     def of(cls, packet: Packet, data: bytes | None = None) -> About:
         """About a packet that left the engine."""
         unicast = packet.pkt_type == PACKET_HOST and packet.route_type not in (RouteType.BROADCAST, RouteType.MULTICAST)
-        return cls(
-            packet.data if data is None else data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet
-        )
+        if data is None:
+            data = packet.data
+        if packet.local:
+            data = with_partial_checksum(data, by_lo=LOOPBACK_IFINDEX in (packet.route_ifindex, packet.in_ifindex))
+        return cls(data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet)
 
 
 class Icmp:

@@ -18,6 +18,7 @@ from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_US, Clock
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.arp import Arp
+from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.configuration import Configuration
 from pktsim.kernel.defragment import Defragmenter, DefragUser
 from pktsim.kernel.icmp import EXC_FRAGTIME, About, Icmp, IcmpType, Unreach
@@ -421,6 +422,8 @@ class Netns(Configuration):
         return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)
 
     def _unreachable(self, data: bytes, ifindex: int, broadcast: bool, mark: int, code: int) -> None:
+        if ifindex == LOOPBACK_IFINDEX:
+            data = with_partial_checksum(data, by_lo=True)
         about = About(data, ifindex, RouteType.LOCAL, unicast=not broadcast, mark=mark)
         self.icmp.error(about, IcmpType.DEST_UNREACH, code)
 
