@@ -182,3 +182,18 @@ def verify(
     else:
         print(f"{agreed} of {len(outcomes)} agree")
     raise typer.Exit(YES if agreed == len(outcomes) else NO)
+
+
+@app.command(epilog="Example: pktsim fidelity --json | jq '.[] | select(.status == \"approximated\")'")
+def fidelity(
+    everything: Annotated[bool, typer.Option("--all", help="The fields of objects by name too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What is modelled, what is approximated and how, what is passed over, what is refused."""
+    from pktsim import fidelity_report
+
+    entries = fidelity_report.ledger()
+    if as_json:
+        _print_json(fidelity_report.as_data(entries))
+    else:
+        fidelity_report.print_ledger(entries, everything=everything)

@@ -20,18 +20,21 @@ import pktsim
 PACKAGE = Path(pktsim.__file__).parent
 
 #: Room -> rooms it may import from, besides itself. The leaves import nothing of ours.
-LEAVES = frozenset({"errors", "clock", "rng"})
+LEAVES = frozenset({"errors", "clock", "rng", "fidelity"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "clock": frozenset(),
     "rng": frozenset(),
+    "fidelity": frozenset(),
     "_fastpath": frozenset(),
     "wire": LEAVES,
     "netfilter": LEAVES | {"wire", "_fastpath"},
     "kernel": LEAVES | {"wire", "_fastpath", "netfilter"},
     "cluster": LEAVES | {"wire", "_fastpath", "netfilter", "kernel"},
     "scenario": LEAVES | {"wire", "_fastpath", "netfilter", "kernel", "cluster"},
-    "cli": LEAVES | {"wire", "_fastpath", "netfilter", "kernel", "cluster", "scenario"},
+    # beside scenario: it reads the tables of every layer
+    "fidelity_report": LEAVES | {"wire", "_fastpath", "netfilter", "kernel", "cluster"},
+    "cli": LEAVES | {"wire", "_fastpath", "netfilter", "kernel", "cluster", "scenario", "fidelity_report"},
     "__main__": frozenset({"cli"}),
     "__init__": LEAVES | {"wire", "netfilter", "kernel", "cluster", "scenario"},
 }

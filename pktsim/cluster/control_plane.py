@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
+from pktsim.fidelity import approximated
 
 from .objects import (
     CLUSTER_IP_NONE,
@@ -34,6 +35,13 @@ from .objects import (
     Workload,
 )
 from .store import ObjectStore
+
+approximated(
+    "cluster.control_plane",
+    "names, addresses and places of pods follow from the objects in order where controllers draw them, and a "
+    "pod is Ready at once",
+    source="pkg/controller, pkg/scheduler, pkg/registry/core/service/ipallocator",
+)
 
 #: Node A 10.1.1.0/24, node B 10.1.2.0/24, and so on.
 POD_CIDR = IPv4Network("10.1.0.0/16")

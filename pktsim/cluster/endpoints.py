@@ -13,6 +13,14 @@ from pktsim.cluster.control_plane import MADE_BY, pod_network
 from pktsim.cluster.objects import EndpointSlice, Node, Pod, Service
 from pktsim.cluster.objects_services import Endpoint
 from pktsim.cluster.store import ObjectStore
+from pktsim.fidelity import approximated
+
+approximated(
+    "cluster.endpoints.pods",
+    "an endpoint whose pod is not among the objects gets one that answers on the endpoint's ports; it has no "
+    "labels",
+    source="staging/src/k8s.io/api/discovery/v1/types.go Endpoint.targetRef",
+)
 
 
 def adopt_endpoints(store: ObjectStore) -> None:

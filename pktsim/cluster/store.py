@@ -13,8 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
+from pktsim.fidelity import approximated
+
 from ..errors import ObjectError
 from .objects import KubeObject
+
+approximated(
+    "cluster.watch_latency",
+    "controllers hear of a change in the instant in which it is made, in the order of the changes; a real "
+    "watch takes milliseconds",
+    source="staging/src/k8s.io/apiserver/pkg/storage/cacher",
+)
 
 _Object = TypeVar("_Object", bound=KubeObject)
 

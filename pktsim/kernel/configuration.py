@@ -14,6 +14,7 @@ from typing import Final
 from pktsim._fastpath import Datapath
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.errors import TopologyError
+from pktsim.fidelity import approximated
 from pktsim.kernel.fib import TABLE_MAIN, Fib, PolicyRule, Route, parse_route, parse_rule
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable, Nud
 from pktsim.kernel.netdev import (
@@ -38,6 +39,13 @@ from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
 from pktsim.netfilter.state import NetfilterState
 from pktsim.rng import Choices
 from pktsim.wire.addr import MAC_ZERO, ip_from_text, mac_from_text
+
+approximated(
+    "kernel.conntrack.limit",
+    "nf_conntrack_max counts the entries of one namespace; Linux has one limit for all namespaces of the "
+    "host, which only the initial one may change",
+    source="net/netfilter/nf_conntrack_core.c __nf_conntrack_alloc",
+)
 
 #: ``BR_DEFAULT_AGEING_TIME``: how long a bridge remembers where an address was.
 AGEING_NS: Final = 300 * NS_PER_S

@@ -12,8 +12,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pktsim.errors import TopologyError
+from pktsim.fidelity import approximated
 from pktsim.netfilter.opcodes import LinkKind
 from pktsim.wire.addr import IPV4_LEN, ip_from_text, ip_to_text
+
+approximated(
+    "kernel.device.offloads",
+    "devices have none: every frame has the size and the checksums that the wire sees, at every place where "
+    "it is captured; there are no queueing disciplines either",
+    source="net/core/dev.c validate_xmit_skb, net/core/gro.c",
+)
 
 AF_INET: Final = 2
 AF_INET6: Final = 10

@@ -13,6 +13,7 @@ from typing import Final
 
 from pktsim.clock import NS_PER_S, NS_PER_US, Clock
 from pktsim.errors import TopologyError
+from pktsim.fidelity import approximated
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer
 from pktsim.kernel.netdev import NetDevice
@@ -20,6 +21,13 @@ from pktsim.kernel.netns import Netns
 from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.netfilter.opcodes import LinkKind
 from pktsim.rng import PROBABILITY_ONE, Choices, SeededChoices
+
+approximated(
+    "kernel.wire.delay",
+    "a frame takes 1 us on a wire unless told otherwise, and frames sent at the same time arrive in the order "
+    "of sending; veth has no delay, only the CPU's backlog",
+    source="drivers/net/veth.c, net/core/dev.c process_backlog",
+)
 
 #: How long a frame is on a wire unless said otherwise.
 WIRE_DELAY_NS: Final = 1 * NS_PER_US

@@ -18,6 +18,14 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pktsim.clock import Clock, Timer
+from pktsim.fidelity import approximated
+
+approximated(
+    "kernel.scheduling",
+    "a process runs 60 us after what wakes it, and its next system call as much later; Linux's scheduler "
+    "takes what it takes",
+    source="kernel/sched/core.c try_to_wake_up",
+)
 
 #: From the softirq that wakes a process to the process running, and from one system call of a process that sends to
 #: its next.

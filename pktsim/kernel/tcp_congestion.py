@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from pktsim.fidelity import approximated
 from pktsim.kernel.tcp_window import INIT_CWND
+
+approximated(
+    "kernel.tcp.congestion_control",
+    "Reno, whatever net.ipv4.tcp_congestion_control says; Linux's default is CUBIC, whose window grows "
+    "otherwise after a loss and which leaves slow start earlier on long paths (HyStart)",
+    source="net/ipv4/tcp_cubic.c",
+)
 
 INFINITE_SSTHRESH = 0x7FFFFFFF
 

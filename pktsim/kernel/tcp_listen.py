@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from pktsim.fidelity import approximated
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.task import Signal
 from pktsim.kernel.tcp_block import MASK32, PAWS_IDLE_NS, ts_before, unwrap
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from pktsim.kernel.tcp import TcpSocket
     from pktsim.kernel.tcp_connection import TcpConnection
     from pktsim.kernel.tcp_demux import TcpDemux
+
+approximated(
+    "kernel.tcp.syncookies",
+    "a SYN beyond the backlog is dropped, as with net.ipv4.tcp_syncookies=0; Linux's default answers it with "
+    "a cookie",
+    source="net/ipv4/syncookies.c",
+)
 
 _SYNACK_TIMEOUT_NS = NS_PER_S
 _MIN_MSS_OPTION = 536

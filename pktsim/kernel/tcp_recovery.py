@@ -8,6 +8,7 @@ undo) is not modelled: after a spurious retransmission the window is smaller tha
 from __future__ import annotations
 
 from pktsim.clock import NS_PER_US
+from pktsim.fidelity import approximated
 from pktsim.kernel.tcp_block import MASK32, XmitTimer, unwrap
 from pktsim.kernel.tcp_congestion import CaState
 from pktsim.kernel.tcp_output import ALL_BUT_ENDS
@@ -16,6 +17,13 @@ from pktsim.kernel.tcp_rtt import RTO_MAX_NS
 from pktsim.kernel.tcp_segment import ECE, Segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_timer import TcpTimers
+
+approximated(
+    "kernel.tcp.undo",
+    "a retransmission that turns out needless (F-RTO, D-SACK, time stamps) is not undone: the window stays "
+    "smaller than Linux's",
+    source="net/ipv4/tcp_input.c tcp_try_undo_recovery, tcp_process_loss",
+)
 
 
 class TcpRecovery(TcpTimers):

@@ -11,7 +11,15 @@ merged into it, which frees its head.
 
 from __future__ import annotations
 
+from pktsim.fidelity import approximated
 from pktsim.kernel.tcp_settings import TcpSettings
+
+approximated(
+    "kernel.tcp.buffer_accounting",
+    "receive memory is counted as for veth without GRO; other drivers' buffers give other windows once a "
+    "transfer is long",
+    source="net/ipv4/tcp_input.c tcp_measure_rcv_mss, tcp_clamp_window",
+)
 
 #: sizeof(struct sk_buff) and struct skb_shared_info, aligned, and the 256 bytes of MAX_TCP_HEADER.
 HEAD_TRUESIZE = 256 + 320 + 256

@@ -11,6 +11,13 @@ from collections.abc import Callable
 from typing import Final
 
 from pktsim.clock import NS_PER_S, Clock
+from pktsim.fidelity import approximated
+
+approximated(
+    "kernel.jiffies",
+    "timers tick every 4 ms (CONFIG_HZ=250); kernels are also built with 100, 300 and 1000",
+    source="kernel/time/timer.c",
+)
 
 HZ: Final = 250
 NS_PER_JIFFY: Final = NS_PER_S // HZ

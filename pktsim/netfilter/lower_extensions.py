@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
+from pktsim.fidelity import approximated
 from pktsim.netfilter.lower import MATCHES, TARGETS, Builder, MatchLowering, Pending, interface32, masked16, nat_range
 from pktsim.netfilter.matches.addrtype import AddrtypeMatch
 from pktsim.netfilter.matches.comment import CommentMatch
@@ -39,6 +40,13 @@ from pktsim.netfilter.targets.redirect import RedirectTarget
 from pktsim.netfilter.targets.reject import Reject6Target, RejectTarget
 from pktsim.netfilter.targets.snat import SnatTarget
 from pktsim.netfilter.values import NatRange, PortRange
+
+approximated(
+    "netfilter.log",
+    "LOG, NFLOG and TRACE count and let the packet go on; nothing is written (the explanation of a packet "
+    "says that it met them)",
+    source="net/netfilter/nf_log.c",
+)
 
 F = TypeVar("F", bound=MatchLowering)
 

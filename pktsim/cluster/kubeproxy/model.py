@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pktsim.fidelity import approximated
 from pktsim.netfilter.ruleset import Family
 
 from ..addresses import IPAddress, IPNetwork, parse_cidr, parse_ip
@@ -23,6 +24,13 @@ from ..objects import (
     EndpointSlice,
     Service,
     ServicePort,
+)
+
+approximated(
+    "kube_proxy.slice_order",
+    "EndpointSlices of a Service are merged by name; kube-proxy goes through them in Go's random map order, "
+    "which shows where two of them hold one address",
+    source="pkg/proxy/endpointslicecache.go",
 )
 
 #: Namespace and name of a Service.

@@ -8,6 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pktsim.clock import NS_PER_S, Clock, Timer
+from pktsim.fidelity import approximated
+
+approximated(
+    "kube_proxy.sync_duration",
+    "a sync takes no time: rules are in force in the instant in which it starts",
+    source="pkg/util/async/bounded_frequency_runner.go",
+)
 
 
 class SyncRunner:
