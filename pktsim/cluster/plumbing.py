@@ -39,7 +39,8 @@ def realise(wiring: Wiring, network: Network, *, warm: bool = False) -> None:
         _add_tunnel_entries(space, network[space.name])
     if warm:
         for neighbour in wiring.warm_neighbours:
-            network[neighbour.space].neighbour_add(neighbour.dev, neighbour.address, neighbour.mac, used=True)
+            netns = network[neighbour.space]
+            netns.neighbour_add(neighbour.dev, neighbour.address, neighbour.mac, used=neighbour.used)
         for entry in wiring.warm_bridge_fdb:
             network[entry.space].fdb_add(entry.dev, entry.mac)
 

@@ -8,7 +8,7 @@ emulated kernels, and must come out the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,17 @@ from pktsim.cluster.recording import (
     load_topology,
 )
 from pktsim.cluster.rule_check import rules_of
-from pktsim.cluster.script import draws_of, first_fin_script, pipelining_script, port_script, script_endpoints
+from pktsim.cluster.script import (
+    address_orders,
+    draws_of,
+    first_fin_script,
+    pipelining_script,
+    port_script,
+    script_endpoints,
+    shuffle_script,
+    unshuffled_script,
+    with_unused_neighbours,
+)
 from pktsim.cluster.store import ObjectStore
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.netns import Netns
@@ -68,7 +78,9 @@ class Replayed:
 class RecordedCluster:
     """An emulated copy of a recorded cluster, as it was before an action."""
 
-    def __init__(self, directory: Path, topology: Topology, action: Action) -> None:
+    def __init__(
+        self, directory: Path, topology: Topology, action: Action, answers: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
         self.topology = topology
         self.action = action
         self.family = Family.IPV6 if ":" in topology.pod_cidr else Family.IPV4
@@ -76,15 +88,16 @@ class RecordedCluster:
         self.rulesets: dict[str, Ruleset] = {node: rules_of(directory, node, self.family) for node in self.nodes}
         draws = draws_of(action)
         servers = {space.name: HTTP_PORT for space in topology.servers}
-        script = {
+        script: dict[str, Sequence[int]] = {
             **port_script(draws),
             **first_fin_script(action.frames, servers),
             **pipelining_script(action.frames),
+            **(answers or {}),
         }
         choices = EndpointDraws(self.rulesets.get, ScriptedChoices(script, SeededChoices(0)))
         script_endpoints(draws, self.rulesets, choices)
         self.network = Network(Clock(), choices)
-        realise(topology.wiring, self.network, warm=action.warm)
+        realise(with_unused_neighbours(topology.wiring, action.frames), self.network, warm=action.warm)
         for node, ruleset in self.rulesets.items():
             self.network[node].load_ruleset(ruleset)
         self._before()
@@ -177,7 +190,14 @@ def replay(directory: Path) -> tuple[Action, Replayed]:
     """Run the action recorded in ``directory``."""
     topology = load_topology(directory.parent)
     action = load_action(directory)
-    return action, RecordedCluster(directory.parent, topology, action).run()
+    servers = [space.name for space in topology.dns_pods]
+    wanted = address_orders(action.frames, servers)
+    answers: dict[str, list[int]] = {}
+    if any(wanted.values()):
+        # Which order loadbalance starts from can only be seen.
+        plain = RecordedCluster(directory.parent, topology, action, unshuffled_script(wanted)).run()
+        answers = shuffle_script(address_orders(plain.frames, servers), wanted)
+    return action, RecordedCluster(directory.parent, topology, action, answers).run()
 
 
 def verify(directory: Path) -> Difference | None:

@@ -7,12 +7,14 @@ the frames say in which order. The rest (sequence numbers, time stamps, ids) is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from pktsim.cluster.comparison import Seen
 from pktsim.cluster.draws import EndpointDraws, drawn_rules
+from pktsim.cluster.kubedns.wire import RR, Rcode, Type, WireError, unpack
 from pktsim.cluster.recording import DNS_PORT, Action, Flow, parse_entry
+from pktsim.cluster.wiring import Wiring
 from pktsim.netfilter.matches.tcp import TcpMatch
 from pktsim.netfilter.matches.udp import UdpMatch
 from pktsim.netfilter.ruleset import Jump, Rule, Ruleset, Table
@@ -215,4 +217,87 @@ def pipelining_script(frames: Sequence[Seen]) -> dict[str, list[int]]:
         else:
             last[space] = question
             answered[space] = False
+    return script
+
+
+def with_unused_neighbours(wiring: Wiring, frames: Sequence[Seen]) -> Wiring:
+    """Mark the warm neighbour entries that no packet had been sent to before the action, which a topology cannot say.
+
+    A packet between two ports of a bridge that br_netfilter translated passes the bridge device by, unless the entry
+    of its new destination has no hardware header yet (``br_nf_pre_routing_finish_bridge``).
+    """
+    behind = {(entry.space, entry.dev, ip_address(entry.address).packed) for entry in wiring.warm_neighbours}
+    bridges = {
+        (space.name, interface.name)
+        for space in wiring.spaces
+        for interface in space.interfaces
+        if interface.kind == "bridge"
+    }
+    unused = set()
+    for seen in frames:
+        if (seen.space, seen.interface) not in bridges or seen.direction != "out":
+            continue
+        found = dissect(seen.frame)
+        sources = [part for name in ("ip.src", "ipv6.src") for part in found.named(name) if not part.path]
+        if any((seen.space, seen.interface, seen.frame[part.start : part.end]) in behind for part in sources):
+            unused.add((seen.space, seen.interface, seen.frame[:6].hex(":")))
+    return replace(
+        wiring,
+        warm_neighbours=tuple(
+            replace(entry, used=(entry.space, entry.dev, entry.mac) not in unused) for entry in wiring.warm_neighbours
+        ),
+    )
+
+
+#: The addresses of one section of an answer, in order.
+_Order = tuple[bytes, ...]
+
+
+def address_orders(frames: Sequence[Seen], servers: Sequence[str]) -> dict[str, list[_Order]]:
+    """The orders in which DNS servers put several addresses, section by section, as CoreDNS's loadbalance sees them."""
+    orders: dict[str, list[_Order]] = {server: [] for server in servers}
+    for seen in frames:
+        if seen.space not in orders or seen.interface == "lo" or seen.direction != "out":
+            continue
+        found = dissect(seen.frame)
+        start = next((part.start for part in found.named("dns.id") if not part.path), None)
+        if start is None:
+            continue
+        try:
+            message = unpack(seen.frame[start:])
+        except WireError:
+            continue  # cut short by a fragment's end
+        if message.rcode == Rcode.NOERROR:
+            sections = (_addresses(records) for records in (message.answer, message.authority, message.additional))
+            orders[seen.space] += [order for order in sections if len(order) > 1]
+    return orders
+
+
+def _addresses(records: Sequence[RR]) -> _Order:
+    found = (record.data[0] for record in records if record.type in (Type.A, Type.AAAA))
+    return tuple(data for data in found if isinstance(data, bytes))
+
+
+def unshuffled_script(wanted: Mapping[str, Sequence[_Order]]) -> dict[str, list[int]]:
+    """Answers that leave all addresses where they are."""
+    return shuffle_script(wanted, wanted)
+
+
+def shuffle_script(
+    before: Mapping[str, Sequence[_Order]], after: Mapping[str, Sequence[_Order]]
+) -> dict[str, list[int]]:
+    """Answers for the places where loadbalance asks for an order, to come from one order to another."""
+    script: dict[str, list[int]] = {}
+    for server, wanted in sorted(after.items()):
+        for given, order in zip(before.get(server, ()), wanted, strict=False):
+            if sorted(given) != sorted(order):
+                break
+            if len(order) == 2:
+                script.setdefault(f"{server}/loadbalance/swap", []).append(int(given == order))
+                continue
+            left = list(given)
+            for at, address in enumerate(order[:-1]):
+                other = left.index(address, at)
+                script.setdefault(f"{server}/loadbalance/shuffle", []).append(other - at)
+                left[at], left[other] = left[other], left[at]
     return script

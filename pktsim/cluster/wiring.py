@@ -119,12 +119,13 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class WarmNeighbour:
-    """A neighbour entry that is in place before anything is sent."""
+    """A neighbour entry that is in place before anything is sent; ``used``: packets have been sent to it earlier."""
 
     space: str
     address: str
     mac: str
     dev: str
+    used: bool = True
 
     __pydantic_config__: ClassVar[dict[str, object]] = _FORBID
 

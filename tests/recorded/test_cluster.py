@@ -13,22 +13,17 @@ from pktsim.cluster.rule_check import verify_rules
 from tests.recorded import archives
 
 REDIRECT = "which packets an ICMP redirect answers"
-FRESH_ENTRY = "the first bridged packet after a neighbour entry was made goes through cni0"
 BULK = "bulk transfer: pure ACKs depend on timing"
 #: Where we differ and why. An action that comes to agree has to leave this list.
 DIFFERENT: dict[str, dict[str, str]] = {
     "book": {},
-    "host-gw": {
-        "headless-by-name": "the order of several addresses in an answer is not read from the recording",
-        "service-near-by-name": FRESH_ENTRY,
-    },
+    "host-gw": {},
     "host-gw-no-brnf": {"own-service-hairpin-off": REDIRECT, "service-near": REDIRECT},
     "point-to-point": {
         "upload-200k": BULK,
     },
     "vxlan": {
         "download-200k": BULK,
-        "service-near-by-name": FRESH_ENTRY,
         "upload-200k": BULK,
         "wide-download": BULK,
         "wide-serves": BULK,
