@@ -212,13 +212,14 @@ class Datapath:
         priority: int = 0,
         related: Packet | None = None,
         checksum_partial: bool = False,
+        onlink: bool = False,
     ) -> list[Event]:
         """Send an IP packet of a local socket: route, OUTPUT, POSTROUTING, neighbour, device.
 
         The packet is complete, checksums included. ``ifindex`` is a socket's bound device. ``related`` is the packet
         that this one answers: it takes over its connection (``nf_ct_attach``, for REJECT's resets).
         ``checksum_partial``: the kernel would leave the transport checksum to the device, which shows where the packet
-        is quoted on the way.
+        is quoted on the way. ``onlink``: the destination is a neighbour on ``ifindex``, whatever the routes say.
         """
     def transmit(self, ifindex: int, frame: bytes, now_ns: int) -> list[Event]:
         """Give a device an Ethernet frame to send (ARP and the like), beneath the network layer."""

@@ -890,6 +890,7 @@ cdef class Datapath:
         uint32_t priority=0,
         Packet related=None,
         bint checksum_partial=False,
+        bint onlink=False,
     ):
         cdef Pkt *p
         cdef Pkt *cause
@@ -910,6 +911,8 @@ cdef class Datapath:
         p.priority = priority
         if checksum_partial:
             p.flags |= PF_CSUM_PARTIAL
+        if onlink:
+            p.flags |= PF_ONLINK
         with nogil:
             ip_local_out(&self.s, p)
         return self._end()

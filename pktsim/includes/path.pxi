@@ -432,11 +432,11 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
 cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *icmp_code) noexcept nogil:
     cdef RouteResult r
     cdef int type
-    cdef Link *dev = link_get(s, p.in_if)
     if dst.b[0] == 0xFF:
-        # joined groups are the neighbour code's and the sockets' business: all link-local multicast goes up
+        if not group_joined(s, p.in_if, dst):
+            return DR_OTHER_HOST       # ip6_mc_input
         memset(&r, 0, sizeof(r))
-        r.type = RTN_LOCAL
+        r.type = RTN_MULTICAST
         r.oif = s.lo_ifindex
         r.nexthop = dst[0]
         route_attach(s, p, &r)
@@ -450,10 +450,8 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
     if type == RTN_LOCAL or type == RTN_ANYCAST:
         route_attach(s, p, &r)
         return 0
-    if not (dev != NULL and dev.forwarding > 0) and not s.sysctl[SYSCTL_IP6_FORWARDING]:
-        return DR_NOT_FORWARDING
     if type == 0:
-        icmp_code[0] = 0
+        icmp_code[0] = 0               # ip6_pkt_discard: said by hosts as well as by routers
         return DR_NO_ROUTE
     if type == RTN_BLACKHOLE:
         return DR_ROUTE_BLACKHOLE
@@ -465,8 +463,33 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
         return DR_NO_ROUTE
     if type != RTN_UNICAST:
         return DR_MARTIAN_DESTINATION
+    if not s.sysctl[SYSCTL_IP6_FORWARDING]:
+        return DR_NOT_FORWARDING       # an interface's own forwarding only makes it a router to its neighbours
     route_attach(s, p, &r)
     return 0
+
+
+cdef bint group_joined(State *s, int ifindex, const Addr *group) noexcept nogil:
+    """ipv6_chk_mcast_addr: all nodes (RFC 4291 section 2.8), a router all routers too, and the solicited-node group of
+    every address of the device."""
+    cdef int i
+    cdef uint8_t scope = group.b[1] & 15
+    cdef const uint8_t *b = group.b
+    cdef AddrEntry *a
+    cdef bint plain = b[1] < 16 and group.w[1] == 0 and group.w[2] == 0 and b[2] == 0 and b[3] == 0
+    if plain and b[12] == 0 and b[13] == 0 and b[14] == 0:
+        if b[15] == 1:
+            return scope == 1 or scope == 2
+        if b[15] == 2:
+            return s.sysctl[SYSCTL_IP6_FORWARDING] != 0 and (scope == 1 or scope == 2 or scope == 5)
+    # ff02::1:ffXX:XXXX
+    if scope != 2 or b[1] != 2 or group.w[1] != 0 or b[2] or b[3] or b[8] or b[9] or b[10] or b[11] != 1 or b[12] != 0xFF:
+        return False
+    for i in range(s.n_addrs):
+        a = s.addrs + i
+        if a.family == AF6 and a.ifindex == ifindex and memcmp(a.addr.b + 13, b + 13, 3) == 0:
+            return True
+    return False
 
 
 cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oif) noexcept nogil:
@@ -485,8 +508,16 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
             r.type = RTN_BROADCAST
         route_attach(s, p, &r)
         return RTN_BROADCAST
-    type = fib_lookup(s, p.family, dst, src, p.mark, s.lo_ifindex, oif, &r)
-    if type == 0 and oif:
+    if p.flags & PF_ONLINK:
+        memset(&r, 0, sizeof(r))
+        r.type = RTN_UNICAST
+        r.oif = oif
+        r.nexthop = dst[0]
+        type = RTN_UNICAST
+    else:
+        type = fib_lookup(s, p.family, dst, src, p.mark, s.lo_ifindex, oif, &r)
+    if type == 0 and oif and (p.family == AF4 or dst.b[0] == 0xFF):
+        # IPv6 has a route for groups on every device, IPv4 says:
         # "Apparently, routing tables are wrong. Assume, that the destination is on link." (net/ipv4/route.c)
         memset(&r, 0, sizeof(r))
         r.type = RTN_UNICAST
@@ -628,6 +659,9 @@ cdef bint redirect_wanted(State *s, Pkt *p) noexcept nogil:
 cdef void ip6_forward(State *s, Pkt *p) noexcept nogil:
     """net/ipv6/ip6_output.c."""
     cdef uint8_t *ip = p.buf + p.l3
+    cdef uint32_t mtu = p.rt_mtu if p.rt_mtu > 1280 else 1280
+    cdef Addr src
+    cdef bint redirect
     if p.pkt_type != PKT_HOST:
         pkt_drop(s, p, DR_OTHER_HOST)
         return
@@ -635,9 +669,28 @@ cdef void ip6_forward(State *s, Pkt *p) noexcept nogil:
         s.drops[DR_TTL_EXPIRED] += 1
         pkt_upcall(s, p, UP_ICMP_ERROR, 3, 0, 0)
         return
-    if p.end - p.l3 > p.rt_mtu and (p.frag_max == 0 or p.frag_max > p.rt_mtu):
+    redirect = p.in_if == p.rt_oif
+    if not redirect:
+        pkt_saddr(p, &src)
+        if addr_zero(&src) or (src.q[0] == 0 and src.w[2] == 0 and src.b[12] == 0 and src.b[13] == 0 and src.b[14] == 0
+                               and src.b[15] == 1):
+            pkt_drop(s, p, DR_MARTIAN_SOURCE)
+            return
+        if src.b[0] == 0xFE and (src.b[1] & 0xC0) == 0x80:
+            # beyond the scope of its source address
+            s.drops[DR_MARTIAN_SOURCE] += 1
+            pkt_upcall(s, p, UP_ICMP_ERROR, 1, 2, 0)
+            return
+    elif not p.flags & PF_REDIRECTED:
+        # the sender may be told of a shorter way; then the packet comes here again
+        p.flags |= PF_REDIRECTED
+        p.stage = STAGE_REDIRECT
+        pkt_upcall(s, p, UP_ICMP_ERROR, 137, 0, 0)
+        return
+    # what was gathered from fragments is looked at when it is cut again (ignore_df)
+    if p.end - p.l3 > mtu and p.frag_max == 0:
         s.drops[DR_FRAGMENT_NEEDED] += 1
-        pkt_upcall(s, p, UP_ICMP_ERROR, 2, 0, <int>p.rt_mtu)
+        pkt_upcall(s, p, UP_ICMP_ERROR, 2, 0, <int>mtu)
         return
     ip[7] -= 1
     trace_add(s, p, TR_TTL, ip[7], 0, 0, 0)
@@ -1143,7 +1196,10 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
     if p.stage == STAGE_NEIGH:
         neigh_output(s, p)
     elif p.stage == STAGE_REDIRECT:
-        hook_enter(s, p, HOOK_FORWARD)
+        if p.family == AF6:
+            ip6_forward(s, p)
+        else:
+            hook_enter(s, p, HOOK_FORWARD)
     elif p.stage == STAGE_HOOK:
         if p.step == 0 and hook == HOOK_INPUT:
             hook_enter(s, p, HOOK_INPUT)

@@ -51,6 +51,8 @@ cdef enum:
     PF_BR_PASSED = 128         # goes up from a bridge: PREROUTING has seen it
     PF_BR_ROUTED = 256         # ... and br_netfilter has routed it
     PF_CSUM_PARTIAL = 512      # CHECKSUM_PARTIAL: the kernel leaves the transport checksum to the device
+    PF_REDIRECTED = 4096       # its sender was told of a shorter way, if it was to be told
+    PF_ONLINK = 2048           # whoever sent it says that its destination is on the link of the device (icmp6_dst_alloc)
     PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast
 
 cdef union Addr:
