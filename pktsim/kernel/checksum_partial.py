@@ -15,21 +15,17 @@ from pktsim.wire.checksum import pseudo_header_sum
 
 _TCP_CHECKSUM: Final = 16
 _UDP_CHECKSUM: Final = 6
-_RST: Final = 0x04
-#: Data offset 5: a segment without options.
-_BARE: Final = 0x50
 
 
-def with_partial_checksum(packet: bytes, *, by_lo: bool) -> bytes:
-    """Return a packet of a local socket as its sender left it, addresses translated since.
+def with_partial_checksum(packet: bytes) -> bytes:
+    """Return a packet as its sender left it, addresses translated since.
 
-    TCP leaves its sum to the device always (``tcp_v4_send_check``), but for resets that belong to no socket, which are
-    summed when they are made (``ip_send_unicast_reply``). UDP does so if the device can sum, which here only ``lo`` can
-    (``__ip_append_data``). ICMP never does.
+    Who leaves the sum to the device says so when sending (``checksum_partial``): TCP always (``tcp_v4_send_check``),
+    but for resets that belong to no socket, which are summed when they are made (``ip_send_unicast_reply``); UDP if the
+    device can sum, which here only ``lo`` can (``__ip_append_data``); REJECT's resets (``nf_reject_ip_tcphdr_put``).
 
     Args:
         packet: From its IP header on, its transport checksum finished.
-        by_lo: It was sent by ``lo``, or is about to be.
     """
     if packet[0] >> 4 == 4:
         at = (packet[0] & 15) * 4
@@ -42,10 +38,8 @@ def with_partial_checksum(packet: bytes, *, by_lo: bool) -> bytes:
         protocol, saddr, daddr = packet[6], packet[8:24], packet[24:40]
         end = IPV6_HEADER + int.from_bytes(packet[4:6], "big")
     if protocol == IPPROTO_TCP and end >= at + 20:
-        if packet[at + 12] == _BARE and packet[at + 13] & _RST and packet[at + 14 : at + 16] == b"\0\0":
-            return packet
         field = at + _TCP_CHECKSUM
-    elif protocol == IPPROTO_UDP and end >= at + 8 and by_lo and packet[at + 6 : at + 8] != b"\0\0":
+    elif protocol == IPPROTO_UDP and end >= at + 8 and packet[at + 6 : at + 8] != b"\0\0":
         field = at + _UDP_CHECKSUM
     else:
         return packet

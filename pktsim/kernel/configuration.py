@@ -538,6 +538,8 @@ class Configuration:
             elif old is not None:
                 self.datapath.table_set(family, table_id, None)
         self.datapath.conntrack_enable(family, any(each.needs_conntrack for each in programs.values()))
+        if any(each.needs_accounting for each in programs.values()):
+            self.sysctl_set("net.netfilter.nf_conntrack_acct", "1")
 
     @property
     def lowered(self) -> dict[tuple[Family, TableId], Lowered]:

@@ -15,6 +15,7 @@ from pktsim.kernel.task import Signal
 from pktsim.kernel.transport import (
     AF_INET,
     ANY,
+    IPPROTO_UDP,
     IPV4_HEADER,
     IPV6_HEADER,
     OutputRoute,
@@ -180,7 +181,13 @@ class DatagramSocket:
             df=df,
             flow_label=self.layer.flow_label(route.saddr, daddr, self.protocol, self.lport, self.rport),
         )
-        self.layer.stack.send_ip(packet, ifindex=self.ifindex, mark=self.mark, uid=self.uid)
+        self.layer.stack.send_ip(
+            packet,
+            ifindex=self.ifindex,
+            mark=self.mark,
+            uid=self.uid,
+            checksum_partial=self.protocol == IPPROTO_UDP and route.local and length <= route.mtu,
+        )
 
     def _next_id(self, saddr: bytes, daddr: bytes) -> int:
         """A connected socket counts for itself, others share the namespace's counters (ip_select_ident_segs)."""

@@ -15,10 +15,11 @@ from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_MS
 from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.ip import IP_OFFSET_MASK
-from pktsim.kernel.netdev import LOOPBACK_IFINDEX, Scope
+from pktsim.kernel.netdev import Scope
 from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMP, build_ip
 from pktsim.netfilter.opcodes import RouteType
+from pktsim.netfilter.state import NO_FILE
 from pktsim.wire.checksum import checksum
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ class About:
         unicast = packet.pkt_type == PACKET_HOST and packet.route_type not in (RouteType.BROADCAST, RouteType.MULTICAST)
         if data is None:
             data = packet.data
-        if packet.local:
-            data = with_partial_checksum(data, by_lo=LOOPBACK_IFINDEX in (packet.route_ifindex, packet.in_ifindex))
+        if packet.checksum_partial:
+            data = with_partial_checksum(data)
         return cls(data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet)
 
 
@@ -291,7 +292,7 @@ class Icmp:
             ip_id=netns.next_ip_id(saddr, daddr, IPPROTO_ICMP),
             df=False,
         )
-        netns.local_out(packet, mark=mark, related=related)
+        netns.local_out(packet, mark=mark, uid=NO_FILE, related=related)
 
     # ---------------------------------------------------------------------------------------------------------- receive
 

@@ -18,7 +18,6 @@ from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_US, Clock
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.arp import Arp
-from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.configuration import Configuration
 from pktsim.kernel.defragment import Defragmenter, DefragUser
 from pktsim.kernel.icmp import EXC_FRAGTIME, About, Icmp, IcmpType, Unreach
@@ -271,10 +270,21 @@ class Netns(Configuration):
         uid: int = 0,
         gid: int = 0,
         related: Packet | None = None,
+        checksum_partial: bool = False,
     ) -> int:
-        """Send a complete packet of our own. Returns 0 or the errno that the sender gets."""
+        """Send a complete packet of our own. Returns 0 or the errno that the sender gets.
+
+        The arguments are those of :meth:`Datapath.send_local`.
+        """
         events = self.datapath.send_local(
-            packet, self.clock.now_ns, mark=mark, ifindex=ifindex, uid=uid, gid=gid, related=related
+            packet,
+            self.clock.now_ns,
+            mark=mark,
+            ifindex=ifindex,
+            uid=uid,
+            gid=gid,
+            related=related,
+            checksum_partial=checksum_partial,
         )
         outer, self._send_error = self._send_error, self._reported(events)
         try:
@@ -373,21 +383,21 @@ class Netns(Configuration):
 
     def _on_deliver(self, packet: Packet, protocol: int, _b: Any, _c: Any) -> None:
         """A packet has passed INPUT. What came by lo is taken when what is under way is done (``netif_rx``)."""
-        data, ifindex, broadcast, mark = packet.data, packet.in_ifindex, packet.broadcast, packet.mark
-        if ifindex == LOOPBACK_IFINDEX:
-            self.clock.after(LOOPBACK_DELAY_NS, lambda: self._deliver_later(data, protocol, ifindex, broadcast, mark))
+        if packet.in_ifindex == LOOPBACK_IFINDEX:
+            self.clock.after(LOOPBACK_DELAY_NS, lambda: self._deliver_later(packet, protocol))
         else:
-            self._deliver(data, protocol, ifindex, broadcast, mark)
+            self._deliver(packet, protocol)
 
-    def _deliver_later(self, data: bytes, protocol: int, ifindex: int, broadcast: bool, mark: int) -> None:
+    def _deliver_later(self, packet: Packet, protocol: int) -> None:
         self._softirq += 1
         try:
-            self._deliver(data, protocol, ifindex, broadcast, mark)
+            self._deliver(packet, protocol)
         finally:
             self._softirq -= 1
 
-    def _deliver(self, data: bytes, protocol: int, ifindex: int, broadcast: bool, mark: int) -> None:
+    def _deliver(self, packet: Packet, protocol: int) -> None:
         """``ip_protocol_deliver_rcu``."""
+        data, ifindex, broadcast, mark = packet.data, packet.in_ifindex, packet.broadcast, packet.mark
         if data[0] >> 4 != 4:
             self.sockets.deliver(data, ifindex=ifindex, broadcast=broadcast)
             return
@@ -404,10 +414,12 @@ class Netns(Configuration):
             return
         if taken or protocol in (IPPROTO_TCP, _IPPROTO_IGMP):
             return
+        about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
         if protocol != IPPROTO_UDP:
-            self._unreachable(data, ifindex, broadcast, mark, Unreach.PROTOCOL)
+            self.icmp.error(about, IcmpType.DEST_UNREACH, Unreach.PROTOCOL)
         elif self._udp_intact(data[header_length:], data[12:16], data[16:20]):
-            self._unreachable(data, ifindex, broadcast, mark, Unreach.PORT)
+            # a protocol that there is has had its connection taken off (nf_reset_ct)
+            self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
 
     @staticmethod
     def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
@@ -421,19 +433,13 @@ class Netns(Configuration):
             return True
         return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)
 
-    def _unreachable(self, data: bytes, ifindex: int, broadcast: bool, mark: int, code: int) -> None:
-        if ifindex == LOOPBACK_IFINDEX:
-            data = with_partial_checksum(data, by_lo=True)
-        about = About(data, ifindex, RouteType.LOCAL, unicast=not broadcast, mark=mark)
-        self.icmp.error(about, IcmpType.DEST_UNREACH, code)
-
     def sockets_icmp_error(self, packet: bytes, ifindex: int) -> None:
         """Hand an ICMP error to the sockets."""
         self.sockets.icmp_error(packet, ifindex=ifindex)
 
     def icmp_unreachable(self, packet: bytes, ifindex: int, code: int) -> None:
         """Answer a packet that no socket wants with a destination unreachable."""
-        self._unreachable(packet, ifindex, False, 0, code)
+        self.icmp.error(About(packet, ifindex, RouteType.LOCAL), IcmpType.DEST_UNREACH, code)
 
     # -------------------------------------------------------------------------------------------------------- fragments
 
@@ -645,13 +651,15 @@ class Netns(Configuration):
 
     # ------------------------------------------------------------------------------------------------------ the IpStack
 
-    def send_ip(self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0) -> None:
+    def send_ip(
+        self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0, checksum_partial: bool = False
+    ) -> None:
         """Send a complete IP packet of a local socket.
 
         Raises:
             OSError: What the sending call reports: EPERM, EMSGSIZE, ENETUNREACH, EINVAL.
         """
-        error = self.local_out(packet, mark=mark, ifindex=ifindex, uid=uid)
+        error = self.local_out(packet, mark=mark, ifindex=ifindex, uid=uid, checksum_partial=checksum_partial)
         if error:
             raise OSError(error, errno.errorcode[error])
 

@@ -12,6 +12,7 @@ from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import AF_INET
 from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
 from pktsim.netfilter.opcodes import Hook, RouteType
+from pktsim.netfilter.state import NO_SOCKET
 from pktsim.netfilter.targets.reject import RejectWith
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
 
@@ -112,10 +113,11 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     reply = build_ip(
         saddr, daddr, IPPROTO_TCP, answer, ttl=netns.sysctls.number("net.ipv4.ip_default_ttl"), ip_id=0, df=True
     )
+    netns.datapath.conntrack_closing(packet)
     if packet.bridged and packet.phys_in_ifindex:
         # Sent straight back out of the bridge port, so that the source MAC is the destination's and not ours.
         frame = packet.frame
         netns.transmit(packet.phys_in_ifindex, frame[6:12] + frame[0:6] + frame[12:14] + reply)
         return
     mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
-    netns.local_out(reply, mark=mark, related=packet)
+    netns.local_out(reply, mark=mark, uid=NO_SOCKET, related=packet, checksum_partial=True)

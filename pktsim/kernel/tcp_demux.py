@@ -15,7 +15,8 @@ from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum_ok, parse_segment
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import TcpState
-from pktsim.kernel.transport import AF_INET, ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
+from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
+from pktsim.netfilter.state import NO_FILE
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer
@@ -224,7 +225,7 @@ class TcpDemux:
     def send_reset(self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, mark: int = 0) -> None:
         """Answer a segment that fits nothing (tcp_v4_send_reset, RFC 9293 section 3.10.7.1); never a RST.
 
-        The answer has the type of service of what it answers; over IPv6 without the ECN bits (tcp_v6_send_response).
+        The answer has the type of service of what it answers, without the ECN bits.
         """
         if segment.flags & RST:
             return
@@ -232,9 +233,8 @@ class TcpDemux:
             seq, ack, flags = segment.ack, 0, RST
         else:
             seq, ack, flags = 0, (segment.seq + segment.length) & MASK32, RST | ACK
-        tos = segment.tos if family_of(laddr) == AF_INET else segment.tos & ~3
         answer = Segment(segment.dport, segment.sport, seq, ack, flags, 0)
-        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=tos, mark=mark)
+        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=segment.tos & ~3, mark=mark)
 
     def send_unbound(
         self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0
@@ -250,7 +250,7 @@ class TcpDemux:
             flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
         )
         try:
-            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark)
+            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=NO_FILE)
         except OSError:
             return  # as the kernel: an answer that cannot be sent is not sent
 

@@ -177,7 +177,9 @@ class TcpRequest:
             flow_label=self.flow_label,
         )
         try:
-            demux.layer.stack.send_ip(packet, ifindex=self.listener.ifindex, mark=socket.mark, uid=socket.uid)
+            demux.layer.stack.send_ip(
+                packet, ifindex=self.listener.ifindex, mark=socket.mark, uid=socket.uid, checksum_partial=True
+            )
         except OSError:
             return
 

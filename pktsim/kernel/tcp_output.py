@@ -78,7 +78,7 @@ class TcpOutput(TcpBlock):
         )
         self.ip_id = (self.ip_id + 1) & 0xFFFF
         try:
-            self.layer.stack.send_ip(packet, ifindex=self.ifindex, mark=self.mark, uid=self.uid)
+            self.layer.stack.send_ip(packet, ifindex=self.ifindex, mark=self.mark, uid=self.uid, checksum_partial=True)
         except OSError:
             # The segment stays in the retransmit queue; a rule that dropped it or a route that is gone may come back.
             return

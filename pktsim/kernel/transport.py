@@ -89,8 +89,12 @@ class IpStack(Protocol):
             OSError: ``ENETUNREACH``, ``EHOSTUNREACH``, ``EINVAL``, ``EACCES``: what ``connect`` would say.
         """
 
-    def send_ip(self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0) -> None:
+    def send_ip(
+        self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0, checksum_partial: bool = False
+    ) -> None:
         """Send a complete packet. A packet that does not fit its path and may be fragmented is.
+
+        ``checksum_partial``: the kernel would leave its transport checksum to the device.
 
         Raises:
             OSError: ``EMSGSIZE``, ``EPERM``, ``ENETUNREACH``...: what the sending call reports.

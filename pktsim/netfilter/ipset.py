@@ -89,6 +89,11 @@ class IpSet:
     def dimensions(self) -> tuple[Dimension, ...]:
         return TYPES[self.type_name]
 
+    @property
+    def knows_nomatch(self) -> bool:
+        """``IPSET_TYPE_NOMATCH``: types with networks in them."""
+        return "net" in self.type_name
+
     def live(self, element: Element, now_ns: int) -> Stored | None:
         """The element if it is there and has not timed out."""
         stored = self.elements.get(element)

@@ -67,6 +67,8 @@ class Lowered:
 
     #: The uncommon matches and targets in it, some of which have state to set up (``prepare(context)``).
     callables: tuple[PythonMatch, ...] = ()
+    #: Some rule of it switches accounting on for its namespace (xt_connbytes.c connbytes_mt_check).
+    needs_accounting: bool = False
 
     def prepare(self, context: Any) -> None:
         """What loading the table makes by itself in a namespace, before any packet (``checkentry``)."""
@@ -142,6 +144,7 @@ class Builder:
     places: list[str] = field(default_factory=list)
     nth_slots: int = 0
     needs_conntrack: bool = False
+    needs_accounting: bool = False
     _constants: dict[bytes, int] = field(default_factory=dict)
 
     def constant(self, data: bytes) -> int:
@@ -435,7 +438,9 @@ def compile_table(table: Table) -> Lowered:
         builder.places,
         dispatch,
     )
-    return Lowered(table, program, tuple(sources), builder.needs_conntrack, tuple(builder.callables))
+    return Lowered(
+        table, program, tuple(sources), builder.needs_conntrack, tuple(builder.callables), builder.needs_accounting
+    )
 
 
 def _close_run(

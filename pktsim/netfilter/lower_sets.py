@@ -24,8 +24,10 @@ def _set(match: SetMatch, builder: Builder) -> Iterable[Pending]:
     def test(datapath: Any, packet: Any, _hook: int) -> bool:
         state = datapath.context
         found = state.sets.test(match.name, sides, packet, interfaces=state.interface_name, now_ns=datapath.now_ns)
-        # an element that is there as "nomatch" is a match only for who asked for that
-        return found is None if match.return_nomatch else bool(found)
+        # an element that is there as "nomatch" is a match only for who asked for that, of sets that know the word
+        if match.return_nomatch and state.sets[match.name].knows_nomatch:
+            return found is None
+        return bool(found)
 
     return (Pending(Op.PYTHON, match.inverted, builder.call(test)),)
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from pktsim.netfilter.ipset import IpSets
 from pktsim.netfilter.recent import RecentList
+
+#: As a local packet's uid: the kernel's own socket sent it, which no process has open ...
+NO_FILE: Final = 0xFFFFFFFF
+#: ... or no socket at all.
+NO_SOCKET: Final = 0xFFFFFFFE
 
 
 @dataclass(slots=True)
@@ -18,9 +24,11 @@ class NetfilterState:
         sets: ``ipset``'s sets.
         interface_name: ifindex -> name, for sets with interfaces in them.
         limits: ``-m limit``'s buckets by rule: (credit, as of), both in nanoseconds.
+        connections: ``-m connlimit``'s lists by rule and key: the tuples of connections.
     """
 
     recent: dict[str, RecentList] = field(default_factory=dict)
     sets: IpSets = field(default_factory=IpSets)
     interface_name: Callable[[int], str] = str
     limits: dict[object, tuple[int, int]] = field(default_factory=dict)
+    connections: dict[object, list[tuple[int, tuple[bytes, bytes, int, int], int]]] = field(default_factory=dict)

@@ -10,9 +10,12 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
+from pktsim.errors import UnsupportedFeature
 from pktsim.netfilter.lower import Builder, Pending, PythonMatch
 from pktsim.netfilter.lower_extensions import match
 from pktsim.netfilter.matches.ah import AhMatch
+from pktsim.netfilter.matches.connbytes import ConnbytesDirection, ConnbytesMatch, ConnbytesMode
+from pktsim.netfilter.matches.connlimit import ConnlimitMatch
 from pktsim.netfilter.matches.dscp import DscpMatch
 from pktsim.netfilter.matches.esp import EspMatch
 from pktsim.netfilter.matches.hl import HlMatch
@@ -28,6 +31,7 @@ from pktsim.netfilter.matches.tos import TosMatch
 from pktsim.netfilter.matches.ttl import TtlMatch
 from pktsim.netfilter.matches.u32 import U32Match, U32Op
 from pktsim.netfilter.opcodes import Op
+from pktsim.netfilter.state import NO_FILE, NO_SOCKET
 from pktsim.netfilter.values import AddressRange
 
 _COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}
@@ -115,7 +119,7 @@ def _owner(match: OwnerMatch, builder: Builder) -> Iterable[Pending]:
         raise builder.refuse("match owner --suppl-groups")
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
-        if not packet.local:
+        if not packet.local or packet.uid == NO_SOCKET:
             # "(info->match ^ info->invert) == 0": only rules whose every condition is inverted match
             conditions = (
                 (match.uids is not None, match.uids_inverted),
@@ -125,6 +129,9 @@ def _owner(match: OwnerMatch, builder: Builder) -> Iterable[Pending]:
             return all(inverted for said, inverted in conditions if said)
         if match.socket_exists is False:
             return False
+        if packet.uid == NO_FILE:
+            # nobody has the kernel's own sockets open: "((info->match ^ info->invert) & (UID | GID)) == 0"
+            return (match.uids is None or match.uids_inverted) and (match.gids is None or match.gids_inverted)
         if match.uids is not None and (match.uids[0] <= packet.uid <= match.uids[1]) == match.uids_inverted:
             return False
         return match.gids is None or (match.gids[0] <= packet.gid <= match.gids[1]) != match.gids_inverted
@@ -204,7 +211,7 @@ def tcp_options(tcp: bytes) -> Iterable[tuple[int, int, int]]:
 
 @match(TcpmssMatch)
 def _tcpmss(match: TcpmssMatch, builder: Builder) -> Iterable[Pending]:
-    """net/netfilter/xt_tcpmss.c: without the option it does not match, inverted or not."""
+    """net/netfilter/xt_tcpmss.c: without the option it matches if inverted."""
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
         tcp = _transport(packet)
@@ -214,7 +221,7 @@ def _tcpmss(match: TcpmssMatch, builder: Builder) -> Iterable[Pending]:
             if kind == 2 and length == 4:
                 mss = int.from_bytes(tcp[at + 2 : at + 4], "big")
                 return (match.first <= mss <= match.last) != match.inverted
-        return False
+        return match.inverted
 
     return _python(builder, test, inverted=False)
 
@@ -263,3 +270,67 @@ def _u32(match: U32Match, builder: Builder) -> Iterable[Pending]:
         return True
 
     return _python(builder, test, inverted=match.inverted)
+
+
+@match(ConnbytesMatch)
+def _connbytes(match: ConnbytesMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_connbytes.c: 0 where the connection is not accounted; an average of no packets is 0."""
+    builder.needs_conntrack = builder.needs_accounting = True
+    first, second = {
+        ConnbytesDirection.ORIGINAL: (1, 0),
+        ConnbytesDirection.REPLY: (0, 1),
+        ConnbytesDirection.BOTH: (1, 1),
+    }[match.direction]
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        entry = packet.conntrack
+        if entry is None or entry["acct"] is None:
+            return False
+        packets, size, reply_packets, reply_size = entry["acct"]
+        packets, size = first * packets + second * reply_packets, first * size + second * reply_size
+        if match.mode is ConnbytesMode.PACKETS:
+            value = packets
+        elif match.mode is ConnbytesMode.BYTES:
+            value = size
+        else:
+            value = size // packets if packets else 0
+        return value >= match.first and (value <= match.last or not match.last)
+
+    return _python(builder, test, inverted=match.inverted)
+
+
+_TCP, _TIME_WAIT, _CLOSE = 6, 7, 8
+
+
+@match(ConnlimitMatch)
+def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_connlimit.c, nf_conncount.c: connections seen by the rule that are there still.
+
+    TCP connections that are closing do not count, unless it is this one.
+    """
+    builder.needs_conntrack = True
+    identity = object()
+
+    def test(datapath: Any, packet: Any, _hook: int) -> bool:
+        entry = packet.conntrack
+        if entry is None:
+            raise UnsupportedFeature("match connlimit for packets without a connection")
+        data: bytes = packet.data
+        if data[0] >> 4 == 4:
+            address = data[16:20] if match.by_destination else data[12:16]
+        else:
+            address = data[24:40] if match.by_destination else data[8:24]
+        bits = 8 * len(address)
+        mask = (1 << bits) - (1 << bits - match.prefix_length)
+        key = (identity, int.from_bytes(address, "big") & mask, entry["zone"])
+        mine = (entry["proto"], entry["orig"], entry["zone"])
+        lists = datapath.context.connections
+        live = {
+            (one["proto"], one["orig"], one["zone"]): one["proto"] == _TCP and one["state"] in (_TIME_WAIT, _CLOSE)
+            for one in datapath.conntrack_list(datapath.now_ns)
+        }
+        kept = [one for one in lists.get(key, ()) if one != mine and live.get(one) is False]
+        lists[key] = [*kept, mine]
+        return (len(kept) + 1 > match.limit) != match.upto
+
+    return _python(builder, test, inverted=False)

@@ -147,7 +147,9 @@ class Host:
     def sysctl(self, name: str) -> int:
         return {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.all.hop_limit": 64}[name]
 
-    def send_ip(self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0) -> None:
+    def send_ip(
+        self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0, checksum_partial: bool = False
+    ) -> None:
         parsed = parse_ip(packet)
         assert parsed is not None
         assert parsed.end == len(packet)

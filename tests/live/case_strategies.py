@@ -310,7 +310,7 @@ _SETS: Final = (
     "create hi hash:ip\ncreate hn hash:net\ncreate hp hash:ip,port\nadd hi {}\nadd hi {}\nadd hn 10.244.0.0/16\n"
     "add hn 10.96.0.0/28 nomatch\nadd hn 10.96.0.0/12\nadd hp 10.244.1.2,tcp:80\nadd hp 10.96.0.10,udp:53"
 )
-_SYSCTLS: Final = (
+_SYSCTLS: Final[tuple[dict[str, str], ...]] = (
     {}, {}, {},
     {"net.netfilter.nf_conntrack_acct": "1"},
     {"net.netfilter.nf_conntrack_tcp_loose": "0"},
