@@ -52,6 +52,7 @@ from pktsim.cluster.script import (
 )
 from pktsim.cluster.store import ObjectStore
 from pktsim.errors import UnsupportedFeature
+from pktsim.kernel.icmp import REDIRECT_NUMBER
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.network import Network
 from pktsim.netfilter.conntrack import ConntrackTable
@@ -62,6 +63,8 @@ from pktsim.rng import ScriptedChoices, SeededChoices
 _SLACK_S = 0.25
 #: No recorded command takes longer.
 _LIMIT_S = 30.0
+#: What ICMP redirects are counted by, and in most actions nothing else.
+_REDIRECTS = "mangle/OUTPUT/policy"
 _HAIRPIN = re.compile(r"(?P<node>\S+): bridge link set dev (?P<dev>\S+) hairpin (?P<value>on|off)")
 
 
@@ -72,6 +75,7 @@ class Replayed:
     frames: list[Seen]
     conntrack: Mapping[str, list[str]]
     counters: Mapping[str, NodeCounters]
+    redirects: Mapping[str, int] = field(default_factory=dict)
     outputs: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -138,6 +142,7 @@ class RecordedCluster:
             ],
             {node: conntrack_lines(self.network[node]) for node in self.nodes},
             {node: moved_counters(self.network[node], self.family) for node in self.nodes},
+            {node: self.network[node].icmp.redirects_sent for node in self.nodes},
             outputs,
         )
 
@@ -197,7 +202,23 @@ def replay(directory: Path) -> tuple[Action, Replayed]:
         # Which order loadbalance starts from can only be seen.
         plain = RecordedCluster(directory.parent, topology, action, unshuffled_script(wanted)).run()
         answers = shuffle_script(address_orders(plain.frames, servers), wanted)
-    return action, RecordedCluster(directory.parent, topology, action, answers).run()
+    replayed = RecordedCluster(directory.parent, topology, action, answers).run()
+    for node, sent in sorted(replayed.redirects.items()):
+        # Redirects become ever more seldom, and none is seen beyond the counters: NAT drops them. So earlier actions
+        # had to be so many as leave the number that was counted.
+        ours, recorded = (
+            counters.get(node, {}).get(_REDIRECTS, (0, 0))[0] for counters in (replayed.counters, action.counters)
+        )
+        surplus = ours - recorded
+        if not 0 < surplus <= sent:
+            continue
+        for before in range(1, REDIRECT_NUMBER + 1):
+            again = RecordedCluster(directory.parent, topology, action, answers)
+            again.network[node].icmp.redirects_before = before
+            replayed = again.run()
+            if replayed.redirects[node] <= sent - surplus:
+                break
+    return action, replayed
 
 
 def verify(directory: Path) -> Difference | None:

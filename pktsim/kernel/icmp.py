@@ -90,8 +90,8 @@ _PEER_QUIET: Final = 60 * HZ
 _ROUTE_ERROR_COST: Final = HZ  # ip_rt_error_cost
 _ROUTE_ERROR_BURST: Final = 5 * HZ  # ip_rt_error_burst
 _REDIRECT_LOAD: Final = HZ // 50  # ip_rt_redirect_load
-_REDIRECT_NUMBER: Final = 9  # ip_rt_redirect_number
-_REDIRECT_SILENCE: Final = _REDIRECT_LOAD << (_REDIRECT_NUMBER + 1)  # ip_rt_redirect_silence
+REDIRECT_NUMBER: Final = 9  # ip_rt_redirect_number
+_REDIRECT_SILENCE: Final = _REDIRECT_LOAD << (REDIRECT_NUMBER + 1)  # ip_rt_redirect_silence
 
 PACKET_HOST: Final = 0
 
@@ -142,6 +142,12 @@ class Icmp:
     def __init__(self, netns: Netns) -> None:
         self._netns = netns
         self._peers: dict[bytes, _Peer] = {}
+        self._redirected: set[bytes] = set()
+        #: How many redirects there were.
+        self.redirects_sent = 0
+        #: How many redirects a host that has not been sent any yet was sent before the simulation began, until so long
+        #: ago that the next one may be sent.
+        self.redirects_before = 0
         self._global_credit = 0
         self._global_stamp = -HZ
 
@@ -211,15 +217,21 @@ class Icmp:
         """``ip_rt_send_redirect``: ever more seldom to those who do not listen, and not at all after nine."""
         peer = self._peer(source)
         now = self._netns.wheel.jiffies
+        if source not in self._redirected:
+            self._redirected.add(source)
+            if self.redirects_before:
+                peer.n_redirects = self.redirects_before
+                peer.rate_last = now - (_REDIRECT_LOAD << peer.n_redirects) - 1
         if now > peer.rate_last + _REDIRECT_SILENCE:
             peer.rate_tokens = peer.n_redirects = 0
-        if peer.n_redirects >= _REDIRECT_NUMBER:
+        if peer.n_redirects >= REDIRECT_NUMBER:
             peer.rate_last = now
             return False
         if peer.n_redirects and now <= peer.rate_last + (_REDIRECT_LOAD << peer.n_redirects):
             return False
         peer.rate_last = now
         peer.n_redirects += 1
+        self.redirects_sent += 1
         return True
 
     # ----------------------------------------------------------------------------------------------------------- errors
