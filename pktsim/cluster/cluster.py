@@ -19,6 +19,7 @@ from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
 from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
 from pktsim.cluster.endpointslice import EndpointSliceController
+from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.cluster.kubeproxy.proxier import KubeProxy
@@ -27,9 +28,11 @@ from pktsim.cluster.machines import Machine, NodeMachine, PodMachine
 from pktsim.cluster.node_host import NodeHost
 from pktsim.cluster.objects import (
     ConfigMap,
+    DaemonSet,
     Deployment,
     KubeObject,
     Node,
+    ObjectMeta,
     Pod,
     ReplicaSet,
     Service,
@@ -39,11 +42,12 @@ from pktsim.cluster.objects import (
 from pktsim.cluster.plumbing import add_interface, add_routes, add_space, plug, realise
 from pktsim.cluster.programs import ResolverFiles
 from pktsim.cluster.recorder import Recorder
+from pktsim.cluster.resolver.client import Libc
 from pktsim.cluster.resolver.conf import KubeletDns, pod_resolv_conf
 from pktsim.cluster.resolver.hosts import pod_hosts_file
 from pktsim.cluster.store import ObjectStore
 from pktsim.cluster.walk import Walk
-from pktsim.cluster.wiring import OUTSIDE, HostGateway, NodePlan, PodPlan, device_name
+from pktsim.cluster.wiring import OUTSIDE, OUTSIDE_ADDRESS, HostGateway, NodePlan, PodPlan, device_name
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer
@@ -60,11 +64,16 @@ COREFILE = """\
     errors
     kubernetes cluster.local in-addr.arpa ip6.arpa {
         pods insecure
+        fallthrough in-addr.arpa ip6.arpa
         ttl 30
     }
+    forward . /etc/resolv.conf
     loadbalance
 }
 """
+
+#: Which C library a pod's image has: annotation of the pod, ``glibc`` (also without it) or ``musl``.
+LIBC_ANNOTATION = "pktsim.io/libc"
 
 #: What ip-masq-agent writes: pods reach the world beyond the cluster with their node's address.
 _MASQUERADE = """\
@@ -124,6 +133,10 @@ class Cluster:
         ranges: Addresses that are given out.
         kube_proxy: Its configuration on every node; ``clusterCIDR`` is the pods' range unless it says so.
         dns: Whether there is a kube-dns if the objects bring none.
+        upstream: What the name server of the world beyond the cluster knows, as ``NAME TTL TYPE DATA``: it runs in
+            ``outside``, and nodes (so kube-dns too) have it in their ``/etc/resolv.conf``.
+        node_resolv_conf: ``/etc/resolv.conf`` of nodes, instead of one with that server.
+        dns_watch_delay: Seconds from a change of an object until kube-dns knows of it.
 
     Attributes:
         store: The objects as they stand.
@@ -140,6 +153,9 @@ class Cluster:
         ranges: Ranges | None = None,
         kube_proxy: KubeProxyConfiguration | None = None,
         dns: bool = True,
+        upstream: Upstream | Iterable[str] = (),
+        node_resolv_conf: str = f"nameserver {OUTSIDE_ADDRESS}\n",
+        dns_watch_delay: float = 0.0,
     ) -> None:
         self.clock = Clock()
         self.store = ObjectStore()
@@ -151,6 +167,9 @@ class Cluster:
         self.capture.namer = self.names
         self.capture.listeners.append(self.explainer.seen)
         self._dns = dns
+        self._upstream = upstream if isinstance(upstream, Upstream) else Upstream.of(upstream)
+        self._node_resolv_conf = node_resolv_conf
+        self._dns_watch_delay_ns = round(dns_watch_delay * NS_PER_S)
         self._kube_proxy_config = kube_proxy
         self._control_plane = ControlPlane(self.store, self.ranges)
         self._slices = EndpointSliceController(self.store)
@@ -194,6 +213,11 @@ class Cluster:
             UnsupportedFeature: An object would change what happens to packets and is not modelled.
         """
         found = load_objects(objects) if isinstance(objects, str | PathLike) else list(objects)
+        for one in found:
+            if isinstance(one, Pod):
+                libc_of(one.metadata, str(one))
+            elif isinstance(one, Deployment | ReplicaSet | StatefulSet | DaemonSet):
+                libc_of(one.spec.template.metadata, f"{one}, spec.template")
         self.store.apply_all(found)
         self._settle()
 
@@ -382,6 +406,7 @@ class Cluster:
         self._wiring = HostGateway(plans, [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)])
         realise(self._wiring.wiring(), self.network)
         self._outside = Machine(OUTSIDE, self.network[OUTSIDE], ResolverFiles())
+        programs.serve_upstream(self.network[OUTSIDE], self._upstream)
         programs.serve_http(self.network[OUTSIDE], OUTSIDE, programs.HTTP_PORT, Family.IPV4)
         programs.serve_echo(self.network[OUTSIDE], OUTSIDE, programs.ECHO_PORT, Family.IPV4)
         for plan in plans:
@@ -405,7 +430,7 @@ class Cluster:
             config = KubeProxyConfiguration.model_validate({"clusterCIDR": str(self.ranges.pods)})
         host = NodeHost(netns)
         proxy = KubeProxy(config, name, host, self.clock, self.store)
-        self._nodes[name] = NodeMachine(name, netns, host, proxy)
+        self._nodes[name] = NodeMachine(name, netns, host, proxy, ResolverFiles(self._node_resolv_conf))
         self.explainer.attach(netns)
         proxy.start()
         host.flush()
@@ -456,7 +481,8 @@ class Cluster:
         add_routes(space, netns)
         machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
         if self._is_dns(pod):
-            programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4)
+            delay_ns = self._dns_watch_delay_ns
+            programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4, machine.files, watch_delay_ns=delay_ns)
         return machine
 
     def _ports(self, pod: Pod) -> set[tuple[int, str]]:
@@ -482,8 +508,24 @@ class Cluster:
 
     def _files(self, pod: Pod) -> ResolverFiles:
         service = self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE)
-        kubelet = KubeletDns((service.spec.cluster_ip,) if service is not None else ())
-        return ResolverFiles(pod_resolv_conf(pod, kubelet), pod_hosts_file(pod))
+        cluster_dns = (service.spec.cluster_ip,) if service is not None else ()
+        kubelet = KubeletDns(cluster_dns, host_resolv_conf=self._node_resolv_conf)
+        return ResolverFiles(pod_resolv_conf(pod, kubelet), pod_hosts_file(pod), libc_of(pod.metadata, str(pod)))
+
+
+def libc_of(metadata: ObjectMeta, place: str) -> Libc:
+    """The C library that a pod's annotation names.
+
+    Raises:
+        UnsupportedFeature: It names another one than glibc and musl.
+    """
+    match metadata.annotations.get(LIBC_ANNOTATION, "glibc"):
+        case "glibc":
+            return "glibc"
+        case "musl":
+            return "musl"
+        case other:
+            raise UnsupportedFeature(f"{LIBC_ANNOTATION}: {other}", place=place, mend="glibc or musl")
 
 
 def node_names(count: int) -> list[str]:

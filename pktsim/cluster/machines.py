@@ -223,8 +223,8 @@ class PodMachine(Machine):
 class NodeMachine(Machine):
     """A node: a machine with rules, connection tracking and kube-proxy."""
 
-    def __init__(self, name: str, netns: Netns, host: NodeHost, proxy: KubeProxy) -> None:
-        super().__init__(name, netns, ResolverFiles())
+    def __init__(self, name: str, netns: Netns, host: NodeHost, proxy: KubeProxy, files: ResolverFiles) -> None:
+        super().__init__(name, netns, files)
         self.host = host
         self.proxy: KubeProxy | None = proxy
 

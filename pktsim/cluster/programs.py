@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,15 @@ from pktsim.cluster.kubedns.corefile import parse_corefile
 from pktsim.cluster.kubedns.server import DnsServer, ServerConfig
 from pktsim.cluster.kubedns.service import DnsService
 from pktsim.cluster.kubedns.service import serve_dns as serve_dns_on
-from pktsim.cluster.resolver.conf import parse_glibc
+from pktsim.cluster.kubedns.upstream import Upstream
+from pktsim.cluster.kubedns.upstream_service import UpstreamService
+from pktsim.cluster.resolver.client import Libc
+from pktsim.cluster.resolver.conf import parse_glibc, parse_musl
 from pktsim.cluster.resolver.dig import DigOptions, dig
 from pktsim.cluster.resolver.glibc import GlibcResolver
 from pktsim.cluster.resolver.hosts import HostsFile
 from pktsim.cluster.resolver.interface import GaiError
+from pktsim.cluster.resolver.musl import MuslResolver
 from pktsim.cluster.store import ObjectStore
 from pktsim.kernel import task
 from pktsim.kernel.netns import Netns
@@ -58,26 +62,42 @@ def serve_echo(netns: Netns, name: str, port: int, family: Family) -> UdpEchoSer
     return server
 
 
-def serve_dns(netns: Netns, corefile: str, store: ObjectStore, family: Family) -> DnsService:
-    """Start kube-dns: CoreDNS with that configuration, watching the objects."""
+@dataclass(frozen=True, slots=True)
+class ResolverFiles:
+    """What a resolver reads: ``/etc/resolv.conf`` and ``/etc/hosts``; and which C library it is part of."""
+
+    resolv_conf: str = ""
+    hosts: str = "127.0.0.1\tlocalhost\n"
+    libc: Libc = "glibc"
+
+
+def serve_dns(
+    netns: Netns,
+    corefile: str,
+    store: ObjectStore,
+    family: Family,
+    files: ResolverFiles = ResolverFiles(),
+    *,
+    watch_delay_ns: int = 0,
+    bind: Sequence[str] = (),
+) -> DnsService:
+    """Start kube-dns: CoreDNS with that configuration, watching the objects.
+
+    Args:
+        files: Its pod's; ``forward . /etc/resolv.conf`` and the plugin ``hosts`` read them.
+        watch_delay_ns: How long the news of a change takes from the API server to here.
+        bind: Addresses to serve on; all if there are none.
+    """
     addresses = tuple(
         text.partition("/")[0]
         for device in netns.devices
         if not device.loopback
         for text in netns.addresses(device.name)
     )
-    config = ServerConfig(netns.name, addresses)
+    config = ServerConfig(netns.name, addresses, files.resolv_conf, files.hosts)
     server = DnsServer(parse_corefile(corefile), netns.clock, netns.choices, config)
-    server.watch(store, netns.clock)
-    return serve_dns_on(netns.sockets, server, (_socket_family(family),))
-
-
-@dataclass(frozen=True, slots=True)
-class ResolverFiles:
-    """What a resolver reads: ``/etc/resolv.conf`` and ``/etc/hosts``."""
-
-    resolv_conf: str = ""
-    hosts: str = "127.0.0.1\tlocalhost\n"
+    server.watch(store, netns.clock, watch_delay_ns)
+    return serve_dns_on(netns.sockets, server, (_socket_family(family),), bind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +123,21 @@ class HostAddresses:
         )
 
 
-def glibc_resolver(netns: Netns, files: ResolverFiles) -> GlibcResolver:
+def resolver_of(netns: Netns, files: ResolverFiles) -> GlibcResolver | MuslResolver:
     """The resolver of one process in a namespace."""
-    config = parse_glibc(files.resolv_conf)
-    return GlibcResolver(netns.sockets, HostAddresses(netns), config, HostsFile(files.hosts), netns.name)
+    own, hosts = HostAddresses(netns), HostsFile(files.hosts)
+    if files.libc == "musl":
+        return MuslResolver(netns.sockets, own, parse_musl(files.resolv_conf), hosts, netns.name)
+    return GlibcResolver(netns.sockets, own, parse_glibc(files.resolv_conf), hosts, netns.name)
 
 
 async def resolve(netns: Netns, name: str, files: ResolverFiles) -> list[str]:
     """Look a name up; an address needs no looking up.
 
     Raises:
-        socket.gaierror: There is no address, in glibc's words.
+        socket.gaierror: There is no address, in the C library's words.
     """
-    found = await glibc_resolver(netns, files).getaddrinfo(name)
+    found = await resolver_of(netns, files).getaddrinfo(name)
     if found.error is not GaiError.NONE:
         raise socket.gaierror(int(found.error), found.text)
     return list(found.addresses)
@@ -123,6 +145,11 @@ async def resolve(netns: Netns, name: str, files: ResolverFiles) -> list[str]:
 
 def _client(netns: Netns, files: ResolverFiles, sport: int, timeout_s: float) -> HttpClient:
     return HttpClient(netns.sockets, lambda name: resolve(netns, name, files), sport, round(timeout_s * NS_PER_S))
+
+
+def serve_upstream(netns: Netns, upstream: Upstream) -> UpstreamService:
+    """Start the name server of the world beyond the cluster."""
+    return UpstreamService(netns.sockets, upstream, netns.name)
 
 
 # For people

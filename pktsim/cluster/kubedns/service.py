@@ -175,7 +175,9 @@ async def read_message(stream: Stream, clock: Clock, deadline_ns: int) -> bytes 
 class DnsService:
     """A server that runs on sockets. Made by :func:`serve_dns`."""
 
-    def __init__(self, sockets: SocketLayer, server: DnsServer, families: Sequence[int]) -> None:
+    def __init__(
+        self, sockets: SocketLayer, server: DnsServer, families: Sequence[int], addresses: Sequence[str] = ()
+    ) -> None:
         self.server = server
         self._sockets = sockets
         self._upstreams = _Upstreams(sockets)
@@ -185,11 +187,12 @@ class DnsService:
         for work in server.background:
             self._spawn_work(work)
         server.background.clear()
-        for family in families:
+        places = [(AF_INET6 if ":" in address else AF_INET, address) for address in addresses]
+        for family, address in places or [(family, "") for family in families]:
             datagrams = sockets.udp(family)
-            datagrams.bind("", server.config.port)
+            datagrams.bind(address, server.config.port)
             listener = sockets.tcp(family)
-            listener.bind("", server.config.port)
+            listener.bind(address, server.config.port)
             listener.listen()
             self._open += [datagrams, listener]
             self._spawn(self._serve_udp(datagrams), "udp")
@@ -272,12 +275,15 @@ class DnsService:
             self._spawn(serving, "connection")
 
 
-def serve_dns(sockets: SocketLayer, server: DnsServer, families: Sequence[int] = (AF_INET,)) -> DnsService:
-    """Serve over UDP and TCP on the server's port, on all addresses.
+def serve_dns(
+    sockets: SocketLayer, server: DnsServer, families: Sequence[int] = (AF_INET,), addresses: Sequence[str] = ()
+) -> DnsService:
+    """Serve over UDP and TCP on the server's port, on all addresses or only on some.
 
     Args:
         sockets: The pod's.
         server: What answers.
         families: ``AF_INET``, ``AF_INET6`` or both.
+        addresses: Instead of all addresses of these families: those of the ``bind`` plugin.
     """
-    return DnsService(sockets, server, families)
+    return DnsService(sockets, server, families, addresses)
