@@ -16,6 +16,7 @@ from pktsim.errors import PktsimError, RecordingError
 from pktsim.kernel.case import CaseRun, StepResult, tuple_sort_key, write_fields
 from pktsim.netfilter.ruleset import Family
 from pktsim.wire.addr import ip_to_text
+from pktsim.wire.summary import summary
 
 
 def read_cases(path: Path) -> Iterator[dict[str, Any]]:
@@ -112,7 +113,8 @@ def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[st
         if masked != wanted:
             return f"frame {index} on {interface} differs: recorded {wanted.hex()}, ours {masked.hex()}"
     if len(theirs) != len(ours):
-        more = theirs[len(ours)]["text"] if len(theirs) > len(ours) else ours[len(theirs)][1].hex()
+        longer = theirs[len(ours)]["frame"] if len(theirs) > len(ours) else ours[len(theirs)][1].hex()
+        more = summary(bytes.fromhex(longer))
         return f"{len(theirs)} frames emitted in the recording, ours {len(ours)}; the first that only one has: {more}"
     return ""
 

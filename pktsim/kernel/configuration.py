@@ -35,6 +35,7 @@ from pktsim.kernel.netdev import (
 from pktsim.kernel.sysctl import Sysctls
 from pktsim.netfilter.lower import Lowered, lower_table
 from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
+from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
 from pktsim.netfilter.state import NetfilterState
 from pktsim.rng import Choices
@@ -538,6 +539,8 @@ class Configuration:
             elif old is not None:
                 self.datapath.table_set(family, table_id, None)
         self.datapath.conntrack_enable(family, any(each.needs_conntrack for each in programs.values()))
+        used = [function for each in self._lowered.values() for function in each.callables]
+        self.datapath.context.retain_recent({one.list_name for one in used if isinstance(one, Recent)})
         if any(each.needs_accounting for each in programs.values()):
             self.sysctl_set("net.netfilter.nf_conntrack_acct", "1")
 

@@ -18,8 +18,7 @@ from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import Scope
 from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMP, build_ip
-from pktsim.netfilter.opcodes import RouteType
-from pktsim.netfilter.state import NO_FILE
+from pktsim.netfilter.opcodes import NO_FILE, RouteType
 from pktsim.wire.checksum import checksum
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from pktsim.kernel.icmp import About, IcmpType, Unreach
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import AF_INET
 from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
-from pktsim.netfilter.opcodes import Hook, RouteType
-from pktsim.netfilter.state import NO_SOCKET
+from pktsim.netfilter.opcodes import NO_SOCKET, Hook, RouteType
 from pktsim.netfilter.targets.reject import RejectWith
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
 

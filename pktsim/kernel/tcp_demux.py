@@ -16,7 +16,7 @@ from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
-from pktsim.netfilter.state import NO_FILE
+from pktsim.netfilter.opcodes import NO_FILE
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer
@@ -169,7 +169,7 @@ class TcpDemux:
         segment = parse_segment(packet.payload, packet.tos)
         if segment is None:
             return
-        if not self.layer.is_loopback_device(ifindex) and not checksum_ok(packet):
+        if not checksum_ok(packet):
             self.dropped_checksum += 1
             return
         endpoint = self.connections.get((packet.daddr, segment.dport, packet.saddr, segment.sport))

@@ -190,12 +190,12 @@ class UdpTable:
         if length < UDP_HEADER or length > len(payload):
             return True
         payload = payload[:length]
-        # The loopback device never fills in checksums; over IPv4 zero means that there is none.
-        if value and not self._layer.is_loopback_device(ifindex):
+        # Over IPv4 zero means that there is none. What a socket sent by lo is whole too: see checksum_partial.
+        if value:
             covered = pseudo_header_sum(packet.saddr, packet.daddr, IPPROTO_UDP, length)
             if checksum(payload, covered) != 0:
                 return True
-        elif not value and len(packet.saddr) == 16:
+        elif len(packet.saddr) == 16:
             return True
         data = payload[UDP_HEADER:]
         found: list[UdpSocket] = []

@@ -251,14 +251,14 @@ def _set_connmark(target: ConnmarkTarget, builder: Builder) -> Iterable[Pending]
 
 
 @target(NotrackTarget)
-def _notrack(_target: NotrackTarget, builder: Builder) -> Iterable[Pending]:
-    builder.needs_conntrack = True
+def _notrack(_target: NotrackTarget, _builder: Builder) -> Iterable[Pending]:
     yield Pending(Op.NOTRACK)
 
 
 @target(CtTarget)
 def _ct(target: CtTarget, builder: Builder) -> Iterable[Pending]:
-    builder.needs_conntrack = True
+    # xt_ct_tg_check: --notrack alone does not ask for connection tracking
+    builder.needs_conntrack |= not target.notrack
     if target.helper:
         raise builder.refuse(f"target CT --helper {target.helper}")
     if target.timeout:

@@ -6,6 +6,12 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
+
+#: As a local packet's uid: the kernel's own socket sent it, which no process has open ...
+NO_FILE: Final = 0xFFFFFFFF
+#: ... or no socket at all.
+NO_SOCKET: Final = 0xFFFFFFFE
 
 
 class Hook(enum.IntEnum):

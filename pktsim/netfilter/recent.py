@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pktsim.netfilter.matches.recent import RecentAction, RecentMatch
-from pktsim.netfilter.opcodes import Hook
+from pktsim.netfilter.opcodes import NO_SOCKET, Hook
 
 #: Module parameter ``ip_list_tot``: addresses per list. The next one evicts the one not seen for the longest time.
 LIST_TOTAL = 100
@@ -26,7 +26,7 @@ class RecentEntry:
 
     ttl: int
     stamps_ns: list[int]
-    index: int  # where the next stamp goes
+    index: int  # behind the newest stamp: the next one goes there, or to the beginning if that is the end
 
     def newest_ns(self) -> int:
         return self.stamps_ns[self.index - 1]
@@ -42,15 +42,16 @@ class RecentList:
     def add(self, address: bytes, ttl: int, now_ns: int) -> None:
         if len(self.entries) >= LIST_TOTAL:
             self.entries.popitem(last=False)
-        self.entries[address] = RecentEntry(ttl, [now_ns], 1 % self.max_stamps)
+        self.entries[address] = RecentEntry(ttl, [now_ns], 1)
 
     def update(self, address: bytes, ttl: int, now_ns: int) -> None:
         entry = self.entries[address]
+        entry.index %= self.max_stamps
         if entry.index < len(entry.stamps_ns):
             entry.stamps_ns[entry.index] = now_ns
         else:
             entry.stamps_ns.append(now_ns)
-        entry.index = (entry.index + 1) % self.max_stamps
+        entry.index += 1
         entry.ttl = ttl
         self.entries.move_to_end(address)
 
@@ -66,9 +67,17 @@ class Recent:
         hits = match.hitcount
         self._max_stamps = 1 << (hits - 1).bit_length() if hits else DEFAULT_STAMPS
 
+    @property
+    def list_name(self) -> str:
+        """The list that the rule uses."""
+        return self._match.name
+
     def prepare(self, context: Any) -> None:
-        """``recent_mt_check``: the list exists as soon as a rule names it."""
-        context.recent.setdefault(self._match.name, RecentList(self._max_stamps))
+        """``recent_mt_check``: the list exists as soon as a rule names it; who needs longer memory empties it."""
+        recent = context.recent.setdefault(self._match.name, RecentList(self._max_stamps))
+        if recent.max_stamps < self._max_stamps:
+            recent.max_stamps = self._max_stamps
+            recent.entries.clear()
 
     def __call__(self, datapath: Any, packet: Any, hook: int) -> bool:
         """Whether the packet matches before ``!``; keeps the list."""
@@ -81,8 +90,8 @@ class Recent:
         else:
             address = data[24:40] if match.by_destination else data[8:24]
             ttl = data[7]
-        # "use TTL as seen before forwarding": FORWARD and POSTROUTING come after the decrement
-        if packet.out_ifindex and not packet.local and hook != Hook.OUTPUT:
+        # "use TTL as seen before forwarding": what has no socket and is leaving is taken to have been forwarded
+        if packet.out_ifindex and (packet.uid == NO_SOCKET if packet.local else hook != Hook.OUTPUT):
             ttl += 1
         key = bytes(a & m for a, m in zip(address, self._mask, strict=True))
         lists: dict[str, RecentList] = datapath.context.recent

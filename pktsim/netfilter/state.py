@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from pktsim.netfilter.ipset import IpSets
 from pktsim.netfilter.recent import RecentList
-
-#: As a local packet's uid: the kernel's own socket sent it, which no process has open ...
-NO_FILE: Final = 0xFFFFFFFF
-#: ... or no socket at all.
-NO_SOCKET: Final = 0xFFFFFFFE
 
 
 @dataclass(slots=True)
@@ -32,3 +26,8 @@ class NetfilterState:
     interface_name: Callable[[int], str] = str
     limits: dict[object, tuple[int, int]] = field(default_factory=dict)
     connections: dict[object, list[tuple[int, tuple[bytes, bytes, int, int], int]]] = field(default_factory=dict)
+
+    def retain_recent(self, names: set[str]) -> None:
+        """Lists of ``-m recent`` that no rule names any more are gone (``recent_mt_destroy``)."""
+        for name in [name for name in self.recent if name not in names]:
+            del self.recent[name]

@@ -30,8 +30,7 @@ from pktsim.netfilter.matches.tcpmss import TcpmssMatch
 from pktsim.netfilter.matches.tos import TosMatch
 from pktsim.netfilter.matches.ttl import TtlMatch
 from pktsim.netfilter.matches.u32 import U32Match, U32Op
-from pktsim.netfilter.opcodes import Op
-from pktsim.netfilter.state import NO_FILE, NO_SOCKET
+from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, Op
 from pktsim.netfilter.values import AddressRange
 
 _COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}

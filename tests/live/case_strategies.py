@@ -135,7 +135,6 @@ _GENERAL: Final[tuple[_Form, ...]] = (
     ("-m set {}--match-set {} {}", (_NOT, ("hi", "hn"), ("src", "dst"))),
     ("-m set --match-set hp {}", (("src,src", "dst,dst"),)),
     ("-m comment --comment \"{}\"", (("a", "two words"),)),
-    ("{}-f", (_NOT,)),
 )  # fmt: skip
 _OF_PROTOCOL: Final[Mapping[str, tuple[_Form, ...]]] = {
     "tcp": (
@@ -212,6 +211,8 @@ def _rule(dice: Dice, place: _Place) -> str:
         words.append(_fill(dice, dice.pick(_GENERAL)))
         if dice.one_in(3):
             words.append(_fill(dice, dice.pick(_GENERAL)))
+    if dice.one_in(20):
+        words.append(f"{dice.pick(_NOT)}-f")
     for flag in ("-s", "-d"):
         if dice.one_in(4):
             words.append(f"{dice.pick(_NOT)}{flag} {dice.pick(_ADDRESS)}")
