@@ -152,6 +152,40 @@ def rules(
     print(chosen.iptables_save(counters=counters), end="")
 
 
+@app.command(epilog="Example: pktsim dig shop.yaml web --from default/client")
+def dig(
+    file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
+    name: Annotated[str, typer.Argument(help="As that pod would write it; an address is asked for its name.")],
+    rrtype: Annotated[str, typer.Argument(metavar="TYPE", help="A if it is not given; PTR for an address.")] = "",
+    source: Annotated[
+        str, typer.Option("--from", help="A pod (namespace/name), a node, or outside; the first pod if not given.")
+    ] = "",
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option("--upstream", help="A record of the world beyond the cluster: 'NAME TTL TYPE DATA'."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--trace", help="Tell the way of dig's packets, hop by hop.")] = False,
+    seed: Seed = 7,
+    as_json: Json = False,
+) -> None:
+    """What kube-dns answers, as dig prints it, and what the pod's resolver sends to get there.
+
+    Exit status 1 if there is no such record.
+    """
+    from pktsim.cluster.cluster import Cluster
+    from pktsim.cluster.dig_report import dig_from
+    from pktsim.scenario.report import print_trace, trace_as_data
+
+    report = dig_from(Cluster.load(file, seed=seed, upstream=upstream or ()), name, rrtype, source)
+    if as_json:
+        _print_json({**report.as_data(), **({"trace": trace_as_data(report.walk)} if explain else {})})
+    else:
+        if explain:
+            print_trace(report.walk)
+        print("\n".join(report.lines()))
+    raise typer.Exit(YES if report.found else NO)
+
+
 @app.command(epilog="Example: pktsim verify recordings/cluster/book")
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="Recordings, or directories above them.")],

@@ -186,20 +186,28 @@ class Cluster:
             )
 
     @classmethod
-    def load(cls, *sources: Source, nodes: int = 0, seed: int = 0, choices: Choices | None = None) -> Cluster:
+    def load(
+        cls,
+        *sources: Source,
+        nodes: int = 0,
+        seed: int = 0,
+        choices: Choices | None = None,
+        upstream: Upstream | Iterable[str] = (),
+    ) -> Cluster:
         """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
 
         Args:
             nodes: How many nodes to make if the objects bring none; two if it is not said.
+            upstream: What the name server beyond the cluster knows.
 
         Raises:
             ObjectError: The API server would refuse an object.
             UnsupportedFeature: An object would change what happens to packets and is not modelled.
         """
         objects = [found for source in sources for found in load_objects(source)]
-        cluster = cls(seed=seed, choices=choices, ranges=_ranges_of(objects))
-        if nodes or not any(isinstance(found, Node) for found in objects):
-            cluster = cls(nodes or 2, seed=seed, choices=choices, ranges=_ranges_of(objects))
+        if not nodes and not any(isinstance(found, Node) for found in objects):
+            nodes = 2
+        cluster = cls(nodes, seed=seed, choices=choices, ranges=_ranges_of(objects), upstream=upstream)
         cluster.apply(objects)
         return cluster
 
@@ -480,14 +488,14 @@ class Cluster:
         plug(space.name, space.interface("eth0"), self.network)
         add_routes(space, netns)
         machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
-        if self._is_dns(pod):
+        if self.serves_dns(pod):
             delay_ns = self._dns_watch_delay_ns
             programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4, machine.files, watch_delay_ns=delay_ns)
         return machine
 
     def _ports(self, pod: Pod) -> set[tuple[int, str]]:
         """What something in a pod listens on: the ports that it declares, and those that services lead to."""
-        if self._is_dns(pod):
+        if self.serves_dns(pod):
             return set()
         ports: set[tuple[int, str]] = set()
         for container in pod.spec.containers:
@@ -499,7 +507,8 @@ class Cluster:
                         ports.add((port.target, port.protocol))
         return ports
 
-    def _is_dns(self, pod: Pod) -> bool:
+    def serves_dns(self, pod: Pod) -> bool:
+        """Whether it is one of kube-dns' pods."""
         return serves_dns(pod, self.store, self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE))
 
     def _corefile(self) -> str:

@@ -137,10 +137,27 @@ async def resolve(netns: Netns, name: str, files: ResolverFiles) -> list[str]:
     Raises:
         socket.gaierror: There is no address, in the C library's words.
     """
+    answer = await getaddrinfo(netns, name, files)
+    if answer.error:
+        raise socket.gaierror(answer.number, answer.error)
+    return list(answer.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class GetaddrinfoAnswer:
+    """What ``getaddrinfo`` gave: addresses in the order to try them, or an error in the C library's words."""
+
+    addresses: tuple[str, ...]
+    number: int = 0
+    error: str = ""
+
+
+async def getaddrinfo(netns: Netns, name: str, files: ResolverFiles) -> GetaddrinfoAnswer:
+    """Look a name up in a new process."""
     found = await resolver_of(netns, files).getaddrinfo(name)
     if found.error is not GaiError.NONE:
-        raise socket.gaierror(int(found.error), found.text)
-    return list(found.addresses)
+        return GetaddrinfoAnswer((), int(found.error), found.text)
+    return GetaddrinfoAnswer(tuple(found.addresses))
 
 
 def _client(netns: Netns, files: ResolverFiles, sport: int, timeout_s: float) -> HttpClient:

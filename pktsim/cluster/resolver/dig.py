@@ -284,7 +284,7 @@ def format_message(octets: bytes, cookie: bytes = b"") -> str:
         lines.append(";; QUESTION SECTION:\n")
         for question in message.question:
             text, column = f";{question.name}", len(question.name)
-            for target, word in ((_CLASS_COLUMN, _class_text(question.cls)), (_TYPE_COLUMN, _type_text(question.type))):
+            for target, word in ((_CLASS_COLUMN, _class_text(question.cls)), (_TYPE_COLUMN, type_text(question.type))):
                 gap, column = _indent(column, target)
                 text += gap + word
                 column += len(word)
@@ -331,7 +331,8 @@ def _class_text(number: int) -> str:
     return dns.rdataclass.to_text(dns.rdataclass.RdataClass.make(number))
 
 
-def _type_text(number: int) -> str:
+def type_text(number: int) -> str:
+    """The name of a type's number."""
     return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(number))
 
 
@@ -341,7 +342,7 @@ def format_record(record: wire.RR) -> str:
     for target, word in (
         (_TTL_COLUMN, str(record.ttl)),
         (_CLASS_COLUMN, _class_text(record.cls)),
-        (_TYPE_COLUMN, _type_text(record.type)),
+        (_TYPE_COLUMN, type_text(record.type)),
         (_DATA_COLUMN, record_data(record)),
     ):
         gap, column = _indent(column, target)
