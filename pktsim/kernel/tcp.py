@@ -21,6 +21,9 @@ _MIN_ADVMSS = {AF_INET: 256, 10: 1220}
 _MAX_ADVMSS = 65535 - 40
 #: A write that had the kernel send something returns this much later: on one CPU the receiver has run meanwhile.
 TRANSMIT_NS = 60_000
+#: From one burst of a write to the next: as above more than a round trip, but less than it takes to have another
+#: process run (WAKE_NS in task.py), because packets interrupt a system call and processes do not.
+BURST_NS = 15_000
 
 
 class TcpSocket:
@@ -295,7 +298,7 @@ class TcpSocket:
     async def sendall(self, data: bytes) -> None:
         """Write everything, waiting for room as often as needed.
 
-        Each burst that goes out takes the time of a transmission, in which ACKs come back: see :data:`TRANSMIT_NS`.
+        Each burst that goes out takes the time of a transmission, in which ACKs come back: see :data:`BURST_NS`.
         The last one takes none: what the process does next is its own time.
 
         Raises:
@@ -303,25 +306,39 @@ class TcpSocket:
         """
         view = memoryview(data)
         connection = self._established()
-        connection.own()
+        if not view:
+            return
+        connection.own(stepwise=True)
         try:
-            while view:
+            while True:
                 self._check_open()
                 self._check_writable(connection)
                 taken = connection.send_some(view, blocking_step=True)
                 view = view[taken:]
+                several = connection.next_step is not None
+                while connection.next_step is not None:
+                    await sleep(self.layer.clock, BURST_NS)
+                    connection.go_on()
                 if not view:
+                    if several:
+                        await sleep(self.layer.clock, BURST_NS)
+                        await self._release(connection)
                     return
                 if taken and connection.send_room():
-                    await sleep(self.layer.clock, TRANSMIT_NS)
+                    await sleep(self.layer.clock, BURST_NS)
                     continue
-                connection.release()
+                await self._release(connection)
                 if not connection.send_room():
                     connection.nospace = True
                     await connection.changed.wait()
-                connection.own()
+                connection.own(stepwise=True)
         finally:
             connection.release()
+
+    async def _release(self, connection: TcpConnection) -> None:
+        """Let go of the connection after what came meanwhile: a burst that it sets off is like those of a write."""
+        while connection.release_step():
+            await sleep(self.layer.clock, BURST_NS)
 
     async def recv(self, limit: int = 65536, timeout_ns: int | None = None) -> bytes:
         """Wait for data and read up to ``limit`` bytes of it; empty at the end of the stream.

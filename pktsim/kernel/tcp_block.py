@@ -182,7 +182,9 @@ class TcpBlock:
         self.connecting_until_ns = 0
         self.error_queued = False
         self.dead = False
-        self._backlog: list[tuple[Segment, int]] = []
+        self.backlog: list[tuple[Segment, int]] = []
+        self.stepwise = False  # a process sends: burst by burst, with time for what each sets off
+        self.next_step: tuple[int, bool] | None = None  # how write_xmit goes on: segment size, Nagle off
 
     # What follows from the state.
 

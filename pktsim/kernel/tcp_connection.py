@@ -9,11 +9,12 @@ Source: net/ipv4/tcp.c, tcp_ipv4.c, Linux 6.18.
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pktsim.clock import NS_PER_S
 from pktsim.kernel.icmp_error import IcmpError
-from pktsim.kernel.tcp_block import XmitTimer, unwrap
+from pktsim.kernel.tcp_block import MASK32, XmitTimer, unwrap
 from pktsim.kernel.tcp_congestion import CaState
 from pktsim.kernel.tcp_input import TcpInput
 from pktsim.kernel.tcp_queue import SendBuffer
@@ -58,23 +59,50 @@ class TcpConnection(TcpInput):
 
     def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
         if self.owned:
-            self._backlog.append((segment, packet.tos & 3))
+            self._add_backlog(segment, packet.tos & 3)
         else:
             self.receive(segment, ecn=packet.tos & 3)
 
     # While a process is in the middle of a system call, segments wait.
 
-    def own(self) -> None:
-        """lock_sock: a process is at work on the connection."""
+    def own(self, *, stepwise: bool = False) -> None:
+        """lock_sock: a process is at work on the connection. ``stepwise``: it returns after each burst it sends."""
         self.owned = True
+        self.stepwise = stepwise
 
     def release(self) -> None:
         """release_sock: process what has come meanwhile."""
-        self.owned = False
-        while self._backlog and not self.dead:
-            segment, ecn = self._backlog.pop(0)
+        self.stepwise = False
+        self.go_on()
+        while self.release_step():
+            pass
+
+    def release_step(self) -> bool:
+        """release_sock up to the next burst that goes out (__release_sock); ``False`` if all is done."""
+        before = self.snd_nxt
+        self.go_on()
+        while self.backlog and not self.dead and self.snd_nxt == before:
+            segment, ecn = self.backlog.pop(0)
             self.receive(segment, ecn=ecn)
-        self._backlog.clear()
+        if self.snd_nxt != before and not self.dead:
+            return True
+        self.backlog.clear()
+        self.owned = self.stepwise = False
+        return False
+
+    def _add_backlog(self, segment: Segment, ecn: int) -> None:
+        """tcp_add_backlog: an ACK takes the place of the one before it if they differ in nothing else.
+
+        The kernel joins data, too; that would change how the sizes of segments are counted, and is not done here.
+        """
+        if self.backlog:
+            last, last_ecn = self.backlog[-1]
+            plain = last.flags == segment.flags == ACK and not last.payload and not segment.payload
+            like = replace(last, ack=segment.ack, window=segment.window) == segment
+            if plain and like and ecn == last_ecn and (segment.ack - last.ack) & MASK32 <= MASK32 >> 1:
+                self.backlog[-1] = (segment, ecn)
+                return
+        self.backlog.append((segment, ecn))
 
     # Opening.
 

@@ -282,6 +282,9 @@ class TcpOutput(TcpBlock):
             one: Stop after one buffer, with more to be written.
             probe: One segment although the congestion window is full (a tail loss probe).
 
+        A process that sends is interrupted after each burst by all that the burst sets off (the softirq runs at the end
+        of dev_queue_xmit), so while ``stepwise`` is on this returns after each, with ``next_step`` set.
+
         Returns:
             Whether there is something to send and nothing in flight that would bring on an ACK.
         """
@@ -320,6 +323,9 @@ class TcpOutput(TcpBlock):
             sent += head.segments(mss)
             if one or probe:
                 break
+            if self.stepwise and queue.write:
+                self.next_step = (mss, nagle_off)
+                break
         in_flight = self.packets_in_flight
         limited = limited or in_flight >= self.reno.cwnd
         if sent or limited:
@@ -339,6 +345,12 @@ class TcpOutput(TcpBlock):
                 self.schedule_loss_probe()
             return False
         return not queue.rtx and bool(queue.write)
+
+    def go_on(self) -> None:
+        """The next burst of a process that sends, if the windows allow it."""
+        step, self.next_step = self.next_step, None
+        if step is not None and self.state != TcpState.CLOSE and self.write_xmit(step[0], nagle_off=step[1]):
+            self.check_probe_timer()
 
     def _grow_head(self, length: int) -> None:
         """Fill up the head from what is queued behind it (tcp_grow_skb)."""

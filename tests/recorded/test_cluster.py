@@ -24,8 +24,6 @@ DIFFERENT: dict[str, dict[str, str]] = {
     "vxlan": {
         "download-200k": BULK,
         "upload-200k": BULK,
-        "wide-download": BULK,
-        "wide-serves": BULK,
     },
 }
 CLUSTERS = tuple(DIFFERENT)
