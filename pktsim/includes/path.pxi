@@ -557,6 +557,7 @@ cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
 
 cdef void ip_rcv_finish(State *s, Pkt *p) noexcept nogil:
     cdef int reason, code = -1
+    cdef bint bounced
     if p.rt_type == 0 or not p.flags & PF_LOOPED:
         if not p.flags & PF_BR_ROUTED:
             reason = route_input(s, p, &code)
@@ -568,13 +569,15 @@ cdef void ip_rcv_finish(State *s, Pkt *p) noexcept nogil:
                 else:
                     pkt_drop(s, p, reason)
                 return
+    bounced = p.flags & PF_BR_ROUTED != 0
     p.flags &= ~<uint32_t>PF_BR_ROUTED
     trace_add(s, p, TR_ROUTE, p.rt_type, p.rt_oif, 0, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
     if p.rt_type == RTN_UNICAST:
         if p.family == AF4:
             ip_forward(s, p)
         else:
-            ip6_forward(s, p)
+            # ip6_rcv_core takes what br_netfilter has routed as having come in by where it is to go
+            ip6_forward(s, p, bounced or p.in_if == p.rt_oif)
     else:
         ip_local_deliver(s, p)
 
@@ -656,12 +659,11 @@ cdef bint redirect_wanted(State *s, Pkt *p) noexcept nogil:
     return False
 
 
-cdef void ip6_forward(State *s, Pkt *p) noexcept nogil:
-    """net/ipv6/ip6_output.c."""
+cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
+    """net/ipv6/ip6_output.c. ``bounced``: it goes back by the way it came."""
     cdef uint8_t *ip = p.buf + p.l3
     cdef uint32_t mtu = p.rt_mtu if p.rt_mtu > 1280 else 1280
     cdef Addr src
-    cdef bint redirect
     if p.pkt_type != PKT_HOST:
         pkt_drop(s, p, DR_OTHER_HOST)
         return
@@ -669,8 +671,7 @@ cdef void ip6_forward(State *s, Pkt *p) noexcept nogil:
         s.drops[DR_TTL_EXPIRED] += 1
         pkt_upcall(s, p, UP_ICMP_ERROR, 3, 0, 0)
         return
-    redirect = p.in_if == p.rt_oif
-    if not redirect:
+    if not bounced:
         pkt_saddr(p, &src)
         if addr_zero(&src) or (src.q[0] == 0 and src.w[2] == 0 and src.b[12] == 0 and src.b[13] == 0 and src.b[14] == 0
                                and src.b[15] == 1):
@@ -1197,7 +1198,7 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
         neigh_output(s, p)
     elif p.stage == STAGE_REDIRECT:
         if p.family == AF6:
-            ip6_forward(s, p)
+            ip6_forward(s, p, True)
         else:
             hook_enter(s, p, HOOK_FORWARD)
     elif p.stage == STAGE_HOOK:
