@@ -10,7 +10,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pktsim.errors import PktsimError, RecordingError
 from pktsim.kernel.case import CaseRun, StepResult, tuple_sort_key, write_fields
@@ -18,6 +18,7 @@ from pktsim.netfilter.ruleset import Family
 from pktsim.wire.addr import ip_to_text
 from pktsim.wire.summary import summary
 
+_FLOW_LABEL: Final = 0xFFFFF
 
 def read_cases(path: Path) -> Iterator[dict[str, Any]]:
     """The cases in a ``.json`` file or, one per line, in a ``.jsonl`` or ``.jsonl.gz`` file.
@@ -108,8 +109,8 @@ def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[st
     for index, (recorded, (interface, frame)) in enumerate(zip(theirs, ours, strict=False)):
         if recorded["interface"] != interface:
             return f"frame {index} leaves by {recorded['interface']} in the recording, ours by {interface}"
-        masked = mask_fields(frame, recorded.get("random", []))
         wanted = bytes.fromhex(recorded["frame"])
+        masked = _with_flow_label(mask_fields(frame, recorded.get("random", [])), wanted)
         if masked != wanted:
             return f"frame {index} on {interface} differs: recorded {wanted.hex()}, ours {masked.hex()}"
     if len(theirs) != len(ours):
@@ -117,6 +118,16 @@ def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[st
         more = summary(bytes.fromhex(longer))
         return f"{len(theirs)} frames emitted in the recording, ours {len(ours)}; the first that only one has: {more}"
     return ""
+
+
+def _with_flow_label(frame: bytes, wanted: bytes) -> bytes:
+    """Our frame with the recorded flow label, if both have one: a hash under a secret (``ip6_make_flowlabel``)."""
+    if frame[12:14] != b"\x86\xdd" or wanted[12:14] != b"\x86\xdd" or len(frame) < 18 or len(wanted) < 18:
+        return frame
+    ours, recorded = (int.from_bytes(each[14:18], "big") for each in (frame, wanted))
+    if not ours & _FLOW_LABEL or not recorded & _FLOW_LABEL:
+        return frame
+    return frame[:14] + (ours & ~_FLOW_LABEL | recorded & _FLOW_LABEL).to_bytes(4, "big") + frame[18:]
 
 
 def _compare_rules(theirs: Mapping[str, Sequence[int]], ours: Mapping[str, Sequence[int]]) -> str:

@@ -23,7 +23,7 @@ _MAX_PACKET: Final = 65535
 _NOT_ECT, _ECT_1, _ECT_0, _CE = 1, 2, 4, 8
 
 
-def _ecn_verdict(seen: int) -> int | None:
+def ecn_verdict(seen: int) -> int | None:
     """RFC 3168 section 5.3: CE survives, but never beside a fragment that was not capable of it."""
     if seen & _CE and seen != _CE:
         return None if seen & _NOT_ECT else 3
@@ -63,7 +63,7 @@ class _Fragment:
 
 
 @dataclass(slots=True)
-class _Queue:
+class Queue:
     """``struct ipq``."""
 
     timer: WheelTimer | None = None
@@ -80,11 +80,46 @@ class _Queue:
     rid: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one fragment says.
+
+    Attributes:
+        header: What is in front of its payload.
+        ecn: Its two bits.
+        size: Of the whole fragment, as it arrived.
+        df: Whether it must not be cut further (IPv4).
+    """
+
+    offset: int
+    end: int
+    more: bool
+    payload: bytes
+    header: bytes
+    ecn: int
+    size: int
+    df: bool = False
+
+
 class DiscardQueue(Exception):
     """The fragment contradicts what is there: all of it is worthless."""
 
 
 _Key = tuple[int, int, bytes]
+
+
+def _piece(data: bytes) -> Piece:
+    """Read an IPv4 fragment; one that others follow is taken in units of eight bytes."""
+    header_length = (data[0] & 15) * 4
+    frag_off = int.from_bytes(data[6:8], "big")
+    offset = (frag_off & IP_OFFSET_MASK) * 8
+    end = offset + len(data) - header_length
+    more = bool(frag_off & IP_MF)
+    if more:
+        end &= ~7
+    header = data[:header_length]
+    size = end - offset + header_length
+    return Piece(offset, end, more, data[header_length:], header, data[1] & 3, size, bool(frag_off & IP_DF))
 
 
 class Defragmenter:
@@ -102,7 +137,7 @@ class Defragmenter:
         self._wheel = wheel
         self._setting = setting
         self._expired = expired
-        self._queues: dict[_Key, _Queue] = {}
+        self._queues: dict[_Key, Queue] = {}
         self._memory = 0
         self._peer_rids: dict[bytes, int] = {}
 
@@ -122,16 +157,28 @@ class Defragmenter:
         """
         data = packet.data
         key = (user, zone, data[4:6] + data[9:10] + data[12:20])
+        known = key in self._queues
+        queue = self._open(key, user, high="ipfrag_high_thresh", timeout="ipfrag_time")
+        if queue is None:
+            return None
+        if known and self._too_far(queue, data[12:16]):
+            self._empty(queue)
+        return self._finish(key, queue, packet, _piece(data))
+
+    def _open(self, key: _Key, user: DefragUser, *, high: str, timeout: str) -> Queue | None:
+        """``inet_frag_find``: the queue, a new one if there is none; ``None`` if there is too much in all already."""
         queue = self._queues.get(key)
         if queue is None:
-            if self._memory > self._setting("ipfrag_high_thresh"):
+            if self._memory > self._setting(high):
                 return None
-            queue = self._queues[key] = _Queue()
-            queue.timer = self._wheel.after(self._setting("ipfrag_time") * HZ, lambda: self._expire(key, user))
-        elif self._too_far(queue, data[12:16]):
-            self._empty(queue)
+            queue = self._queues[key] = Queue()
+            queue.timer = self._wheel.after(self._setting(timeout) * HZ, lambda: self._expire(key, user))
+        return queue
+
+    def _finish(self, key: _Key, queue: Queue, packet: Packet, piece: Piece) -> Reassembled | None:
+        """Put a fragment where it belongs; the whole packet if nothing is missing any more."""
         try:
-            complete = self._insert(queue, packet, data)
+            complete = self._insert(queue, packet, piece)
         except DiscardQueue:
             self._kill(key)
             return None
@@ -140,7 +187,7 @@ class Defragmenter:
         self._kill(key)
         return self._put_together(queue)
 
-    def _too_far(self, queue: _Queue, source: bytes) -> bool:
+    def _too_far(self, queue: Queue, source: bytes) -> bool:
         """``ip_frag_too_far``: so many other fragments came from there meanwhile that the id has probably wrapped."""
         limit = self._setting("ipfrag_max_dist")
         if not limit:
@@ -149,7 +196,7 @@ class Defragmenter:
         self._peer_rids[source] = queue.rid = self._peer_rids.get(source, 0) + 1
         return bool(queue.fragments) and queue.rid - start > limit
 
-    def _empty(self, queue: _Queue) -> None:
+    def _empty(self, queue: Queue) -> None:
         """``ip_frag_reinit``."""
         self._memory -= queue.memory
         timer = queue.timer
@@ -171,19 +218,15 @@ class Defragmenter:
         if queue.first is not None:
             self._expired(queue.first, user)
 
-    def _insert(self, queue: _Queue, packet: Packet, data: bytes) -> bool:
+    def _insert(self, queue: Queue, packet: Packet, piece: Piece) -> bool:
         """``ip_frag_queue``. Returns whether nothing is missing any more."""
-        header_length = (data[0] & 15) * 4
-        frag_off = int.from_bytes(data[6:8], "big")
-        offset = (frag_off & IP_OFFSET_MASK) * 8
-        end = offset + len(data) - header_length
-        if not frag_off & IP_MF:
+        offset, end = piece.offset, piece.end
+        if not piece.more:
             if end < queue.length or (queue.last_in and end != queue.length):
                 raise DiscardQueue
             queue.last_in = True
             queue.length = end
         else:
-            end &= ~7
             if end > queue.length:
                 if queue.last_in:
                     raise DiscardQueue
@@ -192,23 +235,23 @@ class Defragmenter:
             raise DiscardQueue
         if not self._insert_run(queue, offset, end):
             return False
-        fragment = _Fragment(offset, data[header_length : header_length + end - offset])
+        fragment = _Fragment(offset, piece.payload[: end - offset])
         bisect.insort(queue.fragments, fragment, key=lambda each: each.offset)
-        size = packet_truesize(len(data))
+        size = packet_truesize(piece.size)
         queue.memory += size
         self._memory += size
-        queue.ecn |= 1 << (data[1] & 3)
+        queue.ecn |= 1 << piece.ecn
         if offset == 0:
             queue.first = packet
-            queue.header = data[:header_length]
-        whole = end - offset + header_length
+            queue.header = piece.header
+        whole = piece.size
         queue.max_size = max(queue.max_size, whole)
-        if frag_off & IP_DF:
+        if piece.df:
             queue.max_df_size = max(queue.max_df_size, whole)
         return queue.first is not None and queue.last_in and sum(b - a for a, b in queue.runs) == queue.length
 
     @staticmethod
-    def _insert_run(queue: _Queue, offset: int, end: int) -> bool:
+    def _insert_run(queue: Queue, offset: int, end: int) -> bool:
         """``inet_frag_queue_insert``: whether the fragment is new; one that only repeats is dropped.
 
         Raises:
@@ -233,9 +276,9 @@ class Defragmenter:
         return True
 
     @staticmethod
-    def _put_together(queue: _Queue) -> Reassembled | None:
+    def _put_together(queue: Queue) -> Reassembled | None:
         """``ip_frag_reasm``: under the first fragment's header."""
-        ecn = _ecn_verdict(queue.ecn)
+        ecn = ecn_verdict(queue.ecn)
         total = len(queue.header) + queue.length
         if ecn is None or total > _MAX_PACKET:
             return None

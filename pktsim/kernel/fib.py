@@ -126,6 +126,8 @@ class Route:
             words += ["mtu", "lock", str(self.mtu)] if self.mtu_locked else ["mtu", str(self.mtu)]
         if self.onlink:
             words.append("onlink")
+        if self.family == AF_INET6:
+            words += ["pref", "medium"]
         return " ".join(words)
 
 
@@ -216,6 +218,10 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
             mtu = number()
         elif word == "onlink":
             onlink = True
+        elif word == "pref":
+            if argument() not in ("low", "medium", "high"):
+                raise TopologyError(f"route {text!r}: {words[at]!r} is not a preference", mend="low, medium or high")
+            # RFC 4191 section 3.2: decides between routers that announce themselves
         elif word in ("linkdown", "dead"):
             pass  # printed, never given: follows from the device
         elif word in UNSUPPORTED_WORDS or word in METRIC_WORDS:
@@ -357,6 +363,14 @@ class Fib:
         """A table's routes in the order of ``ip route``: by destination, longest prefix first, then metric."""
         routes = self._tables[family].get(table, RouteTable())
         return sorted(routes, key=lambda route: (route.destination, -route.prefix_length, route.metric))
+
+    def prefix_length_towards(self, address: bytes) -> int:
+        """The prefix length of the route that a packet of our own to ``address`` takes (``rt6i_dst.plen``), or 0."""
+        for number in (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT):
+            table = self._tables[family_of(address)].get(number, RouteTable())
+            for route in table.towards(address):
+                return route.prefix_length
+        return 0
 
     def tables(self, family: int = AF_INET) -> list[int]:
         return sorted(table for table, routes in self._tables[family].items() if routes)

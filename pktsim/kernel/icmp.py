@@ -84,8 +84,6 @@ _PREC_INTERNETCONTROL: Final = 0xC0
 #: RFC 7600 section 4.8: what a router without any IPv4 address calls itself.
 _INADDR_DUMMY: Final = b"\xc0\x00\x00\x08"
 
-_XRLIM_BURST_FACTOR: Final = 6
-_PEER_QUIET: Final = 60 * HZ
 _ROUTE_ERROR_COST: Final = HZ  # ip_rt_error_cost
 _ROUTE_ERROR_BURST: Final = 5 * HZ  # ip_rt_error_burst
 _REDIRECT_LOAD: Final = HZ // 50  # ip_rt_redirect_load
@@ -93,15 +91,6 @@ REDIRECT_NUMBER: Final = 9  # ip_rt_redirect_number
 _REDIRECT_SILENCE: Final = _REDIRECT_LOAD << (REDIRECT_NUMBER + 1)  # ip_rt_redirect_silence
 
 PACKET_HOST: Final = 0
-
-
-@dataclass(slots=True)
-class _Peer:
-    """``struct inet_peer``: tokens, in jiffies, for messages to one address."""
-
-    rate_tokens: int
-    rate_last: int
-    n_redirects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +129,6 @@ class Icmp:
 
     def __init__(self, netns: Netns) -> None:
         self._netns = netns
-        self._peers: dict[bytes, _Peer] = {}
         self._redirected: set[bytes] = set()
         #: How many redirects there were.
         self.redirects_sent = 0
@@ -152,58 +140,25 @@ class Icmp:
 
     # ------------------------------------------------------------------------------------------------------ rate limits
 
-    def _peer(self, address: bytes) -> _Peer:
-        """``inet_getpeer``: a new one has been quiet for a minute."""
-        peer = self._peers.get(address)
-        if peer is None:
-            peer = self._peers[address] = _Peer(0, self._netns.wheel.jiffies - _PEER_QUIET)
-        return peer
-
     def _limited_type(self, icmp_type: int, code: int) -> bool:
         """``icmpv4_mask_allow``, inverted."""
         if icmp_type > NR_ICMP_TYPES or (icmp_type == IcmpType.DEST_UNREACH and code == Unreach.FRAG_NEEDED):
             return False
         return bool(self._netns.sysctls.number("net.ipv4.icmp_ratemask") & 1 << icmp_type)
 
-    def _global_allow(self) -> bool:
-        """``icmp_global_allow``: all limited messages of the namespace together."""
-        if self._global_credit > 0:
-            return True
-        now = self._netns.wheel.jiffies
-        delta = min(now - self._global_stamp, HZ)
-        if delta < HZ // 50:
-            return False
-        increment = self._netns.sysctls.number("net.ipv4.icmp_msgs_per_sec") * delta // HZ
-        if not increment:
-            return False
-        self._global_stamp = now
-        self._global_credit = min(
-            self._global_credit + increment, self._netns.sysctls.number("net.ipv4.icmp_msgs_burst")
-        )
-        return True
-
     def _peer_allow(self, destination: bytes, *, loopback: bool) -> bool:
         """``icmpv4_xrlim_allow`` of a limited message: one per icmp_ratelimit and address, six at once."""
-        allowed = True
+        limits = self._netns.icmp_limits
         if not loopback:
             timeout = ms_to_jiffies(self._netns.sysctls.number("net.ipv4.icmp_ratelimit"))
-            peer = self._peer(destination)
-            now = self._netns.wheel.jiffies
-            tokens = min(peer.rate_tokens + now - peer.rate_last, _XRLIM_BURST_FACTOR * timeout)
-            if now != peer.rate_last:
-                peer.rate_last = now
-            else:
-                tokens = peer.rate_tokens
-            allowed = tokens >= timeout
-            peer.rate_tokens = tokens - timeout if allowed else tokens
-        if allowed:
-            # icmp_global_consume: a random number, so that the counter tells an observer nothing
-            self._global_credit -= self._netns.choices.below(f"{self._netns.name}/icmp.global_credit", 3)
-        return allowed
+            if not limits.peer_allow(destination, timeout):
+                return False
+        limits.global_consume()
+        return True
 
     def route_error_allowed(self, source: bytes) -> bool:
         """``ip_error``: errors about packets that have no route have a limit of their own, which no setting lifts."""
-        peer = self._peer(source)
+        peer = self._netns.icmp_limits.peer(source)
         now = self._netns.wheel.jiffies
         peer.rate_tokens = min(peer.rate_tokens + now - peer.rate_last, _ROUTE_ERROR_BURST)
         peer.rate_last = now
@@ -214,7 +169,7 @@ class Icmp:
 
     def redirect_allowed(self, source: bytes) -> bool:
         """``ip_rt_send_redirect``: ever more seldom to those who do not listen, and not at all after nine."""
-        peer = self._peer(source)
+        peer = self._netns.icmp_limits.peer(source)
         now = self._netns.wheel.jiffies
         if source not in self._redirected:
             self._redirected.add(source)
@@ -263,7 +218,7 @@ class Icmp:
         in_device = netns.devices.find(about.in_ifindex)
         limited = False
         if self._limited_type(icmp_type, code) and not (in_device is not None and in_device.loopback):
-            if not self._global_allow():
+            if not self._netns.icmp_limits.global_allow():
                 return False
             limited = True
         saddr, daddr = packet[16:20], packet[12:16]
@@ -349,7 +304,7 @@ class Icmp:
         except OSError:
             return
         if self._limited_type(message[0], message[1]) and not (
-            self._global_allow() and self._peer_allow(daddr, loopback=route.local)
+            self._netns.icmp_limits.global_allow() and self._peer_allow(daddr, loopback=route.local)
         ):
             return
         self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)

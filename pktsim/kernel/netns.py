@@ -17,11 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_US, Clock
 from pktsim.errors import UnsupportedFeature
+from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
 from pktsim.kernel.arp import Arp
 from pktsim.kernel.configuration import Configuration
-from pktsim.kernel.defragment import Defragmenter, DefragUser
+from pktsim.kernel.defragment import Defragmenter, DefragUser, Reassembled
 from pktsim.kernel.icmp import EXC_FRAGTIME, About, Icmp, IcmpType, Unreach
+from pktsim.kernel.icmp6 import IPV6_MIN_MTU, Icmp6, Icmp6Type, Unreach6, about6
+from pktsim.kernel.icmp_limit import IcmpLimits
 from pktsim.kernel.ip import IP_DF, OutputRoute, fragment_ipv4
+from pktsim.kernel.ip6 import Ip6
+from pktsim.kernel.ndisc import Ndisc
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable
 from pktsim.kernel.netdev import (
     AF_INET,
@@ -56,7 +61,8 @@ LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
 PROCESS_GAP_NS: Final = 60 * NS_PER_US
 
 _IPPROTO_IGMP: Final = 2
-_IP_MAX_MTU: Final = 0xFFFF
+#: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
+_MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
 #: Reassembled packets whose old pieces are remembered; a packet that waits longer than this many others loses them.
 _REMEMBERED_PIECES: Final = 1024
 
@@ -130,7 +136,11 @@ class Netns(Configuration):
         self.arp_table = NeighbourTable(self, AF_INET)
         self.nd_table = NeighbourTable(self, AF_INET6)
         self.arp = Arp(self)
+        self.icmp_limits = IcmpLimits(self)
         self.icmp = Icmp(self)
+        self.ndisc = Ndisc(self)
+        self.icmp6 = Icmp6(self)
+        self.ip6 = Ip6(self)
         self.defragmenter = Defragmenter(
             self.wheel, lambda key: self.sysctls.number(f"net.ipv4.{key}"), self._fragments_expired
         )
@@ -206,17 +216,21 @@ class Netns(Configuration):
         self.datapath.neighbour_del(entry.ifindex, entry.address)
 
     def neighbour_solicit(self, entry: Neighbour, packet: Packet | None, *, unicast: bool) -> None:
-        if len(entry.address) != 4:
-            raise UnsupportedFeature("IPv6 neighbour discovery", place=self.name, mend="add a permanent neighbour")
-        self.arp.solicit(entry, packet.data if packet is not None else b"", unicast=unicast)
+        data = packet.data if packet is not None else b""
+        if len(entry.address) == 4:
+            self.arp.solicit(entry, data, unicast=unicast)
+        else:
+            self.ndisc.solicit(entry, data, unicast=unicast)
 
     def neighbour_send(self, packet: Packet) -> None:
         self.process(self.datapath.resume(packet, self.clock.now_ns))
 
     def neighbour_unreachable(self, packet: Packet) -> None:
-        """``ipv4_link_failure``."""
+        """``ipv4_link_failure``, ``ndisc_error_report``."""
         if packet.family == AF_INET:
             self.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.HOST)
+        else:
+            self.icmp6.error(about6(packet), Icmp6Type.DEST_UNREACH, Unreach6.ADDR_UNREACH)
         self.datapath.discard(packet, DropReason.NEIGHBOUR_FAILED)
 
     def neighbour_discard(self, packet: Packet) -> None:
@@ -271,6 +285,7 @@ class Netns(Configuration):
         gid: int = 0,
         related: Packet | None = None,
         checksum_partial: bool = False,
+        onlink: bool = False,
     ) -> int:
         """Send a complete packet of our own. Returns 0 or the errno that the sender gets.
 
@@ -285,6 +300,7 @@ class Netns(Configuration):
             gid=gid,
             related=related,
             checksum_partial=checksum_partial,
+            onlink=onlink,
         )
         outer, self._send_error = self._send_error, self._reported(events)
         try:
@@ -366,7 +382,12 @@ class Netns(Configuration):
 
     def _on_icmp_error(self, packet: Packet, icmp_type: int, code: int, info: int) -> None:
         if packet.family != AF_INET:
-            raise UnsupportedFeature("ICMPv6 errors", place=self.name)
+            if icmp_type == Icmp6Type.REDIRECT:
+                self.ndisc.send_redirect(packet)
+                self.process(self.datapath.resume(packet, self.clock.now_ns))
+            else:
+                self.icmp6.error(about6(packet), icmp_type, code, info)
+            return
         about = About.of(packet)
         if icmp_type == IcmpType.REDIRECT:
             # the packet itself is forwarded all the same
@@ -399,15 +420,11 @@ class Netns(Configuration):
         """``ip_protocol_deliver_rcu``."""
         data, ifindex, broadcast, mark = packet.data, packet.in_ifindex, packet.broadcast, packet.mark
         if data[0] >> 4 != 4:
-            self.sockets.deliver(data, ifindex=ifindex, broadcast=broadcast)
+            self.ip6.deliver(packet)
             return
         header_length = (data[0] & 15) * 4
-        if protocol == IPPROTO_UDP and self.udp_encapsulations:
-            encapsulation = self.udp_encapsulations.get(
-                int.from_bytes(data[header_length + 2 : header_length + 4], "big")
-            )
-            if encapsulation is not None and encapsulation(data, ifindex):
-                return
+        if protocol == IPPROTO_UDP and self.encapsulated(data, header_length, ifindex):
+            return
         taken = self.sockets.deliver(data, ifindex=ifindex, broadcast=broadcast)
         if protocol == IPPROTO_ICMP:
             self.icmp.receive(data, ifindex=ifindex, broadcast=broadcast, mark=mark)
@@ -420,6 +437,13 @@ class Netns(Configuration):
         elif self._udp_intact(data[header_length:], data[12:16], data[16:20]):
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
+
+    def encapsulated(self, data: bytes, offset: int, ifindex: int) -> bool:
+        """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset``."""
+        if not self.udp_encapsulations:
+            return False
+        taker = self.udp_encapsulations.get(int.from_bytes(data[offset + 2 : offset + 4], "big"))
+        return taker is not None and taker(data, ifindex)
 
     @staticmethod
     def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
@@ -445,14 +469,15 @@ class Netns(Configuration):
 
     def _on_fragment(self, packet: Packet, ifindex: int, mtu: int, _c: Any) -> None:
         """``ip_fragment``, or ``br_nf_dev_queue_xmit`` for what br_netfilter put together."""
-        if packet.family != AF_INET:
-            raise UnsupportedFeature("IPv6 fragmentation", place=self.name)
         data = packet.data
         largest = packet.fragment_max
         bridged = packet.bridged and packet.phys_out_ifindex != 0
         if bridged:
             mtu = min(mtu, self.devices.get(ifindex).mtu)
-        else:
+        if packet.family != AF_INET:
+            self._fragment6(packet, self.devices.get(ifindex).mtu if bridged else mtu)
+            return
+        if not bridged:
             if packet.local:
                 mtu = min(mtu, self._path_mtu(data[16:20]) or mtu)
             df = int.from_bytes(data[6:8], "big") & IP_DF
@@ -474,6 +499,20 @@ class Netns(Configuration):
         else:
             self.process(events)
 
+    def _fragment6(self, packet: Packet, mtu: int) -> None:
+        if packet.local:
+            mtu = min(mtu, self._path_mtu(packet.data[24:40]) or mtu)
+        in_process = packet.local and not self._softirq
+        pieces, error = self.ip6.cut(packet, mtu, self._pieces.pop(packet.pkt_id, ()))
+        if error:
+            self._send_error = error if packet.local else self._send_error
+            return
+        events = self.datapath.output(packet, pieces, self.clock.now_ns)
+        if in_process:
+            self._process_spaced(events)
+        else:
+            self.process(events)
+
     def _process_spaced(self, events: Sequence[Event]) -> None:
         """A process sends its fragments one by one; what each sets off happens before the next."""
         groups: list[list[Event]] = []
@@ -489,7 +528,8 @@ class Netns(Configuration):
 
     def _on_defragment(self, packet: Packet, hook: int, local: int, _c: Any) -> None:
         if packet.family != AF_INET:
-            raise UnsupportedFeature("IPv6 reassembly", place=self.name)
+            self._reassembled(packet, self.ip6.defragment(packet, hook))
+            return
         if local:
             user = DefragUser.LOCAL_DELIVER
         elif hook == Hook.OUTPUT:
@@ -498,7 +538,10 @@ class Netns(Configuration):
             user = DefragUser.CONNTRACK_BRIDGE_IN
         else:
             user = DefragUser.CONNTRACK_IN
-        whole = self.defragmenter.add(packet, user)
+        self._reassembled(packet, self.defragmenter.add(packet, user))
+
+    def _reassembled(self, packet: Packet, whole: Reassembled | None) -> None:
+        """The last fragment goes on as the whole packet."""
         if whole is None:
             return
         packet.set_data(whole.data)
@@ -532,7 +575,7 @@ class Netns(Configuration):
         if saddr == any_address:
             saddr = b""
         limited = family == AF_INET and daddr == b"\xff\xff\xff\xff"
-        multicast = daddr[0] >> 4 == 14 if family == AF_INET else daddr[0] == 0xFF
+        multicast = daddr[0] >> 4 == 14 if family == AF_INET else is_multicast6(daddr)
         if saddr and family == AF_INET:
             if saddr[0] >> 4 == 14 or saddr == b"\xff\xff\xff\xff":
                 raise OSError(errno.EINVAL, f"{ip_to_text(saddr)} cannot be a source")
@@ -540,6 +583,8 @@ class Netns(Configuration):
                 raise OSError(errno.EINVAL, f"{ip_to_text(saddr)} is not an address of {self.name}")
             if not ifindex and (multicast or limited):
                 ifindex = self._device_with(saddr)
+        if family == AF_INET6 and (multicast or is_link_local(daddr)) and not ifindex and saddr:
+            ifindex = self._device_with(saddr) if is_link_local(saddr) else 0
         device = self.devices.find(ifindex) if ifindex else None
         if ifindex and device is None:
             raise OSError(errno.ENODEV, f"{self.name} has no interface {ifindex}")
@@ -547,22 +592,42 @@ class Netns(Configuration):
             raise OSError(errno.ENETUNREACH, f"{device.name} is down")
         if device is not None and family == AF_INET and (multicast or limited):
             saddr = saddr or self.select_address(device, b"", Scope.LINK)
-            return OutputRoute(saddr, ifindex, min(device.mtu, _IP_MAX_MTU), False, limited)
+            return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, limited)
         if daddr == any_address:
-            daddr = saddr or (b"\x7f\0\0\1" if family == AF_INET else bytes(15) + b"\1")
+            daddr = saddr or (b"\x7f\0\0\1" if family == AF_INET else LOOPBACK6)
         route_type, out, _, preferred, mtu = self.datapath.route(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
-        if route_type == 0 and device is not None:
+        if family == AF_INET6 and multicast and device is not None and route_type == 0:
+            route_type, out, mtu = RouteType.MULTICAST, ifindex, device.mtu  # ff00::/8 of every device
+        if route_type == 0 and device is not None and family == AF_INET:
             # "Apparently, routing tables are wrong. Assume, that the destination is on link."
             saddr = saddr or self.select_address(device, b"", Scope.LINK)
-            return OutputRoute(saddr, ifindex, min(device.mtu, _IP_MAX_MTU), False, False)
+            return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, False)
         error = _ROUTE_ERRORS.get(route_type)
         if error is not None:
             raise OSError(error, f"{self.name}: no way to {ip_to_text(daddr)}")
         local = route_type == RouteType.LOCAL
-        mtu = min(mtu, _IP_MAX_MTU)
+        if family == AF_INET6 and not saddr:
+            saddr = preferred or self.select_address6(self.devices.find(out), daddr)
+            if not saddr:
+                raise OSError(errno.EADDRNOTAVAIL, f"{self.name} has no address to write to {ip_to_text(daddr)} from")
+        mtu = min(mtu, _MAX_MTU[family])
         if not local:
             mtu = min(mtu, self._path_mtu(daddr) or mtu)
         return OutputRoute(saddr or preferred, out, mtu, local, limited or route_type == RouteType.BROADCAST)
+
+    def route_source(self, daddr: bytes, *, ifindex: int = 0, mark: int = 0) -> bytes:
+        """``icmpv6_rt_has_prefsrc``: the source address that the route to ``daddr`` names; empty if it names none."""
+        return bytes(self.datapath.route(daddr, ifindex=ifindex, mark=mark)[3])
+
+    def select_address6(self, device: NetDevice | None, destination: bytes) -> bytes:
+        """``ipv6_dev_get_saddr``: a source address for what leaves by ``device``; empty if there is none."""
+        only = device is not None and bool(self.sysctls.conf("net.ipv6.conf", device.name, "use_oif_addrs_only"))
+        return select_source(self.devices, device, destination, only_out=only)
+
+    def hop_limit(self, ifindex: int) -> int:
+        """``ip6_dst_hoplimit``: of packets of our own that leave by a device."""
+        device = self.devices.find(ifindex)
+        return self.sysctls.conf("net.ipv6.conf", device.name if device is not None else "all", "hop_limit")
 
     def _device_with(self, address: bytes) -> int:
         for device in self.devices:
@@ -624,6 +689,13 @@ class Netns(Configuration):
             return
         old = self._path_mtus.get(daddr)
         if old is not None and old.locked and self._path_mtu(daddr):
+            return
+        if len(daddr) == 16:
+            # rt6_do_update_pmtu: never below what every link must carry (RFC 8201 section 4)
+            mtu = max(mtu, IPV6_MIN_MTU)
+            expires = self.wheel.jiffies + self.sysctls.number("net.ipv6.route.mtu_expires") * HZ
+            if mtu < route.mtu:
+                self._path_mtus[daddr] = PathMtu(mtu, False, expires)
             return
         floor = self.sysctls.number("net.ipv4.route.min_pmtu")
         locked = mtu < floor

@@ -1,4 +1,4 @@
-"""``-j REJECT``: the answer to a refused packet (net/ipv4/netfilter/nf_reject_ipv4.c)."""
+"""``-j REJECT``: the answer to a refused packet (net/ipv4/netfilter/nf_reject_ipv4.c, net/ipv6/…/nf_reject_ipv6.c)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
-from pktsim.errors import UnsupportedFeature
+from pktsim.kernel.addrconf import ANY6, is_multicast6
+from pktsim.kernel.exthdr import skip_headers
 from pktsim.kernel.icmp import About, IcmpType, Unreach
+from pktsim.kernel.icmp6 import Icmp6Type, Unreach6, about6
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import AF_INET
 from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
 from pktsim.netfilter.opcodes import NO_SOCKET, Hook, RouteType
-from pktsim.netfilter.targets.reject import RejectWith
+from pktsim.netfilter.targets.reject import Reject6With, RejectWith
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
 
 if TYPE_CHECKING:
@@ -28,6 +30,15 @@ _UNREACH_CODES: Final = {
     RejectWith.ICMP_ADMIN_PROHIBITED: Unreach.PKT_FILTERED,
 }
 
+_UNREACH6_CODES: Final = {
+    Reject6With.ICMP6_NO_ROUTE: Unreach6.NOROUTE,
+    Reject6With.ICMP6_ADM_PROHIBITED: Unreach6.ADM_PROHIBITED,
+    Reject6With.ICMP6_ADDR_UNREACHABLE: Unreach6.ADDR_UNREACH,
+    Reject6With.ICMP6_PORT_UNREACHABLE: Unreach6.PORT_UNREACH,
+    Reject6With.ICMP6_POLICY_FAIL: Unreach6.POLICY_FAIL,
+    Reject6With.ICMP6_REJECT_ROUTE: Unreach6.REJECT_ROUTE,
+}
+
 _TCP_HEADER: Final = 20
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _IPPROTO_GRE: Final = 47
@@ -38,7 +49,11 @@ _UNCHECKED_PROTOCOLS: Final = frozenset((51, 50, 132, 136, 33))
 def reject(netns: Netns, packet: Packet, reject_with: int, hook: int) -> None:
     """Answer a packet that a rule refused; the packet itself is the caller's to discard."""
     if packet.family != AF_INET:
-        raise UnsupportedFeature("-j REJECT for IPv6")
+        if reject_with == Reject6With.TCP_RESET:
+            _send_reset6(netns, packet)
+        else:
+            _send_unreach6(netns, packet, _UNREACH6_CODES[Reject6With(reject_with)])
+        return
     kind = RejectWith(reject_with)
     if kind == RejectWith.TCP_RESET:
         _send_reset(netns, packet, hook)
@@ -54,16 +69,32 @@ def _checksum_wrong(data: bytes) -> bool:
     header_length = (data[0] & 15) * 4
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
     protocol = data[9]
-    if protocol in _UNCHECKED_PROTOCOLS:
-        return False
-    if protocol == IPPROTO_UDP and segment[6:8] == b"\0\0":
-        return False
-    if protocol == _IPPROTO_GRE and not (segment and segment[0] & 0x80):
+    if not _has_checksum(protocol, segment):
         return False
     initial = 0
     if protocol in (IPPROTO_TCP, IPPROTO_UDP):
         initial = pseudo_header_sum(data[12:16], data[16:20], protocol, len(segment))
     return checksum(segment, initial) != 0
+
+
+def _checksum6_wrong(data: bytes) -> bool:
+    """``nf_reject_v6_csum_ok``, inverted: over IPv6 the pseudo-header counts in for every protocol."""
+    found = skip_headers(data)
+    if found is None or found.offset >= len(data) or found.fragment_offset:
+        return True
+    segment = data[found.offset :]
+    if not _has_checksum(found.protocol, segment):
+        return False
+    return checksum(segment, pseudo_header_sum(data[8:24], data[24:40], found.protocol, len(segment))) != 0
+
+
+def _has_checksum(protocol: int, segment: bytes) -> bool:
+    """``nf_reject_verify_csum``."""
+    if protocol in _UNCHECKED_PROTOCOLS:
+        return False
+    if protocol == IPPROTO_UDP and segment[6:8] == b"\0\0":
+        return False
+    return protocol != _IPPROTO_GRE or bool(segment and segment[0] & 0x80)
 
 
 def _about(netns: Netns, packet: Packet, hook: int) -> About:
@@ -93,12 +124,23 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
     if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK or data[9] != IPPROTO_TCP or len(segment) < _TCP_HEADER:
         return
-    sport, dport, seq, ack, offset, flags = struct.unpack("!HHIIBB", segment[:14])
-    if flags & _RST or _checksum_wrong(data):
+    if segment[13] & _RST or _checksum_wrong(data):
         return
     about = _about(netns, packet, hook)
     if about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):
         return
+    saddr, daddr = data[16:20], data[12:16]
+    reply = build_ip(
+        saddr, daddr, IPPROTO_TCP, _reset(saddr, daddr, segment), ttl=netns.sysctls.number("net.ipv4.ip_default_ttl"),
+        ip_id=0, df=True,
+    )  # fmt: skip
+    mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
+    _answer(netns, packet, reply, mark)
+
+
+def _reset(saddr: bytes, daddr: bytes, segment: bytes) -> bytes:
+    """``nf_reject_ip_tcphdr_put``: the reset that answers a segment, from ``saddr`` to ``daddr``."""
+    sport, dport, seq, ack, offset, flags = struct.unpack("!HHIIBB", segment[:14])
     if flags & _ACK:
         numbers = struct.pack("!II", ack, 0)
         answer_flags = _RST
@@ -107,16 +149,43 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
         numbers = struct.pack("!II", 0, (seq + covered) & 0xFFFFFFFF)
         answer_flags = _RST | _ACK
     answer = struct.pack("!HH", dport, sport) + numbers + struct.pack("!BBHHH", 5 << 4, answer_flags, 0, 0, 0)
-    saddr, daddr = data[16:20], data[12:16]
-    answer = answer[:16] + transport_checksum(saddr, daddr, IPPROTO_TCP, answer).to_bytes(2, "big") + answer[18:]
-    reply = build_ip(
-        saddr, daddr, IPPROTO_TCP, answer, ttl=netns.sysctls.number("net.ipv4.ip_default_ttl"), ip_id=0, df=True
-    )
+    return answer[:16] + transport_checksum(saddr, daddr, IPPROTO_TCP, answer).to_bytes(2, "big") + answer[18:]
+
+
+def _answer(netns: Netns, packet: Packet, reply: bytes, mark: int) -> None:
     netns.datapath.conntrack_closing(packet)
     if packet.bridged and packet.phys_in_ifindex:
         # Sent straight back out of the bridge port, so that the source MAC is the destination's and not ours.
         frame = packet.frame
         netns.transmit(packet.phys_in_ifindex, frame[6:12] + frame[0:6] + frame[12:14] + reply)
         return
-    mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
     netns.local_out(reply, mark=mark, uid=NO_SOCKET, related=packet, checksum_partial=True)
+
+
+def _send_unreach6(netns: Netns, packet: Packet, code: int) -> None:
+    """``nf_send_unreach6``."""
+    if not _checksum6_wrong(packet.data):
+        netns.icmp6.error(about6(packet), Icmp6Type.DEST_UNREACH, code)
+
+
+def _send_reset6(netns: Netns, packet: Packet) -> None:
+    """``nf_send_reset6``."""
+    data = packet.data
+    saddr, daddr = data[24:40], data[8:24]
+    if ANY6 in (saddr, daddr) or is_multicast6(saddr) or is_multicast6(daddr):
+        return
+    found = skip_headers(data)
+    if found is None or found.protocol != IPPROTO_TCP or found.fragment_offset:
+        return
+    segment = data[found.offset :]
+    if len(segment) < _TCP_HEADER or segment[13] & _RST or _checksum6_wrong(data):
+        return
+    mark = packet.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
+    try:
+        route = netns.route_output(daddr, saddr=saddr, mark=mark)
+    except OSError:
+        return
+    reply = build_ip(
+        saddr, daddr, IPPROTO_TCP, _reset(saddr, daddr, segment), ttl=netns.hop_limit(route.ifindex), flow_label=0
+    )
+    _answer(netns, packet, reply, mark)

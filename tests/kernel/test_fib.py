@@ -25,8 +25,8 @@ from tests.kernel.worlds import host
         "prohibit 192.0.2.1",
         "default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.9 metric 100 mtu lock 1400",
         "172.17.0.0/16 dev docker0 table 100 proto static scope link mtu 1450",
-        "default via fd00::1 dev eth0 metric 1024",
-        "fd00:10:244:1::/64 dev cni0 proto kernel metric 256",
+        "default via fd00::1 dev eth0 metric 1024 pref medium",
+        "fd00:10:244:1::/64 dev cni0 proto kernel metric 256 pref medium",
     ],
 )
 def test_route_prints_as_it_was_read(text: str) -> None:
@@ -194,7 +194,7 @@ def test_deleted_route_is_gone_and_a_second_deletion_fails() -> None:
 def test_ipv6_address_brings_its_routes() -> None:
     world = host()
     world.link("eth0", "fd00::5/64")
-    assert world.netns.routes(AF_INET6) == ["fd00::/64 dev eth0 proto kernel metric 256"]
+    assert world.netns.routes(AF_INET6) == ["fd00::/64 dev eth0 proto kernel metric 256 pref medium"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,272 @@
+"""ICMPv6 (RFC 4443) as Linux answers: net/ipv6/icmp.c of Linux 6.18.
+
+Errors about packets, answers to echo requests, what an arriving error tells, and the rate limits. Neighbour discovery,
+whose messages are ICMPv6 too, is :mod:`pktsim.kernel.ndisc`.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pktsim._fastpath import Packet
+from pktsim.kernel.addrconf import ANY6, is_link_local, is_multicast6
+from pktsim.kernel.exthdr import skip_headers
+from pktsim.kernel.icmp import About
+from pktsim.kernel.netdev import AF_INET6
+from pktsim.kernel.timer_wheel import ms_to_jiffies
+from pktsim.kernel.transport import IPPROTO_ICMPV6, IPV6_HEADER, build_ip
+from pktsim.netfilter.opcodes import NO_FILE, RouteType
+from pktsim.wire.checksum import transport_checksum
+
+if TYPE_CHECKING:
+    from pktsim.kernel.netns import Netns
+
+
+class Icmp6Type(enum.IntEnum):
+    """ICMPv6 types (include/uapi/linux/icmpv6.h, include/net/ndisc.h)."""
+
+    DEST_UNREACH = 1
+    PKT_TOOBIG = 2
+    TIME_EXCEED = 3
+    PARAMPROB = 4
+    ECHO_REQUEST = 128
+    ECHO_REPLY = 129
+    ROUTER_SOLICITATION = 133
+    ROUTER_ADVERTISEMENT = 134
+    NEIGHBOUR_SOLICITATION = 135
+    NEIGHBOUR_ADVERTISEMENT = 136
+    REDIRECT = 137
+
+
+class Unreach6(enum.IntEnum):
+    """Codes of DEST_UNREACH."""
+
+    NOROUTE = 0
+    ADM_PROHIBITED = 1
+    NOT_NEIGHBOUR = 2
+    ADDR_UNREACH = 3
+    PORT_UNREACH = 4
+    POLICY_FAIL = 5
+    REJECT_ROUTE = 6
+
+
+EXC_HOPLIMIT: Final = 0
+EXC_FRAGTIME: Final = 1
+#: Codes of PARAMPROB.
+HDR_FIELD: Final = 0
+UNK_NEXTHDR: Final = 1
+UNK_OPTION: Final = 2
+
+#: Messages from here on inform, those below report errors (RFC 4443 section 2.1).
+INFORMATIONAL: Final = 128
+IPV6_MIN_MTU: Final = 1280
+_ICMP_HEADER: Final = 8
+_REFLECT_ECHO: Final = 4  # FLOWLABEL_REFLECT_ICMPV6_ECHO_REPLIES
+
+ND_TYPES: Final = frozenset(range(Icmp6Type.ROUTER_SOLICITATION, Icmp6Type.REDIRECT + 1))
+
+
+def _quotes_error(packet: bytes) -> bool:
+    """``is_ineligible``: errors and what cannot be told from one are not answered."""
+    found = skip_headers(packet)
+    if found is None or found.protocol != IPPROTO_ICMPV6:
+        return False
+    if found.offset >= len(packet):
+        return not found.fragment_offset
+    return packet[found.offset] < INFORMATIONAL
+
+
+def _in_ranges(number: int, text: str) -> bool:
+    """Whether a bitmap written as ``0-1,3-127`` has a bit."""
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if first and int(first) <= number <= int(last if dash else first):
+            return True
+    return False
+
+
+class Icmp6:
+    """ICMPv6 of one namespace."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+
+    # ------------------------------------------------------------------------------------------------------ rate limits
+
+    def _limited_type(self, icmp_type: int) -> bool:
+        """``icmpv6_mask_allow``, inverted."""
+        return _in_ranges(icmp_type, self._netns.sysctls.text("net.ipv6.icmp.ratemask"))
+
+    def _peer_allow(self, destination: bytes, *, local: bool) -> bool:
+        """``icmpv6_xrlim_allow`` of a limited message: the wider the destination's route, the more."""
+        limits = self._netns.icmp_limits
+        if not local:
+            timeout = ms_to_jiffies(self._netns.sysctls.number("net.ipv6.icmp.ratelimit"))
+            length = self._netns.fib.prefix_length_towards(destination)
+            if length < 128:
+                timeout >>= (128 - length) >> 5
+            if not limits.peer_allow(destination, timeout):
+                return False
+        limits.global_consume()
+        return True
+
+    # ----------------------------------------------------------------------------------------------------------- errors
+
+    def error(self, about: About, icmp_type: int, code: int, info: int = 0) -> bool:
+        """``icmp6_send``: tell a packet's sender.
+
+        Args:
+            about: The packet; its ``route_type`` does not matter.
+            icmp_type: Of the message.
+            code: Of the message.
+            info: The header's last four bytes: an MTU, or a pointer.
+
+        Returns:
+            Whether a message was sent.
+        """
+        netns = self._netns
+        packet = about.packet
+        if len(packet) < IPV6_HEADER:
+            return False
+        daddr, asked = packet[8:24], packet[24:40]
+        in_device = netns.devices.find(about.in_ifindex)
+        saddr = b""
+        if netns.is_local(asked) and not (is_link_local(asked) and not _has(in_device, asked)):
+            saddr = asked
+        if is_multicast6(asked) or not about.unicast:
+            if icmp_type != Icmp6Type.PKT_TOOBIG and (icmp_type, code) != (Icmp6Type.PARAMPROB, UNK_OPTION):
+                return False
+            saddr = b""
+        if daddr == ANY6 or is_multicast6(daddr) or _quotes_error(packet):
+            return False
+        limited = False
+        if self._limited_type(icmp_type) and not (in_device is not None and in_device.loopback):
+            if not netns.icmp_limits.global_allow():
+                return False
+            limited = True
+        mark = about.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
+        ifindex = about.in_ifindex if is_link_local(daddr) else 0
+        try:
+            if not saddr:
+                saddr = netns.route_source(daddr, ifindex=ifindex, mark=mark)
+            if not saddr and in_device is not None:
+                saddr = netns.select_address6(in_device, daddr)
+            route = netns.route_output(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
+        except OSError:
+            return False
+        if limited and not self._peer_allow(daddr, local=route.local):
+            return False
+        message = struct.pack("!BBHI", icmp_type, code, 0, info)
+        message += packet[: IPV6_MIN_MTU - IPV6_HEADER - _ICMP_HEADER]
+        self.send(route.saddr, daddr, message, out=route.ifindex, ifindex=ifindex, mark=mark, related=about.related)
+        return True
+
+    def send(
+        self,
+        saddr: bytes,
+        daddr: bytes,
+        message: bytes,
+        *,
+        out: int,
+        ifindex: int = 0,
+        tclass: int = 0,
+        flow_label: int | None = None,
+        hop_limit: int = 0,
+        mark: int = 0,
+        related: Packet | None = None,
+        onlink: bool = False,
+    ) -> None:
+        """``icmpv6_push_pending_frames``: the checksum, an IPv6 header, and off it goes.
+
+        Args:
+            saddr: Source address.
+            daddr: Destination.
+            message: ICMPv6 header and body; its checksum is filled in.
+            out: The device it will leave by, whose hop limit counts.
+            ifindex: The device it must leave by, if not 0.
+            tclass: Traffic class.
+            flow_label: As the settings say if ``None``.
+            hop_limit: The device's, or 1 for groups, if 0.
+            mark: Its mark.
+            related: The packet whose connection it belongs to.
+            onlink: Past the routes.
+        """
+        netns = self._netns
+        check = transport_checksum(saddr, daddr, IPPROTO_ICMPV6, message)
+        message = message[:2] + check.to_bytes(2, "big") + message[4:]
+        if flow_label is None:
+            automatic = netns.sysctls.number("net.ipv6.auto_flowlabels") in (1, 3)
+            kind = int.from_bytes(message[:2], "big")
+            flow_label = netns.sockets.flow_label(saddr, daddr, IPPROTO_ICMPV6, kind, 0) if automatic else 0
+        if not hop_limit:
+            hop_limit = 1 if is_multicast6(daddr) else netns.hop_limit(out)
+        packet = build_ip(saddr, daddr, IPPROTO_ICMPV6, message, ttl=hop_limit, tos=tclass, flow_label=flow_label)
+        netns.local_out(packet, mark=mark, ifindex=ifindex, uid=NO_FILE, related=related, onlink=onlink)
+
+    # ---------------------------------------------------------------------------------------------------------- receive
+
+    def receive(self, packet: Packet, data: bytes, offset: int) -> None:
+        """``icmpv6_rcv``: a packet for us; its ICMPv6 header is at ``offset``."""
+        netns = self._netns
+        message = data[offset:]
+        saddr, daddr = data[8:24], data[24:40]
+        if len(message) < _ICMP_HEADER or transport_checksum(saddr, daddr, IPPROTO_ICMPV6, message) not in (0, 0xFFFF):
+            return
+        kind = message[0]
+        if kind == Icmp6Type.ECHO_REQUEST:
+            if not netns.sysctls.number("net.ipv6.icmp.echo_ignore_all"):
+                self._echo_reply(packet, data, message)
+        elif kind in ND_TYPES:
+            netns.ndisc.receive(packet, data, offset)
+        elif kind < INFORMATIONAL:
+            self._error_received(data, message, packet.in_ifindex)
+
+    def _echo_reply(self, packet: Packet, data: bytes, message: bytes) -> None:
+        """``icmpv6_echo_reply``: from the address that was asked, unless that is a group."""
+        netns = self._netns
+        daddr, asked = data[8:24], data[24:40]
+        group = is_multicast6(asked)
+        if group and netns.sysctls.number("net.ipv6.icmp.echo_ignore_multicast"):
+            return
+        mark = packet.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
+        ifindex = packet.in_ifindex if group or is_link_local(daddr) else 0
+        try:
+            route = netns.route_output(daddr, saddr=b"" if group else asked, ifindex=ifindex, mark=mark)
+        except OSError:
+            return
+        in_device = netns.devices.find(packet.in_ifindex)
+        limited = self._limited_type(Icmp6Type.ECHO_REPLY) and not (in_device is not None and in_device.loopback)
+        if limited and not (netns.icmp_limits.global_allow() and self._peer_allow(daddr, local=route.local)):
+            return
+        first = int.from_bytes(data[:4], "big")
+        reflect = netns.sysctls.number("net.ipv6.flowlabel_reflect") & _REFLECT_ECHO
+        answer = bytes([Icmp6Type.ECHO_REPLY, message[1], 0, 0]) + message[4:]
+        self.send(
+            route.saddr, daddr, answer, out=route.ifindex, ifindex=ifindex, tclass=first >> 20 & 0xFF, mark=mark,
+            flow_label=first & 0xFFFFF if reflect else None,
+        )  # fmt: skip
+
+    def _error_received(self, data: bytes, message: bytes, ifindex: int) -> None:
+        """``icmpv6_notify``: learn from it, then tell the socket that the quoted packet came from."""
+        netns = self._netns
+        quoted = message[_ICMP_HEADER:]
+        if len(quoted) < IPV6_HEADER:
+            return
+        if message[0] == Icmp6Type.PKT_TOOBIG:
+            netns.update_pmtu(quoted[24:40], int.from_bytes(message[4:8], "big"))
+        netns.sockets_icmp_error(data, ifindex)
+
+
+def about6(packet: Packet) -> About:
+    """About a packet that left the engine; what a bridge passes on has come in by no device of the IP layer."""
+    about = About.of(packet)
+    in_ifindex = 0 if packet.bridged else about.in_ifindex
+    unicast = packet.pkt_type == 0 and packet.route_type != RouteType.MULTICAST
+    return About(about.packet, in_ifindex, about.route_type, unicast, about.mark, packet)
+
+
+def _has(device: object, address: bytes) -> bool:
+    addresses = getattr(device, "addresses", ())
+    return any(entry.family == AF_INET6 and entry.address == address for entry in addresses)

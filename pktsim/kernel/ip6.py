@@ -1,0 +1,245 @@
+"""The IPv6 layer around the engine: delivery past extension headers, cutting and gathering fragments.
+
+Source: net/ipv6/ip6_input.c, exthdrs.c, ip6_output.c, reassembly.c of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from pktsim._fastpath import Packet
+from pktsim.kernel.addrconf import is_multicast6
+from pktsim.kernel.defragment import DefragUser, Reassembled
+from pktsim.kernel.defragment6 import Defragmenter6, ParameterProblem
+from pktsim.kernel.exthdr import (
+    DEST_OPTIONS,
+    FRAGMENT,
+    FRAGMENT_HEADER,
+    HOP_BY_HOP,
+    NONE,
+    ROUTING,
+    OptionProblem,
+    check_options,
+    fragment_point,
+    header_size,
+)
+from pktsim.kernel.icmp6 import (
+    EXC_FRAGTIME,
+    HDR_FIELD,
+    IPV6_MIN_MTU,
+    UNK_NEXTHDR,
+    UNK_OPTION,
+    Icmp6Type,
+    Unreach6,
+    about6,
+)
+from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
+from pktsim.netfilter.opcodes import DropReason, Hook
+from pktsim.wire.checksum import transport_checksum
+
+if TYPE_CHECKING:
+    from pktsim.kernel.icmp import About
+    from pktsim.kernel.netns import Netns
+
+#: Options that are known: router alert and jumbo payload among the hop-by-hop ones, the home address among the others.
+_KNOWN_HOP_BY_HOP: Final = frozenset((5, 194))
+_KNOWN_DESTINATION: Final = frozenset((201,))
+
+
+def fragment_ipv6(
+    packet: bytes, mtu: int, ident: int, *, payload_sizes: Sequence[int] = (), local: bool
+) -> list[bytes]:
+    """Cut an IPv6 packet into fragments (``ip6_fragment``).
+
+    Args:
+        packet: The packet.
+        mtu: Largest fragment, headers included.
+        ident: Identification of the fragments.
+        payload_sizes: Payload bytes of the fragments that it was made of: if they all fit, it is cut there again.
+        local: A socket sent it, and has laid its data out in pieces for this already (``__ip6_append_data``): all of
+            them but the last are of the same size, a multiple of eight.
+
+    Returns:
+        The fragments in order.
+    """
+    at, where = fragment_point(packet)
+    protocol = packet[where]
+    payload = packet[at:]
+    room = mtu - at - FRAGMENT_HEADER
+    step = room & ~7
+    pieces: list[bytes] = []
+    start = 0
+    old_pieces_fit = (
+        sum(payload_sizes) == len(payload)
+        and all(size <= room for size in payload_sizes)
+        and all(size % 8 == 0 for size in payload_sizes[:-1])
+    )
+    if payload_sizes and old_pieces_fit:
+        for size in payload_sizes:
+            pieces.append(payload[start : start + size])
+            start += size
+    else:
+        while start < len(payload):
+            left = len(payload) - start
+            # a router's last piece takes all the room there is
+            size = left if left <= (step if local else room) else step
+            pieces.append(payload[start : start + size])
+            start += size
+    header = bytearray(packet[:at])
+    header[where] = FRAGMENT
+    fragments = []
+    start = 0
+    for index, piece in enumerate(pieces):
+        header[4:6] = (at - IPV6_HEADER + FRAGMENT_HEADER + len(piece)).to_bytes(2, "big")
+        offset = start | (index < len(pieces) - 1)
+        fragments.append(
+            bytes(header) + bytes([protocol, 0]) + offset.to_bytes(2, "big") + ident.to_bytes(4, "big") + piece
+        )
+        start += len(piece)
+    return fragments
+
+
+class Ip6:
+    """The IPv6 layer of one namespace."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        self.defragmenter = Defragmenter6(netns.wheel, self._setting, self._expired)
+
+    def _setting(self, key: str) -> int:
+        family = "net.netfilter" if key.startswith("nf_") else "net.ipv6"
+        return self._netns.sysctls.number(f"{family}.{key}")
+
+    # --------------------------------------------------------------------------------------------------------- delivery
+
+    def deliver(self, packet: Packet) -> None:
+        """``ip6_protocol_deliver_rcu``: a packet has passed INPUT; step over its extension headers."""
+        data = packet.data
+        protocol, at, where = data[6], IPV6_HEADER, 6
+        about = about6(packet)
+        while True:
+            if protocol in (HOP_BY_HOP, DEST_OPTIONS, ROUTING):
+                if at + 8 > len(data) or at + header_size(protocol, data[at + 1]) > len(data):
+                    return
+                if not self._options_fine(about, data, protocol, at):
+                    return
+                protocol, where, at = data[at], at, at + header_size(protocol, data[at + 1])
+            elif protocol == FRAGMENT:
+                if at + FRAGMENT_HEADER > len(data):
+                    return
+                if not int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF9:
+                    # an atomic fragment (RFC 6946) is whole
+                    data = self._without(data, at, where)
+                    protocol = data[where]
+                    continue
+                whole = self._gather(packet, about)
+                if whole is None:
+                    return
+                data = whole.data
+                protocol = data[where]
+            else:
+                break
+        self._deliver(packet, about, data, protocol, at, where)
+
+    @staticmethod
+    def _without(data: bytes, at: int, where: int) -> bytes:
+        header = bytearray(data[:at])
+        header[where] = data[at]
+        header[4:6] = (int.from_bytes(data[4:6], "big") - FRAGMENT_HEADER).to_bytes(2, "big")
+        return bytes(header) + data[at + FRAGMENT_HEADER :]
+
+    def _options_fine(self, about: About, data: bytes, protocol: int, at: int) -> bool:
+        """``ipv6_parse_hopopts``, ``ipv6_destopt_rcv``, ``ipv6_rthdr_rcv``."""
+        icmp6 = self._netns.icmp6
+        if protocol == ROUTING:
+            if is_multicast6(data[24:40]) or not about.unicast:
+                return False
+            if data[at + 3]:  # segments left: no kind of source route is followed
+                icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, at + 2)
+                return False
+            return True
+        try:
+            check_options(data, at, _KNOWN_HOP_BY_HOP if protocol == HOP_BY_HOP else _KNOWN_DESTINATION)
+        except OptionProblem as problem:
+            if problem.pointer and (problem.also_groups or not is_multicast6(data[24:40])):
+                icmp6.error(about, Icmp6Type.PARAMPROB, UNK_OPTION, problem.pointer)
+            return False
+        return True
+
+    def _gather(self, packet: Packet, about: About) -> Reassembled | None:
+        """``ipv6_frag_rcv``."""
+        try:
+            return self.defragmenter.add(packet, DefragUser.LOCAL_DELIVER)
+        except ParameterProblem as problem:
+            self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, problem.pointer)
+            return None
+
+    def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, where: int) -> None:
+        netns = self._netns
+        if protocol == NONE:
+            return
+        if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
+            return
+        taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=packet.broadcast)
+        if protocol == IPPROTO_ICMPV6:
+            netns.icmp6.receive(packet, data, at)
+        elif taken or protocol == IPPROTO_TCP:
+            return
+        elif protocol != IPPROTO_UDP:
+            netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, where)
+        elif _udp_intact(data[at:], data[8:24], data[24:40]):
+            # a protocol that there is has had its connection taken off (nf_reset_ct)
+            netns.icmp6.error(replace(about, packet=data, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
+
+    # -------------------------------------------------------------------------------------------------------- fragments
+
+    def defragment(self, packet: Packet, hook: int) -> Reassembled | None:
+        """``ipv6_defrag``: for connection tracking."""
+        if hook == Hook.OUTPUT:
+            user = DefragUser.CONNTRACK_OUT
+        else:
+            user = DefragUser.CONNTRACK_BRIDGE_IN if packet.bridged else DefragUser.CONNTRACK_IN
+        try:
+            return self.defragmenter.add(packet, user)
+        except ParameterProblem:
+            self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+            return None
+
+    def _expired(self, packet: Packet, user: DefragUser) -> None:
+        """``ip6frag_expire_frag_queue``: who sent the first fragment is told, whoever gathered."""
+        del user
+        self._netns.icmp6.error(replace(about6(packet), related=None), Icmp6Type.TIME_EXCEED, EXC_FRAGTIME)
+        self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+
+    def cut(self, packet: Packet, mtu: int, payload_sizes: Sequence[int]) -> tuple[list[bytes], int]:
+        """``ip6_fragment``: the fragments, or none and the errno that the sender gets.
+
+        Only what a local socket sent, or what connection tracking has gathered, is cut; routers say what would fit.
+        """
+        data = packet.data
+        largest = packet.fragment_max
+        too_big = not largest and not packet.local
+        if largest:
+            too_big = largest > mtu
+            mtu = max(largest, IPV6_MIN_MTU) if not too_big else mtu
+        at, _ = fragment_point(data)
+        if too_big or mtu < at + FRAGMENT_HEADER + 8:
+            self._netns.icmp6.error(about6(packet), Icmp6Type.PKT_TOOBIG, 0, mtu)
+            self._netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
+            return [], errno.EMSGSIZE
+        ident = self._netns.choices.below(f"{self._netns.name}/ip6.frag_id", 0xFFFFFFFF) + 1
+        local = packet.local and not largest
+        return fragment_ipv6(data, mtu, ident, payload_sizes=payload_sizes, local=local), 0
+
+
+def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
+    """``__udp6_lib_rcv`` is silent about datagrams with a wrong length or checksum, and wants one (RFC 8200 8.1)."""
+    if len(segment) < 8:
+        return False
+    length = int.from_bytes(segment[4:6], "big") or len(segment)
+    if length < 8 or length > len(segment) or segment[6:8] == b"\0\0":
+        return False
+    return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)
