@@ -20,6 +20,7 @@ from pktsim.netfilter.matches.dscp import DscpMatch
 from pktsim.netfilter.matches.esp import EspMatch
 from pktsim.netfilter.matches.hl import HlMatch
 from pktsim.netfilter.matches.iprange import IprangeMatch
+from pktsim.netfilter.matches.ipv6header import Ipv6HeaderBit, Ipv6headerMatch
 from pktsim.netfilter.matches.length import LengthMatch
 from pktsim.netfilter.matches.limit import LimitMatch
 from pktsim.netfilter.matches.mac import MacMatch
@@ -61,6 +62,52 @@ def _dscp(match: DscpMatch, _builder: Builder) -> Iterable[Pending]:
 @match(LengthMatch)
 def _length(match: LengthMatch, _builder: Builder) -> Iterable[Pending]:
     return (Pending(Op.LENGTH, match.inverted, match.first, match.last),)
+
+
+_IPV6_HEADERS = {
+    0: Ipv6HeaderBit.HOP_BY_HOP,
+    43: Ipv6HeaderBit.ROUTING,
+    44: Ipv6HeaderBit.FRAGMENT,
+    50: Ipv6HeaderBit.ESP,
+    51: Ipv6HeaderBit.AUTHENTICATION,
+    59: Ipv6HeaderBit.NONE,
+    60: Ipv6HeaderBit.DESTINATION_OPTIONS,
+}
+
+
+def _ipv6_headers(data: bytes) -> int | None:
+    """``Ipv6HeaderBit``s of what is there; ``None`` if a header is cut short: that matches nothing, inverted or not."""
+    kind, at, found = data[6], 40, 0
+    while kind in _IPV6_HEADERS:
+        bit = _IPV6_HEADERS[kind]
+        if bit == Ipv6HeaderBit.NONE:
+            return found | bit
+        if len(data) - at < 2:
+            return None
+        found |= bit
+        if bit == Ipv6HeaderBit.ESP:
+            return found
+        length = data[at + 1]
+        size = 8 if kind == 44 else (length + 2) * 4 if kind == 51 else (length + 1) * 8
+        kind, at = data[at], at + size
+        if at > len(data):
+            break
+    return found | Ipv6HeaderBit.PROTOCOL
+
+
+@match(Ipv6headerMatch)
+def _ipv6header(match: Ipv6headerMatch, builder: Builder) -> Iterable[Pending]:
+    """net/ipv6/netfilter/ip6t_ipv6header.c; with ``soft``, inverted means none of them."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        found = _ipv6_headers(packet.data)
+        if found is None:
+            return False
+        if match.soft:
+            return found & match.headers == (0 if match.inverted else match.headers)
+        return (found == match.headers) != match.inverted
+
+    return _python(builder, test, inverted=False)
 
 
 @match(PkttypeMatch)
