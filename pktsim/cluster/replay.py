@@ -102,10 +102,18 @@ class RecordedCluster:
         script_endpoints(draws, self.rulesets, choices)
         self.network = Network(Clock(), choices)
         realise(with_unused_neighbours(topology.wiring, action.frames), self.network, warm=action.warm)
+        if self.family is Family.IPV6:
+            self._forward_ipv6()
         for node, ruleset in self.rulesets.items():
             self.network[node].load_ruleset(ruleset)
         self._before()
         self._serve(directory)
+
+    def _forward_ipv6(self) -> None:
+        """A recorded space lists IPv4's settings only; its translation to IPv6 forwards where it does."""
+        for space in self.topology.wiring.spaces:
+            netns = self.network[space.name]
+            netns.sysctl_set("net.ipv6.conf.all.forwarding", netns.sysctl("net.ipv4.ip_forward"))
 
     def _before(self) -> None:
         for change in self.action.before:
