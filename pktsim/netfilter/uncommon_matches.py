@@ -26,12 +26,13 @@ from pktsim.netfilter.matches.limit import LimitMatch
 from pktsim.netfilter.matches.mac import MacMatch
 from pktsim.netfilter.matches.owner import OwnerMatch
 from pktsim.netfilter.matches.pkttype import PkttypeMatch
+from pktsim.netfilter.matches.rpfilter import RpfilterMatch
 from pktsim.netfilter.matches.string import StringMatch
 from pktsim.netfilter.matches.tcpmss import TcpmssMatch
 from pktsim.netfilter.matches.tos import TosMatch
 from pktsim.netfilter.matches.ttl import TtlMatch
 from pktsim.netfilter.matches.u32 import U32Match, U32Op
-from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, Op
+from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, Op, RouteType
 from pktsim.netfilter.values import AddressRange
 
 _COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}
@@ -380,3 +381,43 @@ def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
         return (len(kept) + 1 > match.limit) != match.upto
 
     return _python(builder, test, inverted=False)
+
+
+@match(RpfilterMatch)
+def _rpfilter(match: RpfilterMatch, builder: Builder) -> Iterable[Pending]:
+    """net/ipv4/netfilter/ipt_rpfilter.c, net/ipv6/netfilter/ip6t_rpfilter.c: is the way back to the source this one?"""
+
+    def test4(datapath: Any, packet: Any, source: bytes, destination: bytes) -> bool:
+        if source == bytes(4) and destination[:3] == b"\xe0\0\0":
+            return True
+        asked = bytes(4) if destination[0] & 0xF0 == 0xE0 else destination
+        mark = packet.mark if match.valid_mark else 0
+        route_type, oif, *_ = datapath.route(source, saddr=asked, mark=mark)
+        if route_type == RouteType.LOCAL:
+            if not match.accept_local:
+                return False
+            return match.loose or datapath.address_type(source, packet.in_ifindex) == RouteType.LOCAL
+        return bool(route_type == RouteType.UNICAST and (match.loose or oif == packet.in_ifindex))
+
+    def test6(datapath: Any, packet: Any, source: bytes, destination: bytes) -> bool:
+        if source == bytes(16):
+            return True
+        mark = packet.mark if match.valid_mark else 0
+        device: int = packet.in_ifindex
+        link_local = source[0] == 0xFE and source[1] & 0xC0 == 0x80
+        bound = device if link_local or not match.loose else 0
+        asked = b"" if destination[0] == 0xFF else destination
+        route_type, oif, *_ = datapath.route(source, saddr=asked, mark=mark, ifindex=bound)
+        if route_type == RouteType.LOCAL:
+            return match.accept_local and (match.loose or datapath.address_type(source, device) == RouteType.LOCAL)
+        return bool(route_type == RouteType.UNICAST and (match.loose or oif == device))
+
+    def test(datapath: Any, packet: Any, _hook: int) -> bool:
+        if packet.looped:
+            return True
+        data: bytes = packet.data
+        if data[0] >> 4 == 4:
+            return test4(datapath, packet, data[12:16], data[16:20])
+        return test6(datapath, packet, data[8:24], data[24:40])
+
+    return _python(builder, test, inverted=match.invert)
