@@ -401,6 +401,8 @@ class KernelRun:
         self.node = node
         self.case = case
         self.steps: list[dict[str, Any]] = []
+        #: What is not answered is asked for again, and remembered as not there.
+        self.asked_for_neighbours = False
         self._before: tuple[dict[str, tuple[int, int]], dict[str, dict[str, Any]], int] | None = None
         node.prepare(case)
         self._usual = self._usual_timeouts()
@@ -475,6 +477,7 @@ class KernelRun:
         if changed:
             result["conntrack"] = changed
         self.steps.append(result)
+        self.asked_for_neighbours |= any(one["frame"][24:28] == "0806" for one in result["emitted"])
         return result
 
     def _frame(self, step: Mapping[str, Any]) -> bytes:
@@ -567,7 +570,7 @@ class Workbench:
             try:
                 with KernelRun(node, case) as run:
                     yield run
-                if keep:
+                if keep and not run.asked_for_neighbours:
                     node.clean()
                     self._nodes[key] = node
                     node = None  # type: ignore[assignment]
