@@ -133,6 +133,7 @@ class Netns(Configuration):
         super().__init__(name, clock=clock, choices=choices)
         self.wheel = TimerWheel(clock) if wheel is None else wheel
         self.capture = capture
+        self.datapath.capture = capture is not None
         self.arp_table = NeighbourTable(self, AF_INET)
         self.nd_table = NeighbourTable(self, AF_INET6)
         self.arp = Arp(self)
