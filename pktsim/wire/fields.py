@@ -361,6 +361,21 @@ class _Walker:
         if kind in (135, 136) and end - at >= 16:
             at = self.add(path, "icmpv6.nd.target", at, 16)
             return self.rest(path, "icmpv6.nd.options", at, end)
+        if kind == 137 and end - at >= 32:
+            return self.redirect(at, end, path)
+        return self.rest(path, "icmpv6.data", at, end)
+
+    def redirect(self, at: int, end: int, path: str) -> None:
+        """RFC 4861 section 4.5; the option for the redirected packet's header quotes it (section 4.6.3)."""
+        at = self.add_all(path, at, ("icmpv6.rd.target", 16), ("icmpv6.rd.destination", 16))
+        while end - at >= 8 and self.frame[at + 1]:
+            size = min(self.frame[at + 1] * 8, end - at)
+            if self.frame[at] == 4:
+                self.add(path, "icmpv6.nd.option", at, 8)
+                self.network(ETHERTYPE_IPV6, at + 8, at + size, f"{path} icmpv6".strip())
+            else:
+                self.add(path, "icmpv6.nd.option", at, size)
+            at += size
         return self.rest(path, "icmpv6.data", at, end)
 
     def dns(self, at: int, end: int, path: str) -> None:
