@@ -21,6 +21,7 @@ import dns.rdatatype
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.sockets import SocketLayer
+from pktsim.wire.addr import ip_from_text, ip_to_text
 
 from ..kubedns import dnsname, wire
 from ..kubedns.service import read_message
@@ -145,7 +146,9 @@ class Dig:
             rcode = reply[3] & 0xF
             if rcode == wire.Rcode.NOERROR or number == len(names) - 1:
                 now_ns = self._sockets.clock.now_ns
-                footer = _footer(reply, server, tcp, now_ns - sent_ns, self._epoch_s + now_ns // NS_PER_S)
+                footer = _footer(
+                    reply, server, options.server, tcp, now_ns - sent_ns, self._epoch_s + now_ns // NS_PER_S
+                )
                 return DigAnswer("".join(self._lines) + head + format_message(reply, self._cookie) + footer, 0, reply)
         raise AssertionError("there is always a name to ask for")
 
@@ -236,11 +239,13 @@ async def dig(sockets: SocketLayer, options: DigOptions, resolv_conf: str = "", 
     return await Dig(sockets, options, resolv_conf, epoch_s).run()
 
 
-def _footer(reply: bytes, server: str, tcp: bool, took_ns: int, unix_s: int) -> str:
+def _footer(reply: bytes, server: str, named: str, tcp: bool, took_ns: int, unix_s: int) -> str:
+    """``named`` is what ``@SERVER`` said; else dig shows the address both times (``received``, bin/dig/dig.c)."""
+    address = ip_to_text(ip_from_text(server))
     when = datetime.fromtimestamp(unix_s, UTC).strftime("%a %b %d %H:%M:%S UTC %Y")
     return (
         f";; Query time: {took_ns // NS_PER_MS} msec\n"
-        f";; SERVER: {server}#{DNS_PORT}({server}) ({'TCP' if tcp else 'UDP'})\n"
+        f";; SERVER: {address}#{DNS_PORT}({named or address}) ({'TCP' if tcp else 'UDP'})\n"
         f";; WHEN: {when}\n"
         f";; MSG SIZE  rcvd: {len(reply)}\n\n"
     )
