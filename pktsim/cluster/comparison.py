@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pktsim.cluster.bulk import Condensed, compare_streams, condense, slack_of, within
+from pktsim.cluster.comparison_types import Difference, Seen
 from pktsim.wire.addr import ip_to_text
 from pktsim.wire.fields import Dissection, Field, FieldWriter, dissect
 from pktsim.wire.summary import summary
@@ -24,44 +26,10 @@ FIRST_MASQUERADE_PORT = 1024
 #: No action moves as many bytes in one connection; a number within this reach of an ISN belongs to it.
 _SEQUENCE_REACH = 1 << 26
 _U32 = 0xFFFF_FFFF
+_PSH = 8
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A frame where and when it was seen. ``direction`` is ``in`` or ``out``, from the interface's point of view."""
-
-    at_s: float
-    space: str
-    interface: str
-    direction: str
-    frame: bytes
-
-    @property
-    def where(self) -> str:
-        return f"{self.space}/{self.interface}"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first thing in which two runs differ.
-
-    Attributes:
-        where: An interface, ``conntrack of node-a``, ``counters of node-a``, ``run 1``.
-        what: The field, or what is missing.
-        recorded: The real one, in one line; empty if there is none.
-        ours: Likewise.
-    """
-
-    where: str
-    what: str
-    recorded: str = ""
-    ours: str = ""
-
-    def __str__(self) -> str:
-        lines = [f"{self.where}: {self.what}"]
-        lines += [f"  recorded: {self.recorded}"] if self.recorded else []
-        lines += [f"  pktsim:   {self.ours}"] if self.ours else []
-        return "\n".join(lines)
+#: Whether a recorded number may stand for one of ours: (recorded, ours, field, recorded frame, random values).
+_Rule = Callable[[int, int, Field, Dissection, "RandomValues"], bool]
 
 
 class Bijection:
@@ -104,7 +72,7 @@ class Fixed:
 
 @dataclass(slots=True)
 class RandomValues:
-    """What corresponds to what in one action."""
+    """What corresponds to what in one action; ``slack``: packets that each space's counters may differ by."""
 
     fixed: Fixed
     recorded_isns: frozenset[int]
@@ -117,6 +85,7 @@ class RandomValues:
     tcp_ids: dict[int, int] = field(default_factory=dict)
     ip_ids: dict[tuple[int, int, int], int] = field(default_factory=dict)
     tunnel_ports: dict[tuple[bytes, ...], tuple[int, int]] = field(default_factory=dict)
+    slack: dict[str, int] = field(default_factory=dict)
 
     def port(self, recorded: int, ours: int) -> bool:
         """Whether the two ports may stand for each other."""
@@ -168,39 +137,42 @@ def compare_frames(
         what corresponds to what.
     """
     random = RandomValues(fixed, initial_sequence_numbers(recorded), initial_sequence_numbers(ours))
-    theirs_by, ours_by = _by_interface(recorded), _by_interface(ours)
+    theirs_by, ours_by = condense(recorded), condense(ours)
+    random.slack = slack_of(theirs_by, ours_by)
     start_s = recorded[0].at_s if recorded else 0.0
     our_start_s = ours[0].at_s if ours else 0.0
     first: tuple[float, Difference] | None = None
     for where in sorted(theirs_by.keys() | ours_by.keys()):
-        theirs, mine = theirs_by.get(where, []), ours_by.get(where, [])
-        for index in range(max(len(theirs), len(mine))):
-            real = theirs[index] if index < len(theirs) else None
-            own = mine[index] if index < len(mine) else None
-            what = _frame_difference(real, own, random)
+        theirs, mine = theirs_by.get(where, Condensed()), ours_by.get(where, Condensed())
+        for index in range(max(len(theirs.frames), len(mine.frames))):
+            real, bulk = theirs.frames[index] if index < len(theirs.frames) else (None, False)
+            own, own_bulk = mine.frames[index] if index < len(mine.frames) else (None, False)
+            what = _frame_difference(real, own, random, _BULK_RULES if bulk and own_bulk else _RULES)
             if what is not None:
                 at_s = real.at_s - start_s if real is not None else own.at_s - our_start_s if own is not None else 0.0
                 difference = Difference(
-                    f"{where}, frame {index + 1} of {len(theirs)}", what, _line(real, start_s), _line(own, our_start_s)
+                    f"{where}, frame {index + 1} of {len(theirs.frames)}",
+                    what,
+                    _line(real, start_s),
+                    _line(own, our_start_s),
                 )
                 if first is None or at_s < first[0]:
                     first = (at_s, difference)
                 break
+        else:
+            stream = compare_streams(where, theirs.streams, mine.streams)
+            if stream is not None and first is None:
+                first = (float("inf"), stream)
     return (first[1] if first else None), random
-
-
-def _by_interface(frames: Iterable[Seen]) -> dict[str, list[Seen]]:
-    result: dict[str, list[Seen]] = {}
-    for seen in frames:
-        result.setdefault(seen.where, []).append(seen)
-    return result
 
 
 def _line(seen: Seen | None, start_s: float) -> str:
     return "" if seen is None else f"{seen.at_s - start_s:.6f} {seen.direction} {summary(seen.frame)}"
 
 
-def _frame_difference(recorded: Seen | None, ours: Seen | None, random: RandomValues) -> str | None:
+def _frame_difference(
+    recorded: Seen | None, ours: Seen | None, random: RandomValues, rules: Mapping[str, _Rule]
+) -> str | None:
     if ours is None:
         return "missing"
     if recorded is None:
@@ -210,7 +182,7 @@ def _frame_difference(recorded: Seen | None, ours: Seen | None, random: RandomVa
     theirs, mine = dissect(recorded.frame), dissect(ours.frame)
     writer = FieldWriter(theirs)
     # Equal values can be wrong too: if one of them stood for another value before.
-    unfit = [part for part in theirs.fields if not _write_random(part, theirs, mine, writer, random)]
+    unfit = [part for part in theirs.fields if not _write_random(part, theirs, mine, writer, random, rules)]
     projected = bytes(writer.data)
     differing: list[int] = []
     for at in range(max(len(projected), len(ours.frame))):
@@ -256,13 +228,20 @@ def _show(data: bytes) -> str:
     return data.hex() if len(data) <= 48 else f"{data[:48].hex()}… ({len(data)} bytes)"
 
 
-def _write_random(part: Field, theirs: Dissection, mine: Dissection, writer: FieldWriter, random: RandomValues) -> bool:
+def _write_random(
+    part: Field,
+    theirs: Dissection,
+    mine: Dissection,
+    writer: FieldWriter,
+    random: RandomValues,
+    rules: Mapping[str, _Rule],
+) -> bool:
     """Put our value of one random field into the recorded frame, if the two may stand for each other.
 
     Returns:
         Whether they may; also true if the field is not random or our frame has none.
     """
-    corresponds = _RULES.get(part.name)
+    corresponds = rules.get(part.name)
     if corresponds is None:
         return True
     own = next(mine.named(part.name, part.path), None) if part.name not in _REPEATED else _same_place(part, mine)
@@ -360,11 +339,19 @@ def _flow_label(recorded: int, ours: int, part: Field, theirs: Dissection, rando
     return random.flow_labels.setdefault((source, recorded & 0xFFFFF), ours & 0xFFFFF) == ours & 0xFFFFF
 
 
+def _both_or_none(recorded: int, ours: int, part: Field, theirs: Dissection, random: RandomValues) -> bool:
+    return (recorded == 0) == (ours == 0)
+
+
+def _but_for_push(recorded: int, ours: int, part: Field, theirs: Dissection, random: RandomValues) -> bool:
+    return recorded | _PSH == ours | _PSH
+
+
 def _anything(recorded: int, ours: int, part: Field, theirs: Dissection, random: RandomValues) -> bool:
     return True
 
 
-_RULES = {
+_RULES: dict[str, _Rule] = {
     "tcp.seq": _sequence,
     "tcp.ack": _sequence,
     "tcp.options.sack_le": _sequence,
@@ -382,6 +369,14 @@ _RULES = {
     "dns.soa.serial_number": _anything,
     "icmp.ident": _icmp_ident,
     "icmpv6.echo.identifier": _icmp_ident,
+}
+#: How far a bulk transfer has come when a segment is sent depends on its pace, and so does who is told to hurry.
+_BULK_RULES: dict[str, _Rule] = {
+    **_RULES,
+    "ip.id": _both_or_none,
+    "tcp.ack": _both_or_none,
+    "tcp.window_size_value": _anything,
+    "tcp.hdr_len/flags": _but_for_push,
 }
 
 
@@ -426,13 +421,19 @@ def _entry(line: str, random: RandomValues | None) -> str:
 NodeCounters = Mapping[str, tuple[int, int]]
 
 
-def compare_counters(recorded: Mapping[str, NodeCounters], ours: Mapping[str, NodeCounters]) -> Difference | None:
-    """Every counter must be equal, but for the listener reports that recordings leave out and rules have counted."""
+def compare_counters(
+    recorded: Mapping[str, NodeCounters], ours: Mapping[str, NodeCounters], random: RandomValues | None = None
+) -> Difference | None:
+    """Every counter must be equal, but for what the pace of bulk transfers decides.
+
+    Multicast listener reports are not counted either: recordings leave them out of the frames.
+    """
+    slack = random.slack if random is not None else {}
     for node in sorted(recorded.keys() | ours.keys()):
         theirs, mine = recorded.get(node, {}), ours.get(node, {})
         for rule in sorted(theirs.keys() | mine.keys()):
             real, own = theirs.get(rule, (0, 0)), mine.get(rule, (0, 0))
-            if real != own and not _listener_reports(rule, real, own):
+            if real != own and not within(real, own, slack.get(node, 0)) and not _listener_reports(rule, real, own):
                 return Difference(f"counters of {node}", rule, *(f"{p} packets, {b} bytes" for p, b in (real, own)))
     return None
 

@@ -20,7 +20,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pktsim.cluster.commands import Client, Command, parse_command
-from pktsim.cluster.comparison import FIRST_EPHEMERAL_PORT, Fixed, NodeCounters, Seen
+from pktsim.cluster.comparison import FIRST_EPHEMERAL_PORT, Fixed, NodeCounters
+from pktsim.cluster.comparison_types import Seen
 from pktsim.cluster.wiring import Interface, Space, WarmFdb, WarmNeighbour, Wiring
 from pktsim.errors import RecordingError, UnsupportedFeature
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.cluster import programs
 from pktsim.cluster.comparison import (
-    Difference,
     NodeCounters,
-    Seen,
     compare_conntrack,
     compare_counters,
     compare_frames,
     compare_output,
 )
+from pktsim.cluster.comparison_types import Difference, Seen
 from pktsim.cluster.control_plane import make_namespaces
 from pktsim.cluster.draws import EndpointDraws
 from pktsim.cluster.loader import load_objects
@@ -188,7 +187,7 @@ def differences(action: Action, replayed: Replayed) -> Iterator[Difference]:
     found = compare_conntrack(action.conntrack, replayed.conntrack, random)
     if found is not None:
         yield found
-    found = compare_counters(action.counters, replayed.counters)
+    found = compare_counters(action.counters, replayed.counters, random)
     if found is not None:
         yield found
     for number, (run, (status, output)) in enumerate(zip(action.runs, replayed.outputs, strict=True), 1):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from pktsim.cluster.comparison import Seen
+from pktsim.cluster.comparison_types import Seen
 from pktsim.cluster.draws import EndpointDraws, drawn_rules
 from pktsim.cluster.kubedns.wire import RR, Rcode, Type, WireError, unpack
 from pktsim.cluster.recording import DNS_PORT, Action, Flow, parse_entry

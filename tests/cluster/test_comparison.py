@@ -14,12 +14,12 @@ from scapy.packet import Raw
 
 from pktsim.cluster.comparison import (
     Fixed,
-    Seen,
     compare_conntrack,
     compare_counters,
     compare_frames,
     compare_output,
 )
+from pktsim.cluster.comparison_types import Seen
 
 FIXED = Fixed(ports=frozenset((40001, 80, 8080, 53)), icmp_idents=frozenset((0x1234,)), masqueraded=frozenset((20954,)))
 C, V, P = "10.1.1.2", "172.30.0.1", "10.1.2.1"

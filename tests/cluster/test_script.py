@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from pktsim.cluster.comparison import Seen
+from pktsim.cluster.comparison_types import Seen
 from pktsim.cluster.kubedns.loadbalance import LoadBalance
 from pktsim.cluster.kubedns.wire import RR, Message, Question, Rcode, Type, a_record
 from pktsim.cluster.script import address_orders, shuffle_script, unshuffled_script, with_unused_neighbours
