@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from hypothesis import strategies as st
 
+from pktsim.errors import PktsimError
 from pktsim.kernel.case import CaseRun
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.frame import ETH_P_IP, FrameView, TcpFlag, ethernet, icmp, ipv4, tcp, tcp_options, udp
@@ -258,7 +259,7 @@ _USER_CHAINS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "raw": {"R0": ("PREROUTING", "OUTPUT")},
     "mangle": {"M0": ("PREROUTING", "FORWARD", "OUTPUT"), "M1": ("PREROUTING", "FORWARD", "OUTPUT")},
     "nat": {"D0": ("PREROUTING", "OUTPUT"), "D1": ("PREROUTING", "OUTPUT"), "S0": ("POSTROUTING",)},
-    "filter": {name: ("INPUT", "FORWARD", "OUTPUT") for name in ("F0", "F1", "F2")},
+    "filter": dict.fromkeys(("F0", "F1", "F2"), ("INPUT", "FORWARD", "OUTPUT")),
 }
 
 
@@ -474,7 +475,7 @@ def _receive(interface: str, mac: str, packet: bytes) -> dict[str, Any]:
 def _text(frame: bytes) -> str:
     try:
         return summary(frame)
-    except Exception:  # noqa: BLE001 (a text for people, about frames that may be broken on purpose)
+    except PktsimError:  # broken on purpose
         return frame.hex()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pktsim.kernel.case import CaseRun
@@ -53,4 +53,16 @@ def difference(case: Mapping[str, Any], ours: CaseRun, bench: Workbench) -> str:
     return found
 
 
-__all__ = ["NondeterministicError", "difference"]
+def outcome_of(case: Mapping[str, Any], possible: Sequence[CaseRun], bench: Workbench) -> int:
+    """Which of our possible runs the kernel's, drawn by chance, agrees with.
+
+    Raises:
+        AssertionError: None of them.
+    """
+    result = _own_identifications(case, bench.result(case))
+    found = [compare_result(case, result, run) for run in possible]
+    assert "" in found, f"the kernel does what none of ours does: {found}"
+    return found.index("")
+
+
+__all__ = ["NondeterministicError", "difference", "outcome_of"]

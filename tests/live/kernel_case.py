@@ -1,11 +1,12 @@
 """A case on the running kernel: the format of ``pktsim.kernel.case`` in, the same format's result out.
 
-A :class:`KernelNode` is a node: a namespace with one veth per interface, whose far ends are in another namespace without
-addresses. One packet socket there sees all that leaves, in order. Frames are sent one at a time; a marker through the same
-CPU's queue shows when each has been dealt with. A :class:`KernelRun` takes a case's steps on a node; :func:`record` does it
-several times and says which fields Linux draws at random, as the recordings do.
+A :class:`KernelNode` is a node: a namespace with one veth per interface, whose far ends are in another namespace
+without addresses. One packet socket there sees all that leaves, in order. Frames are sent one at a time; a marker
+through the same CPU's queue shows when each has been dealt with. A :class:`KernelRun` takes a case's steps on a node.
 
-Making namespaces is slow, so :class:`Workbench` keeps a node for the next case where nothing of the last one can be left.
+Making namespaces is slow, so :class:`Workbench` keeps a node for the next case where nothing of the last one can be
+left. :meth:`Workbench.record` runs a case several times and says which fields Linux draws at random, as the recordings
+do.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ def topology(case: Case) -> str:
 def reusable(case: Case) -> bool:
     """Whether a node is as good as new after this case, rules and connections removed.
 
-    Not with sockets (their connections outlive them), fragments (gathered ones wait for the rest for 30 seconds), bridges
-    (they learn), or tables that stay loaded.
+    Not with sockets (their connections outlive them), fragments (gathered ones wait for the rest for 30 seconds),
+    bridges (they learn), or tables that stay loaded.
     """
     if case.get("listeners") or case.get("nft") or case.get("ipv6"):
         return False
@@ -272,7 +273,7 @@ class KernelNode:
                 request = struct.pack("=16sQ16x", interface.encode(), ctypes.addressof(value))
                 fcntl.ioctl(handle, _SIOCETHTOOL, request)
 
-    # ------------------------------------------------------------------------------------------------- a case's own part
+    # ------------------------------------------------------------------------------------------------ a case's own part
 
     def prepare(self, case: Case) -> None:
         """Load what belongs to the case and not to its topology; nothing of an earlier case is left."""
@@ -305,7 +306,7 @@ class KernelNode:
         if case.get("ipsets"):
             self.run("ipset", "destroy")
 
-    # ------------------------------------------------------------------------------------------------------------ frames
+    # ----------------------------------------------------------------------------------------------------------- frames
 
     def send(self, interface: str, frame: bytes) -> str:
         """Let a frame arrive; the name of the error that its sender gets, or nothing."""

@@ -112,9 +112,7 @@ class TableReader:
     def _ask(self, option: int, request: bytes, size: int) -> bytes:
         buffer = ctypes.create_string_buffer(request, size)
         length = ctypes.c_uint32(size)
-        result = _libc.getsockopt(
-            self._socket.fileno(), self._layout.level, option, buffer, ctypes.byref(length)
-        )
+        result = _libc.getsockopt(self._socket.fileno(), self._layout.level, option, buffer, ctypes.byref(length))
         _checked(result, "getsockopt")
         return buffer.raw[: length.value]
 
@@ -312,4 +310,3 @@ def _describe(entry: _Attributes) -> dict[str, Any]:
             counters = _attributes(entry[attribute])
             described[key] = [_number(counters.get(1)), _number(counters.get(2))]
     return described
-

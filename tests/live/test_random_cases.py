@@ -1,0 +1,59 @@
+"""Random rules and packets on pktsim and on the running kernel: frames, connections and counters agree after each step.
+
+For long runs: ``python -m tests.live.long_run --examples 20000 --seed 1``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, event, given, settings
+
+from tests.live.case_strategies import decisions, tell
+from tests.live.differential import NondeterministicError, difference
+from tests.live.kernel_case import Workbench
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = int(os.environ.get("PKTSIM_LIVE_EXAMPLES", "400"))
+
+
+@pytest.fixture(scope="module")
+def bench(_live_machine: None) -> Iterator[Workbench]:
+    with Workbench() as made:
+        yield made
+
+
+@settings(
+    max_examples=EXAMPLES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+@given(decided=decisions)
+def test_the_running_kernel_does_the_same(
+    bench: Workbench, decided: tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]
+) -> None:
+    story = tell(*decided)
+    try:
+        found = difference(story.case, story.run, bench)
+    except NondeterministicError as error:
+        event(f"decided by the kernel's chance: {error}")
+        return
+    assert not found, f"{found}\n{story.case['sysctls']}\n{story.case['iptables']}"
+
+
+def test_what_decides_a_case_shrinks_to_the_plainest() -> None:
+    story = tell(b"", (b"",), (b"",))
+    (step,) = story.case["steps"]
+    assert story.case["sysctls"] == {}
+    assert step["send_local"]["text"].startswith("IP 10.0.0.1.4000 > 10.0.0.1.80: Flags [S]")
+
+
+@given(decided=decisions)
+@settings(max_examples=20)
+def test_the_same_decisions_tell_the_same_story(decided: tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]) -> None:
+    first, second = tell(*decided), tell(*decided)
+    assert first.case == second.case
+    assert [step.emitted for step in first.run.steps] == [step.emitted for step in second.run.steps]
