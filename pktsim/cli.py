@@ -76,16 +76,35 @@ def demo(out: OutDirectory = None, seed: Seed = 7, as_json: Json = False) -> Non
 
 @app.command(epilog="Example: pktsim run pktsim/scenario/library/book.yaml -o out")
 def run(
-    file: Annotated[Path, typer.Argument(help="A scenario: .yaml (objects, then a kind: Scenario), or a .py script.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="A scenario: .yaml (objects, then a kind: Scenario), a .py script, or the name of a shipped one.",
+            show_default=False,
+        ),
+    ] = "",
     out: OutDirectory = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the shipped scenarios instead.")] = False,
     seed: Annotated[int | None, typer.Option(help="Instead of the scenario's own seed.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run a scenario; exit status 1 if one of its expectations is not met."""
-    from pktsim.scenario.loader import load_scenario
+    from pktsim.scenario.library import names, shipped
+    from pktsim.scenario.loader import about, load_scenario
     from pktsim.scenario.runner import run_scenario
 
-    _report(run_scenario(load_scenario(file), seed=seed), out, as_json)
+    if listing:
+        known = {name: about(shipped(name)) for name in names()}
+        if as_json:
+            _print_json(known)
+        else:
+            width = max(map(len, known))
+            print("".join(f"{name:<{width}}  {text}\n" for name, text in known.items()), end="")
+        return
+    if not file:
+        raise PktsimError("run needs a scenario: a file, or a name that pktsim run --list shows")
+    path = shipped(file) if file in names() and not Path(file).is_file() else Path(file)
+    _report(run_scenario(load_scenario(path), seed=seed), out, as_json)
 
 
 def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
@@ -184,6 +203,27 @@ def dig(
             print_trace(report.walk)
         print("\n".join(report.lines()))
     raise typer.Exit(YES if report.found else NO)
+
+
+@app.command(epilog="Example: pktsim node case.json --trace")
+def node(
+    case: Annotated[Path, typer.Argument(help="A case: a node, its rules, a list of steps (.json).")],
+    trace: Annotated[bool, typer.Option("--trace", help="Say what the node did to each packet, rule by rule.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """One kernel alone: what comes of a case's frames, its connections and counters."""
+    from pktsim.kernel.case_recording import read_cases
+    from pktsim.kernel.case_report import ExplainedCase
+    from pktsim.rng import SeededChoices
+
+    for each in read_cases(case):
+        explained = ExplainedCase(each, SeededChoices(seed))
+        if as_json:
+            walks = {"trace": explained.walks} if trace else {}
+            _print_json({"name": each.get("name", ""), "result": explained.result(), **walks})
+        else:
+            print("\n".join(explained.lines(trace=trace)))
 
 
 @app.command(epilog="Example: pktsim verify recordings/cluster/book")

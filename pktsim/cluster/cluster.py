@@ -7,7 +7,8 @@ synchronous: each runs the simulated clock until its answer is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from os import PathLike
@@ -193,12 +194,14 @@ class Cluster:
         seed: int = 0,
         choices: Choices | None = None,
         upstream: Upstream | Iterable[str] = (),
+        kube_proxy: KubeProxyConfiguration | None = None,
     ) -> Cluster:
         """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
 
         Args:
             nodes: How many nodes to make if the objects bring none; two if it is not said.
             upstream: What the name server beyond the cluster knows.
+            kube_proxy: Its configuration on every node.
 
         Raises:
             ObjectError: The API server would refuse an object.
@@ -207,7 +210,8 @@ class Cluster:
         objects = [found for source in sources for found in load_objects(source)]
         if not nodes and not any(isinstance(found, Node) for found in objects):
             nodes = 2
-        cluster = cls(nodes, seed=seed, choices=choices, ranges=_ranges_of(objects), upstream=upstream)
+        ranges = _ranges_of(objects)
+        cluster = cls(nodes, seed=seed, choices=choices, ranges=ranges, upstream=upstream, kube_proxy=kube_proxy)
         cluster.apply(objects)
         return cluster
 
@@ -330,17 +334,23 @@ class Cluster:
         """Let the next connections to a service draw these pods, in this order, whichever node they come by.
 
         Args:
-            service: ``namespace/name``, or ``name`` in ``default``.
+            service: ``namespace/name``, or ``name`` in ``default``; only one port of it if ``:PORT``, a port's name,
+                follows.
             pods: Their names; those in another namespace than the service as ``namespace/name``.
         """
         self._started()
+        service, colon, only = service.partition(":")
         namespace, _, short = service.rpartition("/")
         namespace = namespace or "default"
         found = self.store.get(Service, short, namespace)
         if found is None:
             raise ObjectError(f"there is no service {namespace}/{short}")
         addresses = [self.pod(name if "/" in name else f"{namespace}/{name}").address for name in pods]
+        if colon and only not in {port.name for port in found.spec.ports}:
+            raise ObjectError(f"service {namespace}/{short} has no port {only!r}")
         for port in found.spec.ports:
+            if colon and port.name != only:
+                continue
             port_name = f"{namespace}/{short}:{port.name}" if port.name else f"{namespace}/{short}"
             for prefix in (CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX):
                 chain = prefix + chain_hash(port_name + port.protocol.lower())
@@ -385,6 +395,16 @@ class Cluster:
         """Record what nodes do to packets from now on: a context manager."""
         self._started()
         return Recorder(self.explainer, self.capture)
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Nothing that goes on meanwhile is captured or explained: for what only prepares an experiment."""
+        before, self.capture.on = self.capture.on, False
+        try:
+            with self.explainer.paused():
+                yield
+        finally:
+            self.capture.on = before
 
     # Keeping namespaces in line with objects
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
+from pktsim.cluster.connection import Connection
 from pktsim.cluster.programs import HttpAnswer, PingAnswer, ResolverFiles
 from pktsim.errors import RulesetSyntaxError
 from pktsim.kernel import task
 from pktsim.kernel.capture import CapturedFrame
-from pktsim.kernel.netns import Netns
+from pktsim.kernel.netns import Held, Netns
 from pktsim.netfilter.conntrack import ConntrackTable, Entry
 from pktsim.netfilter.iptables_command import run_command
 from pktsim.netfilter.iptables_text import print_save, restore
+from pktsim.netfilter.opcodes import Hook, Step
 from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.wire import scapy_io
 from pktsim.wire.addr import ip_from_text
@@ -116,6 +119,24 @@ class Machine:
         """
         work = programs.tcp_connect(self.netns, host, port, self.files, sport, timeout)
         self._run(work, f"connect {host}:{port}", timeout + 60)
+
+    def connect(self, host: str, port: int, *, sport: int = 0, timeout: float = 5.0) -> Connection:
+        """Connect and stay connected.
+
+        Args:
+            host: An address or a name.
+            port: The port.
+            sport: The source port; any free one if 0.
+            timeout: Seconds to wait until it is established; with 0 the SYN is sent, and :meth:`Connection.wait` waits.
+
+        Raises:
+            TimeoutError: No answer in time.
+            OSError: The name does not exist, or the connection was refused.
+        """
+        connection = Connection(self.netns, self.resolve(host)[0], port, sport)
+        if timeout:
+            connection.wait(timeout)
+        return connection
 
     def probe(self, host: str, port: int, protocol: str) -> tuple[bool, str]:
         """Try ``tcp``, ``udp`` or ``icmp`` and say in words what came of it."""
@@ -266,6 +287,30 @@ class NodeMachine(Machine):
     def conntrack(self) -> list[Entry]:
         """Connection tracking entries; ``entry.text(extended=True)`` is the tool's line."""
         return ConntrackTable(self.netns.datapath).entries(self.netns.clock.now_ns)
+
+    def conntrack_stats(self) -> dict[str, int]:
+        """Connection tracking counters, by the names that ``conntrack -S`` gives them."""
+        return ConntrackTable(self.netns.datapath).stats()
+
+    @contextmanager
+    def holding(self, hook: Hook, step: Step) -> Iterator[list[Held]]:
+        """Hold packets back before a step of a hook (``Hook.POSTROUTING``, ``Step.CONFIRM``), to make a race happen.
+
+        Yields:
+            Those that wait, in order of arrival; :meth:`release` lets one go on. At the end all others go on too.
+        """
+        held = self.netns.held
+        self.netns.hold(hook, step)
+        try:
+            yield held
+        finally:
+            self.netns.hold(hook, step, on=False)
+            while held:
+                self.release(held[0])
+
+    def release(self, held: Held) -> None:
+        """Let a packet that is held back go on."""
+        self.netns.release(held)
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Read a setting, or write it first."""

@@ -6,7 +6,8 @@ frame's comment in a capture file is what its namespace did to that packet and b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,19 @@ class Explainer:
         self._visits.clear()
         self._by_packet.clear()
         self._last_frames.clear()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Forget what is collected from here to the end of the block."""
+        self.flush()
+        first = len(self._visits)
+        try:
+            yield
+        finally:
+            self.flush()
+            for visit in self._visits[first:]:
+                self._by_packet[visit.space, visit.pkt_id].remove(visit)
+            del self._visits[first:]
 
     def of_packet(self, space: str, pkt_id: int) -> list[Visit]:
         """What a namespace did to a packet, with what it did before it was copied."""

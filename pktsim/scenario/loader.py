@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from pktsim.cluster.loader import parse_objects, read_documents
@@ -23,10 +24,10 @@ def load_scenario(path: str | Path) -> Scenario:
         ObjectError: An object or a field of the scenario is wrong.
     """
     path = Path(path)
-    if path.suffix == ".py" or path.name.endswith(".py.txt"):
+    if path.suffix == ".py":
         if not path.is_file():
             raise ScenarioError("no such file", file=str(path))
-        return Scenario(path.name.removesuffix(".txt").removesuffix(".py"), file=path, script=path)
+        return Scenario(path.stem, file=path, script=path)
     if path.suffix not in (".yaml", ".yml"):
         raise ScenarioError("not a scenario", file=str(path), mend="give a .yaml file or a .py script")
     documents = read_documents(path)
@@ -41,3 +42,15 @@ def load_scenario(path: str | Path) -> Scenario:
     objects = parse_objects(document for document in documents if document.kind != KIND)
     name = found.metadata.name or path.stem
     return Scenario(name, tuple(objects), found.spec, file=path)
+
+
+def about(path: Path) -> str:
+    """What a scenario shows, in a line: what its document says, or the first line of a script's docstring."""
+    scenario = load_scenario(path)
+    if scenario.script is None:
+        return scenario.spec.about
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ScenarioError(f"{error.msg}", file=str(path), line=error.lineno) from None
+    return (ast.get_docstring(tree) or "").partition("\n")[0]

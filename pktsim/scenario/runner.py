@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from pktsim.clock import NS_PER_S
@@ -18,9 +19,8 @@ from pktsim.cluster.objects import Node
 from pktsim.cluster.walk import Walk
 from pktsim.errors import CaptureError, PktsimError, ScenarioError
 from pktsim.kernel.capture import CapturedFrame
+from pktsim.scenario.frames import frame_fits
 from pktsim.scenario.model import Expectation, FrameExpectation, Scenario, Step
-from pktsim.wire.frame import FrameView
-from pktsim.wire.summary import summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def run_scenario(scenario: Scenario, *, seed: int | None = None) -> Result:
 
 
 def _run_script(path: Path, name: str, seed: int) -> Result:
-    """A script has a function ``run(seed)`` that returns the cluster it used."""
+    """A script has a function ``run(seed)``, which returns the cluster it used or tells a story."""
     try:
         found = runpy.run_path(str(path), run_name=f"pktsim_scenario_{name}")
     except SyntaxError as error:
@@ -127,11 +127,47 @@ def _run_script(path: Path, name: str, seed: int) -> Result:
     function: Callable[[int], Any] | None = found.get("run")
     if function is None:
         raise ScenarioError("has no function run(seed)", file=str(path))
-    cluster = function(seed)
-    if not isinstance(cluster, Cluster):
-        raise ScenarioError("run(seed) has to return a Cluster", file=str(path))
     about = (found.get("__doc__") or "").strip().partition("\n")[0]
-    return Result(name, about, cluster)
+    made = function(seed)
+    if isinstance(made, Cluster):
+        return Result(name, about, made)
+    cluster = next(made, None) if isinstance(made, Iterator) else None
+    if not isinstance(cluster, Cluster):
+        raise ScenarioError("run(seed) has to return a Cluster, or to yield one first", file=str(path))
+    result = Result(name, about, cluster)
+    _tell(made, path, result)
+    return result
+
+
+def _tell(story: Iterator[Any], path: Path, result: Result) -> None:
+    """Take the steps of a story to its end, or to the first that does not go as expected."""
+    cluster = result.cluster
+    title: str | None = ""
+    while title is not None:
+        began_ns = cluster.clock.now_ns
+        unmet: tuple[str, ...] = ()
+        with cluster.record() as recorder:
+            try:
+                following = next(story, None)
+            except (AssertionError, OSError) as error:
+                following, unmet = None, (_failure(error, path),)
+        if title or unmet:
+            outcome = "not as expected" if unmet else "as expected"
+            number = len(result.steps) + 1
+            walk = recorder.walk("", outcome, delivered=not unmet)
+            step = StepResult(f"{number}. {title}".rstrip(), outcome, unmet, walk, began_ns, cluster.clock.now_ns)
+            result.steps.append(step)
+        title = following
+
+
+def _failure(error: BaseException, path: Path) -> str:
+    """What a script expected, in its own words: the line that failed, and what it says of it."""
+    lines = [frame for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+    text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    if not lines:
+        return text or type(error).__name__
+    source = " ".join((lines[-1].line or "").split())
+    return f"line {lines[-1].lineno}: {source}" + (f" ({text})" if text else "")
 
 
 def _take(cluster: Cluster, step: Step, number: int, turn: int) -> StepResult:
@@ -283,46 +319,6 @@ def _unmet(
 
 def _fits(text: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
-
-
-def frame_fits(wanted: FrameExpectation, frame: CapturedFrame) -> bool:
-    """Whether a frame is one of those that an expectation is about."""
-    if wanted.on and wanted.on not in (frame.where, frame.space):
-        return False
-    if wanted.direction and wanted.direction != frame.direction:
-        return False
-    if wanted.text and not fnmatchcase(summary(frame.frame), wanted.text):
-        return False
-    asks = {name: getattr(wanted, name) for name in ("protocol", "src", "dst", "sport", "dport", "flags", "ttl")}
-    if all(value in ("", None) for value in asks.values()):
-        return True
-    seen = _view(frame.frame)
-    return all(value in ("", None) or seen.get(name) == value for name, value in asks.items())
-
-
-def _view(frame: bytes) -> dict[str, Any]:
-    """What expectations ask for, as far as the frame has it."""
-    from pktsim.wire.addr import ip_to_text
-    from pktsim.wire.frame import ETH_P_ARP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
-    from pktsim.wire.summary import flags_text
-
-    view = FrameView(frame)
-    if view.ethertype == ETH_P_ARP:
-        return {"protocol": "arp"}
-    if view.protocol < 0:
-        return {}
-    names = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_ICMP: "icmp", 58: "icmp"}
-    seen: dict[str, Any] = {
-        "protocol": names.get(view.protocol, ""),
-        "src": ip_to_text(view.saddr),
-        "dst": ip_to_text(view.daddr),
-        "ttl": view.ttl,
-    }
-    if view.has_ports:
-        seen |= {"sport": view.sport, "dport": view.dport}
-        if view.protocol == IPPROTO_TCP:
-            seen["flags"] = flags_text(view.tcp_flags)
-    return seen
 
 
 def _words(wanted: FrameExpectation) -> str:

@@ -11,7 +11,7 @@ _HERE = Path(__file__).parent
 
 def names() -> list[str]:
     """Names of all shipped scenarios."""
-    return sorted(path.name.removesuffix(".yaml").removesuffix(".py.txt") for path in _files())
+    return sorted(path.stem for path in _files())
 
 
 def shipped(name: str) -> Path:
@@ -21,10 +21,10 @@ def shipped(name: str) -> Path:
         ScenarioError: There is none of that name.
     """
     for path in _files():
-        if path.name in (f"{name}.yaml", f"{name}.py.txt"):
+        if path.stem == name:
             return path
     raise ScenarioError(f"no scenario {name!r} is shipped", mend="there are " + ", ".join(names()))
 
 
 def _files() -> list[Path]:
-    return sorted(path for path in _HERE.iterdir() if path.name.endswith((".yaml", ".py.txt")))
+    return sorted(path for path in _HERE.iterdir() if path.suffix in (".yaml", ".py") and path.stem != "__init__")
