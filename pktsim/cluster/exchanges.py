@@ -138,7 +138,8 @@ def dns_exchanges(frames: Sequence[CapturedFrame], space: str) -> list[DnsExchan
             continue
         numbers = waiting.get(seen.key)
         if not seen.outgoing and seen.source[1] == _PORT and numbers:
-            number = numbers.pop(0)
+            # A resolver that repeats a query keeps its id: what comes now is for the last one.
+            number = numbers.pop()
             found[number] = _answered(found[number], seen, message)
     return found
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from pktsim import Cluster
-from pktsim.errors import UnsupportedFeature
+from pktsim.errors import ObjectError, UnsupportedFeature
 
 POD = """\
 apiVersion: v1
@@ -96,3 +96,11 @@ def test_a_truncated_answer_of_the_upstream_is_fetched_over_tcp() -> None:
     many = [f"many.example.com. 300 A 198.51.100.{number}" for number in range(1, 61)]
     cluster = Cluster(nodes=1, upstream=many)
     assert len(cluster.node("node-a").resolve("many.example.com")) == 60
+
+
+def test_a_draw_for_one_port_leaves_the_others_alone() -> None:
+    cluster = cluster_with()
+    with pytest.raises(ObjectError, match="has no port 'dnss'"):
+        cluster.draw("kube-system/kube-dns:dnss", "coredns")
+    cluster.draw("kube-system/kube-dns:dns", "coredns")
+    assert cluster.pod("client").resolve("web") == ["172.30.0.1"]
