@@ -71,10 +71,11 @@ def _compare_last(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: Case
 
 def _compare_nth(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: CaseRun, index: int) -> str:
     difference = _compare_step(theirs["steps"][index], ours.steps[index])
-    return f"step {index} ({_describe_step(case['steps'][index])}): {difference}" if difference else ""
+    return f"step {index} ({describe_step(case['steps'][index])}): {difference}" if difference else ""
 
 
-def _describe_step(step: Mapping[str, Any]) -> str:
+def describe_step(step: Mapping[str, Any]) -> str:
+    """A step in a line."""
     for verb, body in step.items():
         if isinstance(body, dict):
             return f"{verb} {body.get('interface', '')} {body.get('text', '')}".strip()
@@ -150,7 +151,7 @@ def _compare_entries(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping
         key = "gone" if "gone" in entry else "orig"
         match = next((one for one in ours_left if key in one and _same_tuple(entry[key], one[key])), None)
         if match is None:
-            return f"{where}: only in the recording: {_entry_text(entry)}; ours: {[_entry_text(e) for e in ours]}"
+            return f"{where}: only in the recording: {entry_text(entry)}; ours: {[entry_text(e) for e in ours]}"
         ours_left.remove(match)
         if key == "gone":
             continue
@@ -158,18 +159,19 @@ def _compare_entries(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping
             recorded, counted = entry.get(name), match.get(name)
             if name == "reply":
                 if not _same_tuple(recorded or {}, counted or {}):
-                    return f"{where} {_entry_text(entry)}: reply {recorded} recorded, ours {counted}"
+                    return f"{where} {entry_text(entry)}: reply {recorded} recorded, ours {counted}"
             elif name in ("status",):
                 if set(recorded or ()) != set(counted or ()):
-                    return f"{where} {_entry_text(entry)}: status {recorded} recorded, ours {counted}"
+                    return f"{where} {entry_text(entry)}: status {recorded} recorded, ours {counted}"
             elif recorded != counted and (recorded is not None or (counted and name not in entry)):
-                return f"{where} {_entry_text(entry)}: {name} {recorded} recorded, ours {counted}"
+                return f"{where} {entry_text(entry)}: {name} {recorded} recorded, ours {counted}"
     if ours_left:
-        return f"{where}: only ours: {_entry_text(ours_left[0])}"
+        return f"{where}: only ours: {entry_text(ours_left[0])}"
     return ""
 
 
-def _entry_text(entry: Mapping[str, Any]) -> str:
+def entry_text(entry: Mapping[str, Any]) -> str:
+    """The original tuple of an entry, or of one that is gone."""
     tuple_ = entry.get("orig") or entry.get("gone") or {}
     ports = f":{tuple_['sport']} -> " if "sport" in tuple_ else " -> "
     end = f":{tuple_['dport']}" if "dport" in tuple_ else f" id {tuple_.get('id')}" if "id" in tuple_ else ""
