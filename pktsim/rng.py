@@ -1,8 +1,8 @@
 """Chance: every free choice of the emulated system asks one :class:`Choices` object.
 
 A leaf: imports nothing of ours. A *place* names who asks (``node-a/nat/KUBE-SVC-X/2``, ``default/client/tcp.isn``):
-equal places draw from one stream, different places never disturb each other, so adding a pod does not change what another
-one draws.
+equal places draw from one stream, different places never disturb each other, so adding a pod does not change what
+another one draws.
 """
 
 from __future__ import annotations
