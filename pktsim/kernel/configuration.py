@@ -7,8 +7,9 @@ is answered from here.
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pktsim._fastpath import Datapath
@@ -33,7 +34,7 @@ from pktsim.kernel.netdev import (
     select_address,
 )
 from pktsim.kernel.sysctl import Sysctls
-from pktsim.netfilter.lower import Lowered, lower_table
+from pktsim.netfilter.lower import TABLE_IDS, Lowered, lower_table
 from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
 from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
@@ -125,6 +126,8 @@ class Configuration:
         #: Told of the ifindex of a device that is going.
         self.removal_listeners: list[Callable[[int], None]] = []
         self._lowered: dict[tuple[Family, TableId], Lowered] = {}
+        #: Tables with the counters that the engine had for them when it was last looked.
+        self._counted: dict[tuple[Family, TableId], _Counted] = {}
         self._batches = 0
         self._fixed_mac: set[int] = set()
         self._fixed_mtu: set[int] = set()
@@ -528,16 +531,25 @@ class Configuration:
             lowered: The same tables lowered already, where several namespaces share them.
         """
         family = ruleset.family
-        programs = {each.table_id: each for each in lowered or [lower_table(table) for table in ruleset.tables]}
+        programs = {
+            each.table_id: each
+            for each in lowered
+            or [lower_table(table, self._lowered.get((family, TABLE_IDS[table.name]))) for table in ruleset.tables]
+        }
         for table_id in TableId:
             new = programs.get(table_id)
             old = self._lowered.pop((family, table_id), None)
             if new is not None:
                 self._lowered[family, table_id] = new
                 new.prepare(self.datapath.context)
-                self.datapath.table_set(family, table_id, new.program, new.initial_counters())
+                counters = _first_counters(new, self._counted.get((family, table_id)))
+                self.datapath.table_set(family, table_id, new.program, counters)
+                self._counted[family, table_id] = _Counted(
+                    new, counters or bytes(16 * new.program.n_counters), new.table
+                )
             elif old is not None:
                 self.datapath.table_set(family, table_id, None)
+                self._counted.pop((family, table_id), None)
         self.datapath.conntrack_enable(family, any(each.needs_conntrack for each in programs.values()))
         used = [function for each in self._lowered.values() for function in each.callables]
         self.datapath.context.retain_recent({one.list_name for one in used if isinstance(one, Recent)})
@@ -559,20 +571,57 @@ class Configuration:
         tables: list[Table] = []
         for (table_family, table_id), lowered in sorted(self._lowered.items(), key=lambda item: item[1].table.name):
             if table_family == family:
-                tables.append(_with_counters(lowered, self.counters(family, table_id)))
+                before = self._counted[table_family, table_id]
+                now = _count(before, lowered, self.datapath.table_counters(family, table_id))
+                self._counted[table_family, table_id] = now
+                tables.append(now.table)
         return Ruleset(family, tuple(tables))
 
 
-def _with_counters(lowered: Lowered, counters: Sequence[tuple[int, int]]) -> Table:
-    """The table with these counters, which are in the order of the source map."""
-    of_rule: dict[tuple[str, int], Counters] = {}
-    for source, (packets, octets) in zip(lowered.sources, counters, strict=True):
-        of_rule[source.chain, source.number] = Counters(packets, octets)
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A table with the counters that the engine had for it: ``uint64[n, 2]``, by number of the source map."""
+
+    lowered: Lowered
+    data: bytes
+    table: Table
+
+
+def _count(before: _Counted, lowered: Lowered, data: bytes) -> _Counted:
+    """The table with these counters; chains whose counters have not moved stay the same objects."""
+    if data == before.data:
+        return before
+    assert lowered.image is not None
+    placed, old = lowered.image.placed, before.data
     chains = []
-    for chain in lowered.table.chains:
-        rules = tuple(
-            replace(rule, counters=of_rule[chain.name, number]) for number, rule in enumerate(chain.rules, start=1)
-        )
-        policy = of_rule.get((chain.name, 0), Counters()) if chain.policy is not None else Counters()
-        chains.append(replace(chain, rules=rules, counters=policy))
-    return replace(lowered.table, chains=tuple(chains))
+    for chain in before.table.chains:
+        start = 16 * placed[chain.name].counter
+        end = start + 16 * (len(chain.rules) + 1)
+        if data[start:end] != old[start:end]:
+            pairs = [Counters(*pair) for pair in struct.iter_unpack("=2Q", data[start:end])]
+            rules = tuple(replace(rule, counters=pair) for rule, pair in zip(chain.rules, pairs, strict=False))
+            chain = replace(chain, rules=rules, counters=pairs[-1] if chain.policy is not None else Counters())
+        chains.append(chain)
+    return _Counted(lowered, data, replace(before.table, chains=tuple(chains)))
+
+
+def _first_counters(new: Lowered, before: _Counted | None) -> bytes:
+    """The counters that a table starts with: those that its rules say.
+
+    Chains that were loaded before, and are in the same place, need not be gone through again.
+    """
+    old = before.lowered.image if before is not None else None
+    if before is None or old is None or new.image is None:
+        return new.initial_counters()
+    known = set(map(id, before.table.chains))
+    placed, were = new.image.placed, old.placed
+    data = bytearray(before.data[: 16 * new.program.n_counters].ljust(16 * new.program.n_counters, b"\0"))
+    fresh = [chain for chain in new.table.chains if id(chain) not in known]
+    if new.image.before is not old.name and new.image is not old:
+        fresh = [one for one in new.table.chains if id(one) not in known or were.get(one.name) is not placed[one.name]]
+    for chain in fresh:
+        place = placed[chain.name]
+        said = [value for rule in chain.rules for value in (rule.counters.packets, rule.counters.bytes)]
+        said += (chain.counters.packets, chain.counters.bytes)
+        struct.pack_into(f"={len(said)}Q", data, 16 * place.counter, *said)
+    return bytes(data)

@@ -6,8 +6,11 @@ an entry here is refused by name. Each extension has one lowering function, regi
 
 from __future__ import annotations
 
+import gc
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib import import_module
@@ -33,6 +36,13 @@ from pktsim.netfilter.ruleset import (
     VerdictTarget,
 )
 
+_INT32 = struct.Struct("=i")
+_U32 = 0xFFFFFFFF
+_PAIR = struct.Struct("=2Q")
+ROW_BYTES = 32
+#: Where a jump's row says which row to go to.
+JUMP_TARGET = 8
+
 #: Runs of at least this many rules with one exact key are indexed.
 DISPATCH_MIN = 8
 #: The engine's stack (STACK_DEPTH), less what a chain of returns needs.
@@ -57,6 +67,22 @@ class SourceRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """What a program was made of, and where each chain lies in it."""
+
+    rows: bytes
+    pool: bytes
+    places: tuple[str, ...]
+    nth_slots: int
+    dispatch: tuple[tuple[int, dict[bytes, list[int]], list[int]], ...]
+    placed: Mapping[str, Placed]
+    ranks: Mapping[str, int]  # of each chain: more than those of the chains that it leads to
+    name: object = field(default_factory=object, compare=False)
+    #: The name of the image that unchanged chains were taken over from, places and all.
+    before: object = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Lowered:
     """A program and its source map: ``sources[i]`` is rule number i, which is also counter number i."""
 
@@ -69,6 +95,8 @@ class Lowered:
     callables: tuple[PythonMatch, ...] = ()
     #: Some rule of it switches accounting on for its namespace (xt_connbytes.c connbytes_mt_check).
     needs_accounting: bool = False
+    #: What it is made of, for a table that differs little (``relower``).
+    image: Image | None = field(default=None, repr=False, compare=False)
 
     def prepare(self, context: Any) -> None:
         """What loading the table makes by itself in a namespace, before any packet (``checkentry``)."""
@@ -82,14 +110,18 @@ class Lowered:
         return TABLE_IDS[self.table.name]
 
     def initial_counters(self) -> bytes:
-        """The counters that the table's text came with, ``uint64[n, 2]``."""
-        pairs: list[int] = []
-        chains = {chain.name: chain for chain in self.table.chains}
-        for source in self.sources:
-            chain = chains[source.chain]
-            counters = chain.rules[source.number - 1].counters if source.number else chain.counters
-            pairs += (counters.packets, counters.bytes)
-        return struct.pack(f"={len(pairs)}Q", *pairs)
+        """The counters that the table's text came with, ``uint64[n, 2]``; none where all are zero."""
+        assert self.image is not None
+        data = bytearray(16 * self.program.n_counters)
+        found = False
+        for chain in self.table.chains:
+            at = 16 * self.image.placed[chain.name].counter
+            for one in (*(rule.counters for rule in chain.rules), chain.counters):
+                if one.packets or one.bytes:
+                    _PAIR.pack_into(data, at, one.packets, one.bytes)
+                    found = True
+                at += 16
+        return bytes(data) if found else b""
 
     def with_counters(self, pairs: Sequence[tuple[int, int]]) -> Table:
         """The table with these packets and bytes, by number of the source map (see ``Datapath.table_counters``)."""
@@ -138,7 +170,6 @@ class Builder:
     table: str
     chain: str = ""
     number: int = 0
-    hooks: frozenset[Hook] = frozenset()
     pool: bytearray = field(default_factory=bytearray)
     callables: list[PythonMatch] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
@@ -268,6 +299,8 @@ def _runs(chain: Chain) -> list[tuple[int, int, int]]:
     runs: list[tuple[int, int, int]] = []
     at = 0
     rules = chain.rules
+    if len(rules) < DISPATCH_MIN:
+        return runs
     while at < len(rules):
         best = (at, at, 0)
         for kind in (0, 1):
@@ -282,8 +315,8 @@ def _runs(chain: Chain) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _jump_depth(table: Table) -> int:
-    """The deepest stack of jumps.
+def _jump_depth(table: Table) -> tuple[int, dict[str, int]]:
+    """The deepest stack of jumps, and each chain's rank: one more than the highest of those that it leads to.
 
     Raises:
         RulesetSyntaxError: A chain can reach itself, which the kernel refuses too (ELOOP).
@@ -295,6 +328,7 @@ def _jump_depth(table: Table) -> int:
         for chain in table.chains
     }
     depths: dict[str, int] = {}
+    ranks: dict[str, int] = {}
     for root in jumps:
         # an explicit stack: chains may be nested deeper than Python's own
         stack: list[tuple[str, int]] = [(root, 0)]
@@ -318,8 +352,9 @@ def _jump_depth(table: Table) -> int:
                     stack.append((child, 0))
             else:
                 depths[name] = max((depths[child] + cost for child, cost in targets if child in depths), default=0)
+                ranks[name] = max((ranks[child] + 1 for child, _ in targets if child in ranks), default=0)
                 open_.pop()
-    return max(depths.values(), default=0)
+    return max(depths.values(), default=0), ranks
 
 
 @cache
@@ -336,21 +371,32 @@ class _TableKey:
     table: Table
 
     def __hash__(self) -> int:
-        chains = self.table.chains
-        return hash((self.table.name, self.table.family, len(chains), sum(len(chain.rules) for chain in chains)))
+        return hash((self.table.name, self.table.family, len(self.table.chains)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TableKey) and (self.table is other.table or self.table == other.table)
 
 
-@lru_cache(maxsize=64)
-def _compiled(key: _TableKey) -> Lowered:
-    return compile_table(key.table)
+_SHARED: OrderedDict[_TableKey, Lowered] = OrderedDict()
+_SHARED_MAX = 64
 
 
-def lower_table(table: Table) -> Lowered:
-    """``compile_table``, but equal tables (counters aside) share one program, on whichever node they are loaded."""
-    lowered = _compiled(_TableKey(table))
+def lower_table(table: Table, previous: Lowered | None = None) -> Lowered:
+    """``compile_table``, but equal tables (counters aside) share one program, on whichever node they are loaded.
+
+    Args:
+        table: The table.
+        previous: What was loaded in its place: where it differs little, only the difference is lowered.
+    """
+    key = _TableKey(table)
+    lowered = _SHARED.get(key)
+    if lowered is None:
+        lowered = (relower(previous, table) if previous is not None else None) or compile_table(table)
+        _SHARED[key] = lowered
+        while len(_SHARED) > _SHARED_MAX:
+            _SHARED.popitem(last=False)
+    else:
+        _SHARED.move_to_end(key)
     return lowered if lowered.table is table else replace(lowered, table=table)
 
 
@@ -362,21 +408,261 @@ def compile_table(table: Table) -> Lowered:
         RulesetSyntaxError: Jumps that loop, or to a chain that does not exist.
     """
     register_extensions()
-    depth = _jump_depth(table)
+    depth, ranks = _jump_depth(table)
     if depth > MAX_JUMP_DEPTH:
         raise UnsupportedFeature(f"jumps nested {depth} deep (at most {MAX_JUMP_DEPTH})", place=f"table {table.name}")
-    builder = Builder(table.family, table.name)
-    builtin = BUILTIN_CHAINS[table.name]
-    reach = _hooks_reaching(table)
-    sources: list[SourceRule] = []
-    rows: list[tuple[int, ...]] = []
-    pack_later: list[tuple[int, str]] = []  # rows that jump to a chain
-    chain_rows: dict[str, int] = {}
-    dispatch: Dispatches = []
+    with without_collector():
+        layout = Layout(Builder(table.family, table.name))
+        for chain in table.chains:
+            layout.append(chain)
+        layout.resolve(range(len(layout.jumps)))
+        return layout.lowered(table, ranks)
+
+
+#: More chains than this, as a share of all, and lowering everything is as quick; more rows out of use, and it is due.
+_MANY_CHAINS = 1 / 8
+_MUCH_WASTE = 1 / 4
+
+
+def relower(previous: Lowered, table: Table) -> Lowered | None:
+    """Lower a table like ``compile_table``, taking over from another program all chains that are the same.
+
+    A chain that changed is put where it was if it fits, else at the end; so no other chain moves, and its counters keep
+    their numbers. Rows and numbers that are out of use stay behind.
+
+    Returns:
+        ``None`` if too much has changed for that.
+
+    Raises:
+        UnsupportedFeature: A match or target that is not modelled, by name and place.
+        RulesetSyntaxError: Jumps that loop, or to a chain that does not exist.
+    """
+    image = previous.image
+    if image is None or previous.table.name != table.name or previous.table.family != table.family:
+        return None
+    old = image.placed
+    changed: list[Chain] = []
+    n_new = 0
     for chain in table.chains:
+        place = old.get(chain.name)
+        if place is None:
+            n_new += 1
+            changed.append(chain)
+        elif place.chain is not chain and place.chain != chain:
+            changed.append(chain)
+    gone: list[str] = []
+    if len(old) + n_new > len(table.chains):
+        names = {chain.name for chain in table.chains}
+        gone = [name for name in old if name not in names]
+    if len(changed) + len(gone) > max(8, _MANY_CHAINS * len(old)):
+        return None
+    ranks = _ranks_after(old, image.ranks, changed)
+    if ranks is None:
+        return None  # compile_table says what is wrong, if anything is
+    with without_collector():
+        builder = Builder(
+            table.family,
+            table.name,
+            pool=bytearray(image.pool),
+            callables=list(previous.callables),
+            places=list(image.places),
+            nth_slots=image.nth_slots,
+        )
+        layout = Layout(builder, bytearray(image.rows), list(previous.sources), list(image.dispatch), dict(old), [])
+        moved: list[Placed] = []
+        for name in gone:
+            layout.vacate(layout.placed.pop(name))
+        for chain in changed:
+            before = old.get(chain.name)
+            if before is not None:
+                for number in before.dispatches:
+                    layout.dispatch[number] = (layout.dispatch[number][0], {}, [])
+                if layout.put(chain, before.row, before.counter, before):
+                    continue
+                moved.append(before)
+                layout.vacate(before)
+            layout.append(chain)
+        layout.resolve(range(len(layout.jumps)))
+        for before in moved:
+            for at in _jumps_to(layout.rows, before.row):
+                _INT32.pack_into(layout.rows, at + JUMP_TARGET, layout.placed[before.chain.name].row)
+        if any(True for name in gone for _ in _jumps_to(layout.rows, old[name].row)):
+            return None  # somebody still leads there
+        used = sum(place.n_rows for place in layout.placed.values())
+        if used < (1 - _MUCH_WASTE) * (len(layout.rows) // ROW_BYTES):
+            return None
+        return layout.lowered(table, ranks, image.name)
+
+
+def _jumps_to(rows: bytearray, row: int) -> Iterator[int]:
+    """Where the rows lie that jump to a row. Looking for the bytes is quicker than remembering for every chain."""
+    for op in (Op.JUMP, Op.GOTO):
+        wanted = struct.pack("=3i", op, 0, row)
+        at = rows.find(wanted)
+        while at >= 0:
+            if at % ROW_BYTES == 0:
+                yield at
+            at = rows.find(wanted, at + 1)
+
+
+def _goals(chain: Chain) -> frozenset[str]:
+    return frozenset(rule.target.chain for rule in chain.rules if isinstance(rule.target, Jump))
+
+
+def _ranks_after(
+    old: Mapping[str, Placed], ranks: Mapping[str, int], changed: Sequence[Chain]
+) -> dict[str, int] | None:
+    """Ranks of all chains if changed ones lead to chains that exist, close no circle, and are not too deep."""
+    new = {chain.name: chain for chain in changed}
+    goals: dict[str, frozenset[str]] = {}
+    wanted: list[str] = []
+
+    def goals_of(name: str) -> frozenset[str]:
+        found = goals.get(name)
+        if found is None:
+            chain = new.get(name)
+            found = goals[name] = _goals(chain if chain is not None else old[name].chain)
+        return found
+
+    for chain in changed:
+        before = old.get(chain.name)
+        now = goals_of(chain.name)
+        if before is not None and now <= _goals(before.chain):
+            continue
+        wanted.append(chain.name)
+    # A chain's rank is above those of all chains that it leads to: while that holds there is no circle, and nothing is
+    # nested deeper than the highest rank. A chain that was there keeps its rank, so its callers are in order too.
+    found = dict(ranks)
+    for name in wanted:
+        if not _rank(name, goals_of, new, old, found, set()):
+            return None
+    return found
+
+
+def _rank(
+    name: str,
+    goals_of: Callable[[str], frozenset[str]],
+    new: Mapping[str, Chain],
+    old: Mapping[str, Placed],
+    ranks: dict[str, int],
+    above: set[str],
+) -> bool:
+    """Give a new chain a rank, or see whether a changed one can keep its own."""
+    above.add(name)
+    rank = 0
+    for goal in goals_of(name):
+        if goal in above or (goal not in new and goal not in old):
+            return False
+        if goal not in ranks and (len(above) > MAX_JUMP_DEPTH or not _rank(goal, goals_of, new, old, ranks, above)):
+            return False
+        rank = max(rank, ranks[goal] + 1)
+    above.discard(name)
+    if name in old:
+        return rank <= ranks[name]
+    ranks[name] = rank
+    return rank <= MAX_JUMP_DEPTH
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Let no garbage be looked for meanwhile: a large table makes a million objects, none of them in a cycle."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a chain's rows and counters lie in a program.
+
+    Attributes:
+        chain: As it was lowered.
+        row: Its first row.
+        n_rows: How many rows it has, or may have in this place.
+        counter: The number of its first rule in the source map.
+        n_counters: How many numbers it has, or may have in this place.
+    """
+
+    chain: Chain
+    row: int
+    n_rows: int
+    counter: int
+    n_counters: int
+    needs_conntrack: bool
+    needs_accounting: bool
+    dispatches: tuple[int, ...]
+
+
+#: What a number of the source map stands for that no rule has any more.
+NO_SOURCE = SourceRule("", 0, None)
+
+
+@dataclass(slots=True)
+class Layout:
+    """A program under construction: chains one behind the other, or put in the place of others (see ``relower``)."""
+
+    builder: Builder
+    rows: bytearray = field(default_factory=bytearray)  # int32[n, ROW_WIDTH]
+    sources: list[SourceRule] = field(default_factory=list)
+    dispatch: Dispatches = field(default_factory=list)
+    placed: dict[str, Placed] = field(default_factory=dict)
+    jumps: list[tuple[int, str]] = field(default_factory=list)  # rows that jump, and where to
+
+    def append(self, chain: Chain) -> None:
+        """Put a chain behind all others."""
+        self.put(chain, len(self.rows) // ROW_BYTES, len(self.sources))
+
+    def put(self, chain: Chain, row: int, counter: int, room: Placed | None = None) -> bool:
+        """Lower a chain to rows from ``row`` on, counted from ``counter`` on.
+
+        Args:
+            chain: The chain.
+            row: Where its rows begin.
+            counter: Where its counters begin.
+            room: The place that it has to fit in; else it comes last.
+
+        Returns:
+            Whether it fits; if not, nothing has changed that anybody sees.
+        """
+        builder = self.builder
         builder.chain = chain.name
-        builder.hooks = reach.get(chain.name, frozenset())
-        chain_rows[chain.name] = len(rows)
+        builder.needs_conntrack = builder.needs_accounting = False
+        first_dispatch, first_jump = len(self.dispatch), len(self.jumps)
+        rows, sources = self._chain_rows(chain, row, counter)
+        n_rows, n_counters = len(rows), len(sources)
+        if room is not None:
+            if n_rows > room.n_rows or n_counters > room.n_counters:
+                del self.dispatch[first_dispatch:]
+                del self.jumps[first_jump:]
+                return False
+            # what is left of the place is never reached, but the engine wants valid rows
+            rows += [rows[-1]] * (room.n_rows - n_rows)
+            sources += [NO_SOURCE] * (room.n_counters - n_counters)
+            n_rows, n_counters = room.n_rows, room.n_counters
+        flat = [value for row_values in rows for value in row_values]
+        self.rows[row * ROW_BYTES : (row + n_rows) * ROW_BYTES] = struct.pack(f"={len(flat)}I", *flat)
+        self.sources[counter : counter + n_counters] = sources
+        self.placed[chain.name] = Placed(
+            chain,
+            row,
+            n_rows,
+            counter,
+            n_counters,
+            builder.needs_conntrack,
+            builder.needs_accounting,
+            tuple(range(first_dispatch, len(self.dispatch))),
+        )
+        return True
+
+    def _chain_rows(self, chain: Chain, base: int, counter: int) -> tuple[list[tuple[int, ...]], list[SourceRule]]:
+        """A chain's rows, the first of which is row ``base`` of the program, and what its counters stand for."""
+        builder = self.builder
+        rows: list[tuple[int, ...]] = []
+        sources: list[SourceRule] = []
         runs = {first: (end, kind) for first, end, kind in _runs(chain)}
         run_end = 0
         run_row = -1
@@ -384,103 +670,108 @@ def compile_table(table: Table) -> Lowered:
         for number, rule in enumerate(chain.rules, start=1):
             builder.number = number
             at = number - 1
+            index = counter + at
             if run_row >= 0 and at == run_end:
-                _close_run(rows, run_row, run_rules, dispatch)
+                _close_run(rows, base, run_row, run_rules, self.dispatch)
                 run_row = -1
             if at in runs:
                 run_end, kind = runs[at]
-                run_row = len(rows)
+                run_row = base + len(rows)
                 run_rules = []
-                rows.append((Op.DISPATCH, 0, len(dispatch), 0, 0, 0, 0, len(sources)))
-                dispatch.append((kind, {}, []))
-            laid = _lay_rule(rule, builder, len(sources))
+                rows.append((Op.DISPATCH, 0, len(self.dispatch), 0, 0, 0, 0, index))
+                self.dispatch.append((kind, {}, []))
+            laid = _lay_rule(rule, builder, index)
             sources.append(SourceRule(chain.name, number, rule))
-            start = len(rows)
+            start = base + len(rows)
             if run_row >= 0:
-                key = _dispatch_key(rule, dispatch[-1][0])
+                key = _dispatch_key(rule, self.dispatch[-1][0])
                 assert key is not None
                 run_rules.append((key, start))
             on_fail = run_row if run_row >= 0 else start + len(laid.rows)
             for row in laid.rows:
-                if row.op in (Op.JUMP, Op.GOTO):
+                if row.op is Op.JUMP or row.op is Op.GOTO:
                     assert laid.target is not None
-                    pack_later.append((len(rows), laid.target.chain))
+                    self.jumps.append((base + len(rows), laid.target.chain))
                 rows.append(
-                    (row.op, int(row.invert), _i32(row.a), _i32(row.b), _i32(row.c), _i32(row.d), on_fail, laid.index)
+                    (row.op, row.invert, row.a & _U32, row.b & _U32, row.c & _U32, row.d & _U32, on_fail, laid.index)
                 )
         if run_row >= 0:
-            _close_run(rows, run_row, run_rules, dispatch)
-        index = len(sources)
+            _close_run(rows, base, run_row, run_rules, self.dispatch)
+        index = counter + len(sources)
         sources.append(SourceRule(chain.name, 0, None))
-        if chain.name in builtin:
+        if chain.name in BUILTIN_CHAINS[builder.table]:
             accept = int(chain.policy is not Verdict.DROP)
             rows.append((Op.POLICY, 0, accept, index, 0, 0, 0, index))
         else:
             rows.append((Op.END, 0, index, 0, 0, 0, 0, index))
-    for at, name in pack_later:
-        if name not in chain_rows:
-            raise RulesetSyntaxError(
-                f"table {table.name}: no chain {name}", token=name, mend=f"declare it with :{name} - [0:0]"
-            )
-        row_values = rows[at]
-        rows[at] = (*row_values[:2], chain_rows[name], *row_values[3:])
-    entries = [-1] * len(Hook)
-    for name in builtin:
-        if name in chain_rows:
-            entries[_HOOKS[name]] = chain_rows[name]
-    flat = [value for row_values in rows for value in row_values]
-    program = Program(
-        struct.pack(f"={len(flat)}i", *flat),
-        bytes(builder.pool),
-        entries,
-        len(sources),
-        builder.callables,
-        builder.places,
-        dispatch,
-    )
-    return Lowered(
-        table, program, tuple(sources), builder.needs_conntrack, tuple(builder.callables), builder.needs_accounting
-    )
+        return rows, sources
+
+    def vacate(self, place: Placed) -> None:
+        """Nobody is at a place any more: its rows lead nowhere, its numbers stand for nothing."""
+        row = struct.pack("=8i", Op.END, 0, place.counter, 0, 0, 0, 0, place.counter)
+        self.rows[place.row * ROW_BYTES : (place.row + place.n_rows) * ROW_BYTES] = row * place.n_rows
+        self.sources[place.counter : place.counter + place.n_counters] = [NO_SOURCE] * place.n_counters
+        for number in place.dispatches:
+            self.dispatch[number] = (self.dispatch[number][0], {}, [])
+
+    def resolve(self, which: Iterable[int]) -> None:
+        """Lead these jumps to where their chains are now.
+
+        Raises:
+            RulesetSyntaxError: There is no such chain.
+        """
+        for number in which:
+            row, name = self.jumps[number]
+            place = self.placed.get(name)
+            if place is None:
+                raise RulesetSyntaxError(
+                    f"table {self.builder.table}: no chain {name}", token=name, mend=f"declare it with :{name} - [0:0]"
+                )
+            _INT32.pack_into(self.rows, row * ROW_BYTES + JUMP_TARGET, place.row)
+
+    def lowered(self, table: Table, ranks: Mapping[str, int], before: object = None) -> Lowered:
+        """The program as it is now."""
+        entries = [-1] * len(Hook)
+        for name in BUILTIN_CHAINS[table.name]:
+            if name in self.placed:
+                entries[_HOOKS[name]] = self.placed[name].row
+        builder = self.builder
+        rows, pool = bytes(self.rows), bytes(builder.pool)
+        program = Program(rows, pool, entries, len(self.sources), builder.callables, builder.places, self.dispatch)
+        return Lowered(
+            table,
+            program,
+            tuple(self.sources),
+            any(place.needs_conntrack for place in self.placed.values()),
+            tuple(builder.callables),
+            any(place.needs_accounting for place in self.placed.values()),
+            Image(
+                rows,
+                pool,
+                tuple(builder.places),
+                builder.nth_slots,
+                tuple(self.dispatch),
+                self.placed,
+                ranks,
+                before=before,
+            ),
+        )
 
 
 def _close_run(
     rows: list[tuple[int, ...]],
+    base: int,
     run_row: int,
     run_rules: list[tuple[bytes, int]],
     dispatch: Dispatches,
 ) -> None:
     """Now that it is known where the run ends, say so in its DISPATCH row, and file its rules."""
-    row = rows[run_row]
-    rows[run_row] = (*row[:3], len(rows), *row[4:])
+    row = rows[run_row - base]
+    rows[run_row - base] = (*row[:3], base + len(rows), *row[4:])
     _, keys, every = dispatch[row[2]]
     for key, start in run_rules:
         keys.setdefault(key, []).append(start)
         every.append(start)
-
-
-def _hooks_reaching(table: Table) -> dict[str, frozenset[Hook]]:
-    """Which hooks a chain can be entered from."""
-    jumps = {
-        chain.name: {rule.target.chain for rule in chain.rules if isinstance(rule.target, Jump)}
-        for chain in table.chains
-    }
-    reach: dict[str, set[Hook]] = {name: set() for name in jumps}
-    for name in BUILTIN_CHAINS[table.name]:
-        todo = [name] if name in jumps else []
-        seen: set[str] = set()
-        while todo:
-            chain = todo.pop()
-            if chain in seen:
-                continue
-            seen.add(chain)
-            reach[chain].add(_HOOKS[name])
-            todo += [child for child in jumps[chain] if child in jumps]
-    return {name: frozenset(hooks) for name, hooks in reach.items()}
-
-
-def _i32(value: int) -> int:
-    """An unsigned 32-bit value as the row's int32."""
-    return value - (1 << 32) if value >= 1 << 31 else value
 
 
 def nat_range(
