@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pktsim.fidelity import approximated
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.task import Task, spawn
 from pktsim.kernel.tcp import TcpSocket
@@ -12,6 +13,12 @@ from pktsim.kernel.udp import UdpSocket
 from .server import TCP_IDLE_TIMEOUT_NS
 from .service import read_message
 from .upstream import Upstream
+
+approximated(
+    "cluster.upstream",
+    "beyond the cluster there is one name server, which knows the records that it is given and denies all other names",
+    source="kubeadm's Corefile: forward . /etc/resolv.conf",
+)
 
 _PORT = 53
 
