@@ -1210,6 +1210,8 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
             return
         p.fragment = 0
         pkt_parse_l4(p)
+        if p.step == STEP_DEFRAG:
+            p.step = STEP_DEFRAG + 1   # a fragment that nobody wanted to gather goes on as it is
         if hook_run(s, p, hook) == NF_ACCEPT:
             hook_done(s, p, hook)
     else:
