@@ -16,6 +16,7 @@ from pktsim.clock import NS_PER_MS, NS_PER_S, Clock
 from pktsim.errors import ObjectError, UnsupportedFeature
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.sockets import SocketLayer
+from pktsim.kernel.transport import parse_ip
 from pktsim.netfilter.iptables_text import parse_save, print_save
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.opcodes import CtStatus, LinkKind
@@ -61,7 +62,7 @@ SCTP_STATES = (
 )
 _ICMP = frozenset({1, 58})
 #: Protocols that this kernel has a handler for; SCTP's is a module that is not loaded.
-_TRANSPORTS = frozenset({1, 2, 6, 17, 58, 136})
+_TRANSPORTS = frozenset({1, 2, 6, 17, 58, 59, 136})
 #: ``NF_CT_ZONE_DIR_*``.
 _ZONE_ORIGINAL = 1
 _ZONE_BOTH = 3
@@ -144,8 +145,8 @@ class CaseRun:
         deliver = node.sockets.deliver
 
         def counted(packet: bytes, *, ifindex: int, broadcast: bool = False) -> bool:
-            protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
-            self._current.delivered += protocol in _TRANSPORTS
+            parsed = parse_ip(packet)
+            self._current.delivered += parsed is not None and parsed.protocol in _TRANSPORTS
             return deliver(packet, ifindex=ifindex, broadcast=broadcast)
 
         node.sockets.deliver = counted  # type: ignore[method-assign]

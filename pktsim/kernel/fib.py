@@ -364,14 +364,6 @@ class Fib:
         routes = self._tables[family].get(table, RouteTable())
         return sorted(routes, key=lambda route: (route.destination, -route.prefix_length, route.metric))
 
-    def prefix_length_towards(self, address: bytes) -> int:
-        """The prefix length of the route that a packet of our own to ``address`` takes (``rt6i_dst.plen``), or 0."""
-        for number in (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT):
-            table = self._tables[family_of(address)].get(number, RouteTable())
-            for route in table.towards(address):
-                return route.prefix_length
-        return 0
-
     def tables(self, family: int = AF_INET) -> list[int]:
         return sorted(table for table, routes in self._tables[family].items() if routes)
 

@@ -100,13 +100,10 @@ class Icmp6:
         return _in_ranges(icmp_type, self._netns.sysctls.text("net.ipv6.icmp.ratemask"))
 
     def _peer_allow(self, destination: bytes, *, local: bool) -> bool:
-        """``icmpv6_xrlim_allow`` of a limited message: the wider the destination's route, the more."""
+        """``icmpv6_xrlim_allow`` of a limited message: one per ratelimit and address, six at once."""
         limits = self._netns.icmp_limits
         if not local:
             timeout = ms_to_jiffies(self._netns.sysctls.number("net.ipv6.icmp.ratelimit"))
-            length = self._netns.fib.prefix_length_towards(destination)
-            if length < 128:
-                timeout >>= (128 - length) >> 5
             if not limits.peer_allow(destination, timeout):
                 return False
         limits.global_consume()

@@ -119,6 +119,7 @@ class Ip6:
         """``ip6_protocol_deliver_rcu``: a packet has passed INPUT; step over its extension headers."""
         data = packet.data
         protocol, at, where = data[6], IPV6_HEADER, 6
+        pointer = where  # the same place in the packet as it is quoted
         about = about6(packet)
         while True:
             if protocol in (HOP_BY_HOP, DEST_OPTIONS, ROUTING):
@@ -127,22 +128,24 @@ class Ip6:
                 if not self._options_fine(about, data, protocol, at):
                     return
                 protocol, where, at = data[at], at, at + header_size(protocol, data[at + 1])
+                pointer = where + len(about.packet) - len(data)
             elif protocol == FRAGMENT:
                 if at + FRAGMENT_HEADER > len(data):
                     return
                 if not int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF9:
                     # an atomic fragment (RFC 6946) is whole
                     data = self._without(data, at, where)
-                    protocol = data[where]
+                    protocol, pointer = data[where], at
                     continue
                 whole = self._gather(packet, about)
                 if whole is None:
                     return
                 data = whole.data
-                protocol = data[where]
+                protocol, pointer = data[where], where
+                about = replace(about, packet=data)
             else:
                 break
-        self._deliver(packet, about, data, protocol, at, where)
+        self._deliver(packet, about, data, protocol, at, pointer)
 
     @staticmethod
     def _without(data: bytes, at: int, where: int) -> bytes:
@@ -177,22 +180,20 @@ class Ip6:
             self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, problem.pointer)
             return None
 
-    def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, where: int) -> None:
+    def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:
         netns = self._netns
-        if protocol == NONE:
-            return
         if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
             return
         taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=packet.broadcast)
         if protocol == IPPROTO_ICMPV6:
             netns.icmp6.receive(packet, data, at)
-        elif taken or protocol == IPPROTO_TCP:
+        elif taken or protocol in (IPPROTO_TCP, NONE):
             return
         elif protocol != IPPROTO_UDP:
-            netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, where)
+            netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
         elif _udp_intact(data[at:], data[8:24], data[24:40]):
             # a protocol that there is has had its connection taken off (nf_reset_ct)
-            netns.icmp6.error(replace(about, packet=data, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
+            netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
 
     # -------------------------------------------------------------------------------------------------------- fragments
 
@@ -205,8 +206,8 @@ class Ip6:
         try:
             return self.defragmenter.add(packet, user)
         except ParameterProblem:
-            self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
-            return None
+            # nf_ct_frag6_gather leaves it to whoever it is for to complain
+            return Reassembled(packet.data, 0, ())
 
     def _expired(self, packet: Packet, user: DefragUser) -> None:
         """``ip6frag_expire_frag_queue``: who sent the first fragment is told, whoever gathered."""
