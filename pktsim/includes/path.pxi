@@ -545,12 +545,18 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
 cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
     """ip_route_me_harder: the packet's addresses or mark changed on the way out."""
     cdef Addr src, dst
+    cdef Link *l
     cdef int type
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     type = route_output(s, p, &src, &dst, p.sk_ifindex)
     if type == 0 or type == RTN_BLACKHOLE or type == RTN_UNREACHABLE or type == RTN_PROHIBIT:
         return False
+    if p.family == AF4 and src.b[0] == 127 and p.rt_oif != s.lo_ifindex and not s.sysctl[SYSCTL_ROUTE_LOCALNET]:
+        # __mkroute_output: a loopback address is no source on a link
+        l = link_get(s, p.rt_oif)
+        if l == NULL or not l.route_localnet:
+            return False
     trace_add(s, p, TR_ROUTE, type, p.rt_oif, 1, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
     return True
 

@@ -235,7 +235,9 @@ cdef bint ct_in_expiry(State *s, const Ct *ct, int low_s, int high_s) noexcept n
 
     Before an entry is confirmed its time-out is relative, and the kernel takes the clock from it all the same: none left.
     """
-    cdef int64_t left = (ct.timeout_ns - s.now_ns) // 1000000000 if ct.status & S_CONFIRMED else 0
+    cdef int64_t left = 0
+    if ct.status & S_CONFIRMED:
+        left = (ct.timeout_ns // NS_PER_JIFFY - s.now_ns // NS_PER_JIFFY) * NS_PER_JIFFY // 1000000000
     return low_s <= left <= high_s
 
 

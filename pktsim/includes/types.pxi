@@ -41,6 +41,7 @@ cdef enum:
     S_OFFLOAD = 16384
     FRAG_ANY = 1               # Pkt.fragment: a fragment
     FRAG_LATER = 2             # ... and not the first
+    NS_PER_JIFFY = 4000000     # CONFIG_HZ=250: what the kernel's clock for time-outs counts
     PF_LOCAL = 1               # Pkt.flags: sent by a socket of this namespace
     PF_BRIDGED = 2             # br_netfilter is calling the IP hooks
     PF_BR_DNAT = 4             # br_netfilter saved the source MAC: the neighbour code will write a header over it

@@ -135,6 +135,8 @@ class Icmp:
         #: How many redirects a host that has not been sent any yet was sent before the simulation began, until so long
         #: ago that the next one may be sent.
         self.redirects_before = 0
+        #: The CPU's ICMP socket is in use: what OUTPUT does to a message of ours cannot make another (icmp_xmit_lock).
+        self._sending = False
         self._global_credit = 0
         self._global_stamp = -HZ
 
@@ -221,6 +223,8 @@ class Icmp:
             if not self._netns.icmp_limits.global_allow():
                 return False
             limited = True
+        if self._sending and not about.in_ifindex:
+            return False
         saddr, daddr = packet[16:20], packet[12:16]
         if about.route_type != RouteType.LOCAL:
             inbound = in_device is not None and netns.sysctls.number("net.ipv4.icmp_errors_use_inbound_ifaddr")
@@ -258,7 +262,11 @@ class Icmp:
             ip_id=netns.next_ip_id(saddr, daddr, IPPROTO_ICMP),
             df=False,
         )
-        netns.local_out(packet, mark=mark, uid=NO_FILE, related=related)
+        outer, self._sending = self._sending, True
+        try:
+            netns.local_out(packet, mark=mark, uid=NO_FILE, related=related)
+        finally:
+            self._sending = outer
 
     # ---------------------------------------------------------------------------------------------------------- receive
 

@@ -604,9 +604,12 @@ class Netns(Configuration):
             saddr = saddr or self.select_address(device, b"", Scope.LINK)
             return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, False)
         error = _ROUTE_ERRORS.get(route_type)
+        local = route_type == RouteType.LOCAL
+        if error is None and not local and family == AF_INET and saddr[:1] == b"\x7f" and out != LOOPBACK_IFINDEX:
+            # __mkroute_output: a loopback address is no source on a link
+            error = None if self.sysctls.conf_or(self.devices.get(out).name, "route_localnet") else errno.EINVAL
         if error is not None:
             raise OSError(error, f"{self.name}: no way to {ip_to_text(daddr)}")
-        local = route_type == RouteType.LOCAL
         if family == AF_INET6 and not saddr:
             saddr = preferred or self.select_address6(self.devices.find(out), daddr)
             if not saddr:

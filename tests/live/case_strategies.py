@@ -18,8 +18,8 @@ from typing import Any, Final, TypeVar
 
 from hypothesis import strategies as st
 
-from pktsim.errors import PktsimError
-from pktsim.kernel.case import CaseRun
+from pktsim.errors import ObjectError, PktsimError
+from pktsim.kernel.case import CaseRun, read_field
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.frame import ETH_P_IP, FrameView, TcpFlag, ethernet, icmp, ipv4, tcp, tcp_options, udp
 from pktsim.wire.summary import summary
@@ -494,6 +494,33 @@ def _new_packet(dice: Dice, story: Story) -> None:
     story.take(_receive(interface, mac, packet))
 
 
+def _port_field(packet: bytes, view: FrameView) -> tuple[str, ...]:
+    """The fields of a whole packet that NAT may have drawn."""
+    if packet[6] & 0x3F or packet[7]:
+        return ()
+    if packet[9] in (6, 17) and view.has_ports:
+        name = "tcp" if packet[9] == 6 else "udp"
+        return f"{name}.sport", f"{name}.dport"
+    return ("icmp.ident",) if packet[9] == 1 and view.icmp_type in (0, 8) else ()
+
+
+def _take(field: str, step: int, number: int, source: str) -> dict[str, Any]:
+    return {"field": field, "from": {"step": step, "frame": number, "field": source}}
+
+
+def _with_takes(step: dict[str, Any], takes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Take fields from what was emitted, unless the frame is too broken to have them."""
+    frame = bytes.fromhex(step["receive"]["frame"])
+    try:
+        for take in takes:
+            read_field(frame, take["field"])
+    except ObjectError:
+        return step
+    if takes:
+        step["receive"]["take"] = takes
+    return step
+
+
 def _answer(dice: Dice, story: Story) -> None:
     """What the receiver of an emitted packet would send back, or a router an error about it."""
     step, number = dice.pick(story.left[-6:])
@@ -511,24 +538,25 @@ def _answer(dice: Dice, story: Story) -> None:
         quote = packet[: dice.pick((28, 28, 60, 200))]
         error = icmp(kind, code, rest, quote)
         answer = ipv4(ip_from_text(speaker), ip_from_text(source), 1, error, tos=0xC0, identification=story.next_id())
-        story.take(_receive(interface, mac, answer))
+        made = _receive(interface, mac, answer)
+        # what is quoted has the ports that were drawn
+        quoted = [_take(f"inner.{field}", step, number, field) for field in _port_field(packet, view)]
+        story.take(_with_takes(made, quoted))
         return
     protocol = packet[9]
     takes: list[dict[str, Any]] = []
     flow = Flow(protocol, destination, source, 0, 0)
     if protocol in (6, 17) and view.has_ports:
         flow.sport, flow.dport = view.dport, view.sport
-        name = "tcp" if protocol == 6 else "udp"
-        takes = [
-            {"field": f"{name}.{field}", "from": {"step": step, "frame": number, "field": f"{name}.{other}"}}
-            for field, other in (("dport", "sport"), ("sport", "dport"))
-        ]
+        sport, dport = _port_field(packet, view) or ("", "")
+        takes = [_take(dport, step, number, sport), _take(sport, step, number, dport)] if sport else []
     if protocol == 6:
         flow.seq, flow.ack = 5000, (view.tcp_seq + 1) & 0xFFFFFFFF
         if view.tcp_flags & _ACK:
             flow.seq = (view.tcp_ack - 1) & 0xFFFFFFFF
             flow.ack = (view.tcp_seq + len(view.payload)) & 0xFFFFFFFF
     if protocol == 1 and view.icmp_type in (0, 8):
+        takes = [_take("icmp.ident", step, number, "icmp.ident")]
         answer_packet = ipv4(
             ip_from_text(destination),
             ip_from_text(source),
@@ -539,9 +567,7 @@ def _answer(dice: Dice, story: Story) -> None:
     else:
         answer_packet = _packet(dice, story, flow, reply=True)
     made = _receive(interface, mac, answer_packet)
-    if takes and packet[6:8] in (b"\0\0", b"\x40\0"):
-        made["receive"]["take"] = takes
-    story.take(made)
+    story.take(_with_takes(made, takes))
 
 
 def _again(dice: Dice, story: Story) -> None:
