@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "kube-proxy-iptables": "kube-proxy/iptables",
     "kube-proxy-iptables-updates": "kube-proxy-updates/iptables-updates",
     "netfilter-cases": "netfilter/cases",
+    "netfilter-random": "netfilter/random",
 }
 
 
