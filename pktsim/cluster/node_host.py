@@ -24,10 +24,14 @@ class NodeHost:
 
     One sync of kube-proxy writes table after table. No packet comes in between, so the engine is given only what the
     tables are in the end.
+
+    Attributes:
+        conntrack_tool: Whether kube-proxy finds ``conntrack``; without it, no entry is ever deleted.
     """
 
     netns: Netns
     cpus: int = CPUS
+    conntrack_tool: bool = True
     _pending: dict[Family, Ruleset] = field(default_factory=dict)
     _timer: Timer | None = None
 
@@ -69,7 +73,8 @@ class NodeHost:
             self.netns.load_ruleset(ruleset)
 
     def delete_conntrack(self, delete: ConntrackDelete) -> None:
-        ConntrackTable(self.netns.datapath).delete(self.netns.clock.now_ns, _Chosen(delete))
+        if self.conntrack_tool:
+            ConntrackTable(self.netns.datapath).delete(self.netns.clock.now_ns, _Chosen(delete))
 
 
 @dataclass(frozen=True, slots=True)
