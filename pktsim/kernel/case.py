@@ -360,7 +360,8 @@ def tuple_sort_key(tuple_: Mapping[str, Any]) -> tuple[Any, ...]:
         tuple_["proto"],
         ip_address(tuple_["src"]).packed,
         ip_address(tuple_["dst"]).packed,
-        *(tuple_.get(key, -1) for key in ("sport", "dport", "id", "type", "code")),
+        # null where the kernel drew it
+        *(-1 if tuple_.get(key) is None else tuple_[key] for key in ("sport", "dport", "id", "type", "code")),
     )
 
 

@@ -70,7 +70,7 @@ def _compare_last(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: Case
 
 
 def _compare_nth(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: CaseRun, index: int) -> str:
-    difference = _compare_step(theirs["steps"][index], ours.steps[index])
+    difference = compare_step(theirs["steps"][index], ours.steps[index])
     return f"step {index} ({describe_step(case['steps'][index])}): {difference}" if difference else ""
 
 
@@ -83,7 +83,8 @@ def describe_step(step: Mapping[str, Any]) -> str:
     return ""
 
 
-def _compare_step(theirs: Mapping[str, Any], ours: StepResult) -> str:
+def compare_step(theirs: Mapping[str, Any], ours: StepResult) -> str:
+    """The first difference of one step from a recorded one; nothing if they agree."""
     difference = _compare_frames(theirs.get("emitted", []), ours.emitted)
     if difference:
         return difference
