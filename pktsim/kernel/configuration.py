@@ -34,7 +34,7 @@ from pktsim.kernel.netdev import (
     select_address,
 )
 from pktsim.kernel.sysctl import Sysctls
-from pktsim.netfilter.lower import TABLE_IDS, Lowered, lower_table
+from pktsim.netfilter.lower import TABLE_IDS, Lowered, lower_table, without_collector
 from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
 from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
@@ -523,6 +523,7 @@ class Configuration:
 
     # -------------------------------------------------------------------------------------------------------- netfilter
 
+    @without_collector()
     def load_ruleset(self, ruleset: Ruleset, lowered: Sequence[Lowered] | None = None) -> None:
         """Put a family's tables in force, counters included; tables that are not in it are unloaded.
 

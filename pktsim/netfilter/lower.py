@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain as chained
 from typing import Any
 
 from pktsim._fastpath import Program
@@ -38,6 +39,8 @@ from pktsim.netfilter.ruleset import (
 
 _INT32 = struct.Struct("=i")
 _U32 = 0xFFFFFFFF
+#: Looked up once: a table of 10,000 Services has half a million rows.
+_JUMP, _GOTO, _END, _COUNT, _VERDICT = Op.JUMP, Op.GOTO, Op.END, Op.COUNT, Op.VERDICT
 _PAIR = struct.Struct("=2Q")
 ROW_BYTES = 32
 #: Where a jump's row says which row to go to.
@@ -206,6 +209,7 @@ MATCHES: dict[type[Match], MatchLowering] = {}
 TARGETS: dict[type[Target], MatchLowering] = {}
 
 
+@lru_cache(maxsize=65536)
 def address16(address: IPv4Address | IPv6Address) -> bytes:
     """An address as the engine holds it: network order in 16 bytes."""
     return address.packed.ljust(16, b"\0")
@@ -259,7 +263,7 @@ def _lay_rule(rule: Rule, builder: Builder, index: int) -> _Laid:
         if lowering is None:
             raise builder.refuse(f"match {getattr(match, 'extension', type(match).__name__)}")
         rows += lowering(match, builder)
-    rows.append(Pending(Op.COUNT, a=index))
+    rows.append(Pending(_COUNT, a=index))
     target = rule.target
     jump: Jump | None = None
     if isinstance(target, VerdictTarget):
@@ -269,7 +273,7 @@ def _lay_rule(rule: Rule, builder: Builder, index: int) -> _Laid:
             rows.append(Pending(Op.VERDICT, a=int(target.verdict is Verdict.ACCEPT)))
     elif isinstance(target, Jump):
         jump = target
-        rows.append(Pending(Op.GOTO if target.goto else Op.JUMP))
+        rows.append(Pending(_GOTO if target.goto else _JUMP))
     elif target is not None:
         lowering = TARGETS.get(type(target))
         if lowering is None:
@@ -408,7 +412,8 @@ def compile_table(table: Table) -> Lowered:
         RulesetSyntaxError: Jumps that loop, or to a chain that does not exist.
     """
     register_extensions()
-    depth, ranks = _jump_depth(table)
+    with without_collector():
+        depth, ranks = _jump_depth(table)
     if depth > MAX_JUMP_DEPTH:
         raise UnsupportedFeature(f"jumps nested {depth} deep (at most {MAX_JUMP_DEPTH})", place=f"table {table.name}")
     with without_collector():
@@ -643,7 +648,7 @@ class Layout:
             rows += [rows[-1]] * (room.n_rows - n_rows)
             sources += [NO_SOURCE] * (room.n_counters - n_counters)
             n_rows, n_counters = room.n_rows, room.n_counters
-        flat = [value for row_values in rows for value in row_values]
+        flat = list(chained.from_iterable(rows))
         self.rows[row * ROW_BYTES : (row + n_rows) * ROW_BYTES] = struct.pack(f"={len(flat)}I", *flat)
         self.sources[counter : counter + n_counters] = sources
         self.placed[chain.name] = Placed(
@@ -689,11 +694,12 @@ class Layout:
                 run_rules.append((key, start))
             on_fail = run_row if run_row >= 0 else start + len(laid.rows)
             for row in laid.rows:
-                if row.op is Op.JUMP or row.op is Op.GOTO:
+                op = row.op
+                if op is _JUMP or op is _GOTO:
                     assert laid.target is not None
                     self.jumps.append((base + len(rows), laid.target.chain))
                 rows.append(
-                    (row.op, row.invert, row.a & _U32, row.b & _U32, row.c & _U32, row.d & _U32, on_fail, laid.index)
+                    (op, row.invert, row.a & _U32, row.b & _U32, row.c & _U32, row.d & _U32, on_fail, laid.index)
                 )
         if run_row >= 0:
             _close_run(rows, base, run_row, run_rules, self.dispatch)
@@ -703,7 +709,7 @@ class Layout:
             accept = int(chain.policy is not Verdict.DROP)
             rows.append((Op.POLICY, 0, accept, index, 0, 0, 0, index))
         else:
-            rows.append((Op.END, 0, index, 0, 0, 0, 0, index))
+            rows.append((_END, 0, index, 0, 0, 0, 0, index))
         return rows, sources
 
     def vacate(self, place: Placed) -> None:
