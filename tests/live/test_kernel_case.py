@@ -1,4 +1,4 @@
-"""The harness reproduces what was recorded: recorded cases run again on the running kernel give the recorded results."""
+"""The harness reproduces what was recorded: recorded cases, run again on the running kernel, give the same results."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from pktsim.kernel.case import StepResult
 from pktsim.kernel.case_recording import compare_step, read_cases
+from pktsim.wire.frame import ETH_P_IP, ethernet, ipv4, udp
 from tests.live.case_strategies import Dice, tell
 from tests.live.kernel_case import NondeterministicError, Workbench, merge, reusable
 from tests.recorded import archives
@@ -76,7 +77,13 @@ def test_dice_that_are_used_up_say_the_first() -> None:
     assert Dice(b"").pick("abc") == "a"
 
 
-FRAME = "0200000001fe02000000000108004500001c12340000401100000a0000010a00000210920035000800000000"  # udp from port 4242
+def _frame(sport: int, identification: int, data: bytes = b"") -> str:
+    ends = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
+    packet = ipv4(*ends, 17, udp(*ends, sport, 53, data), identification=identification)
+    return ethernet(bytes(6), bytes(6), ETH_P_IP, packet).hex()
+
+
+FRAME = _frame(4242, 0x1234, b"ab")
 
 
 def _result(**changes: Any) -> dict[str, Any]:
@@ -85,7 +92,7 @@ def _result(**changes: Any) -> dict[str, Any]:
 
 
 def test_what_differs_between_runs_is_named() -> None:
-    other = FRAME.replace("1092003500080000", "1234003500080000").replace("12340000", "56780000")
+    other = _frame(4660, 0x5678, b"ab")
     (step,) = merge([_result(), _result(emitted=[{"interface": "eth0", "frame": other}])])["steps"]
     assert step["emitted"][0]["random"] == ["ip.id", "udp.sport"]
 
@@ -103,7 +110,7 @@ def test_an_entry_says_null_where_runs_differ() -> None:
     [
         {"emitted": []},
         {"emitted": [{"interface": "pod0", "frame": FRAME}]},
-        {"emitted": [{"interface": "eth0", "frame": FRAME[:-4] + "ffff"}]},
+        {"emitted": [{"interface": "eth0", "frame": _frame(4242, 0x1234, b"cd")}]},
         {"rules": {"filter/OUTPUT/2": [1, 28]}},
         {"error": "EPERM"},
     ],
