@@ -139,7 +139,12 @@ def test_the_stream_survives_any_wire(
     world = World(choices=SeededChoices(seed))
     world.wire = random_wire(seed, loss=loss, repeat=repeat, jitter_ns=jitter_ns)
     tcp = TcpSettings(
-        sack=int(sack), timestamps=int(timestamps), window_scaling=int(window_scaling), syn_retries=20, retries2=60, orphan_retries=60
+        sack=int(sack),
+        timestamps=int(timestamps),
+        window_scaling=int(window_scaling),
+        syn_retries=20,
+        retries2=60,
+        orphan_retries=60,
     )
     play(world, Exchange(pattern(up, 1), pattern(down, 2)), family=family, chunk=chunk, tcp=tcp)
 
