@@ -321,7 +321,7 @@ def _u32(match: U32Match, builder: Builder) -> Iterable[Pending]:
 
 @match(ConnbytesMatch)
 def _connbytes(match: ConnbytesMatch, builder: Builder) -> Iterable[Pending]:
-    """net/netfilter/xt_connbytes.c: 0 where the connection is not accounted; an average of no packets is 0."""
+    """net/netfilter/xt_connbytes.c: no match, inverted or not, without accounting; an average of no packets is 0."""
     builder.needs_conntrack = builder.needs_accounting = True
     first, second = {
         ConnbytesDirection.ORIGINAL: (1, 0),
@@ -341,9 +341,9 @@ def _connbytes(match: ConnbytesMatch, builder: Builder) -> Iterable[Pending]:
             value = size
         else:
             value = size // packets if packets else 0
-        return value >= match.first and (value <= match.last or not match.last)
+        return (value >= match.first and (value <= match.last or not match.last)) != match.inverted
 
-    return _python(builder, test, inverted=match.inverted)
+    return _python(builder, test, inverted=False)
 
 
 _TCP, _TIME_WAIT, _CLOSE = 6, 7, 8

@@ -132,6 +132,9 @@ _GENERAL: Final[tuple[_Form, ...]] = (
     ("-m u32 --u32 \"{}\"", (("6&0xFF=6,17", "16=0x0AF40102", "0>>22&0x3C@0>>16=500", "2&0xFFFF=0:60"),)),
     ("-m string --algo {} --string {}", (("bm", "kmp"), ("GET", "hello"))),
     ("-m recent --name R{} --{} --{}", (("1", "2"), ("set", "rcheck", "remove", "update"), ("rsource", "rdest"))),
+    ("-m connbytes {}--connbytes {} --connbytes-dir {} --connbytes-mode {}", (
+        _NOT, ("2:3", "40:100", "2"), ("original", "reply", "both"), ("packets", "bytes", "avgpkt"),
+    )),
     ("-m recent --name R1 --{} --hitcount {}", (("rcheck", "update"), ("2", "3"))),
     ("-m set {}--match-set {} {}", (_NOT, ("hi", "hn"), ("src", "dst"))),
     ("-m set --match-set hp {}", (("src,src", "dst,dst"),)),
@@ -154,6 +157,10 @@ _OF_PROTOCOL: Final[Mapping[str, tuple[_Form, ...]]] = {
     "icmp": (("-m icmp {}--icmp-type {}", (_NOT, ("8", "echo-reply", "3", "3/4", "11", "any"))),),
     "sctp": (("-m sctp {}--dport {}", (_NOT, _PORT)),),
 }
+_OWNERS: Final = (
+    "--uid-owner 0", "! --uid-owner 0", "--uid-owner 1000-2000", "! --gid-owner 1500", "--socket-exists",
+    "! --socket-exists",
+)  # fmt: skip
 _REJECTS: Final = (
     "icmp-port-unreachable", "icmp-host-unreachable", "icmp-net-unreachable", "icmp-proto-unreachable",
     "icmp-host-prohibited", "icmp-admin-prohibited", "icmp-net-prohibited",
@@ -214,6 +221,10 @@ def _rule(dice: Dice, place: _Place) -> str:
             words.append(_fill(dice, dice.pick(_GENERAL)))
     if dice.one_in(20):
         words.append(f"{dice.pick(_NOT)}-f")
+    if dice.one_in(20) and set(place.hooks) <= {"OUTPUT", "POSTROUTING"}:
+        words.append(f"-m owner {dice.pick(_OWNERS)}")
+    if dice.one_in(20) and set(place.hooks) <= {"PREROUTING", "INPUT", "FORWARD"}:
+        words.append(f"-m mac {dice.pick(_NOT)}--mac-source {dice.pick(tuple(_NEIGHBOURS.values()))}")
     for flag in ("-s", "-d"):
         if dice.one_in(4):
             words.append(f"{dice.pick(_NOT)}{flag} {dice.pick(_ADDRESS)}")
@@ -348,6 +359,8 @@ class Story:
     run: CaseRun
     flows: list[Flow] = field(default_factory=list)
     identification: int = 0x100
+    #: Whether packets are cut into fragments now and then.
+    fragments: bool = False
     #: (step, frame) of what has left and could be answered.
     left: list[tuple[int, int]] = field(default_factory=list)
 
@@ -479,11 +492,43 @@ def _text(frame: bytes) -> str:
         return frame.hex()
 
 
+def _cut(dice: Dice, packet: bytes) -> list[bytes]:
+    """A packet in fragments: in order or not, with one missing, or with one that does not fit the others."""
+    body, ends = packet[20:], (packet[12:16], packet[16:20])
+    size = dice.pick((8, 16, 24))
+    places = range(0, len(body), size)
+    pieces = [
+        ipv4(
+            *ends,
+            packet[9],
+            body[at : at + size],
+            ttl=packet[8],
+            tos=packet[1],
+            identification=int.from_bytes(packet[4:6], "big"),
+            more_fragments=at + size < len(body),
+            fragment_offset=at,
+        )
+        for at in places
+    ]
+    if len(pieces) > 6:
+        return [packet]
+    how = dice.below(5)
+    if how == 1:
+        pieces.reverse()
+    elif how == 2 and len(pieces) > 1:
+        del pieces[dice.below(len(pieces))]
+    elif how == 3:
+        pieces.insert(1, pieces[0])
+    return pieces
+
+
 def _new_packet(dice: Dice, story: Story) -> None:
     flow = _a_flow(dice, story)
     packet = _packet(dice, story, flow, reply=False)
     if flow.source == NODE and not dice.one_in(10):
         step = {"packet": packet.hex(), "text": _text(bytes(12) + b"\x08\0" + packet)}
+        if dice.one_in(6):
+            step["uid"] = dice.pick((1000, 1500))  # type: ignore[assignment]
         if dice.one_in(4):
             step["mark"] = dice.pick((0x1, 0x4000))  # type: ignore[assignment]
         story.take({"send_local": step})
@@ -491,7 +536,9 @@ def _new_packet(dice: Dice, story: Story) -> None:
     interface, mac = _interface_towards(flow.source)
     if dice.one_in(20):
         interface = dice.pick(("eth0", "pod0", "pod1"))
-    story.take(_receive(interface, mac, packet))
+    pieces = _cut(dice, packet) if story.fragments and dice.one_in(2) else [packet]
+    for piece in pieces:
+        story.take(_receive(interface, mac, piece))
 
 
 def _port_field(packet: bytes, view: FrameView) -> tuple[str, ...]:
@@ -594,7 +641,7 @@ def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes]) -> Sto
     }
     if "--match-set" in case["iptables"] or "-j SET" in case["iptables"]:
         case["ipsets"] = _SETS.format(dice.pick(ADDRESSES[:4]), dice.pick(ADDRESSES[4:]))
-    story = Story(case, CaseRun(case))
+    story = Story(case, CaseRun(case), fragments=dice.one_in(12))
     for data in steps:
         dice = Dice(data)
         kind = dice.pick(_KINDS)

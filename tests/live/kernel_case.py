@@ -279,6 +279,7 @@ class KernelNode:
         """Load what belongs to the case and not to its topology; nothing of an earlier case is left."""
         for name, value in self._saved_sysctls.items():
             self.sysctl(name, value)
+        self.sysctl("net.netfilter.nf_conntrack_acct", "0")  # -m connbytes switches it on
         for name, value in case.get("sysctls", {}).items():
             self._saved_sysctls.setdefault(name, self.sysctl(name, value))
             self.sysctl(name, value)
