@@ -356,7 +356,7 @@ class Cluster:
                 chain = prefix + chain_hash(port_name + port.protocol.lower())
                 self.draws.want(ANY_NODE, chain, addresses)
 
-    def trace(self, source: str, packet: object) -> Walk:
+    def trace(self, source: str, packet: Any) -> Walk:
         """Send a Scapy packet from a machine and tell what the nodes did to it, and to what came back."""
         machine = self.machine(source)
         with self.record() as recorder:
