@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from os import PathLike
+from typing import Any
 
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.cluster import programs
