@@ -678,6 +678,7 @@ cdef int ct_in(State *s, Pkt *p, int hook) noexcept nogil:
     if s.now_ns >= s.ct.next_gc_ns:
         ct_gc(s)
     verdict = ct_track(s, p, hook, &fresh)
+    p.tmpl_set = 0             # the template is used up, also where no entry was found
     trace_ct(s, p, fresh)
     return verdict
 

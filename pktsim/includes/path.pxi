@@ -93,6 +93,14 @@ cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
                 s.drop_reason = DR_NO_ROUTE
                 return NF_DROP
         return NF_ACCEPT
+    if hook == HOOK_PREROUTING:
+        pkt_daddr(p, &before)
+        verdict = nat_step(s, p, hook, manip)
+        if verdict == NF_ACCEPT:
+            pkt_daddr(p, &after)
+            if not addr_eq(&before, &after):
+                p.rt_type = 0      # skb_dst_drop: what came by lo had its route
+        return verdict
     return nat_step(s, p, hook, manip)
 
 

@@ -574,7 +574,7 @@ def _answer(dice: Dice, story: Story) -> None:
     interface, frame = story.run.steps[step].emitted[number]
     view = FrameView(frame)
     packet = frame[_ETHERNET_HEADER:]
-    if packet[0] >> 4 != 4:
+    if packet[0] >> 4 != 4 or view.is_fragment:
         return
     mac = ":".join(f"{byte:02x}" for byte in frame[:6])
     source, destination = (".".join(map(str, packet[at : at + 4])) for at in (12, 16))
