@@ -737,11 +737,12 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
         elif r.op == OP_SET_CONNMARK:
             do_connmark(s, p, r)
         elif r.op == OP_NOTRACK:
-            if p.ct == NULL:
+            # xt_ct_target: "Previously seen (loopback)? Ignore.", and a template counts as that
+            if p.ct == NULL and not p.tmpl_set:
                 p.ctinfo = CTINFO_UNTRACKED
                 trace_add(s, p, TR_UNTRACKED, 0, 0, 0, 0)
         elif r.op == OP_CT_ZONE:
-            if p.ct == NULL and p.ctinfo != CTINFO_UNTRACKED:
+            if p.ct == NULL and p.ctinfo != CTINFO_UNTRACKED and not p.tmpl_set:
                 p.tmpl_set = 1
                 p.tmpl_zone = <uint16_t>r.a
                 p.tmpl_zone_dir = <uint8_t>r.b

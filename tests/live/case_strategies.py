@@ -215,10 +215,11 @@ def _rule(dice: Dice, place: _Place) -> str:
         words.append(f"! -p {dice.pick(('tcp', 'udp', 'icmp'))}")
     if dice.one_in(3):
         words.append(_fill(dice, dice.pick(_OF_PROTOCOL[protocol] if protocol else _GENERAL)))
-    if dice.one_in(2):
-        words.append(_fill(dice, dice.pick(_GENERAL)))
-        if dice.one_in(3):
-            words.append(_fill(dice, dice.pick(_GENERAL)))
+    for _ in range(dice.pick((0, 1, 0, 1, 0, 2))):
+        another = _fill(dice, dice.pick(_GENERAL))
+        # the tool takes a second --mark for the wrong match
+        if not ("--mark" in another and any("--mark" in word for word in words)):
+            words.append(another)
     if dice.one_in(20):
         words.append(f"{dice.pick(_NOT)}-f")
     if dice.one_in(20) and set(place.hooks) <= {"OUTPUT", "POSTROUTING"}:
@@ -510,12 +511,12 @@ def _cut(dice: Dice, packet: bytes) -> list[bytes]:
         )
         for at in places
     ]
-    if len(pieces) > 6:
+    if not 1 < len(pieces) <= 6:
         return [packet]
     how = dice.below(5)
     if how == 1:
         pieces.reverse()
-    elif how == 2 and len(pieces) > 1:
+    elif how == 2:
         del pieces[dice.below(len(pieces))]
     elif how == 3:
         pieces.insert(1, pieces[0])
