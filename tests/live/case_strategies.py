@@ -53,7 +53,23 @@ TOPOLOGY: Final[dict[str, Any]] = {
         {"address": "10.244.1.3", "mac": "02:00:00:00:02:0b", "interface": "pod1"},
     ],
 }
+#: The same with its pods on a bridge.
+BRIDGED: Final[dict[str, Any]] = {
+    "interfaces": [
+        {"name": "eth0", "mac": "02:00:00:00:00:01", "addresses": ["10.0.0.1/24"]},
+        {"name": "cbr0", "kind": "bridge", "mac": "02:00:00:00:00:c0", "addresses": ["10.244.1.1/24"]},
+        {"name": "pod0", "mac": "02:00:00:00:00:0a", "master": "cbr0", "hairpin": True},
+        {"name": "pod1", "mac": "02:00:00:00:00:0b", "master": "cbr0"},
+    ],
+    "routes": [{"dst": "default", "via": "10.0.0.254", "dev": "eth0"}],
+    "neighbours": [
+        *TOPOLOGY["neighbours"][:2],
+        {"address": "10.244.1.2", "mac": "02:00:00:00:02:0a", "interface": "cbr0"},
+        {"address": "10.244.1.3", "mac": "02:00:00:00:02:0b", "interface": "cbr0"},
+    ],
+}
 _MACS: Final = {one["name"]: one["mac"] for one in TOPOLOGY["interfaces"]}
+_BRIDGE_MAC: Final = BRIDGED["interfaces"][1]["mac"]
 _NEIGHBOURS: Final = {entry["address"]: entry["mac"] for entry in TOPOLOGY["neighbours"]}
 
 T = TypeVar("T")
@@ -481,8 +497,8 @@ def _a_flow(dice: Dice, story: Story) -> Flow:
     return flow
 
 
-def _receive(interface: str, mac: str, packet: bytes) -> dict[str, Any]:
-    frame = ethernet(mac_from_text(_MACS[interface]), mac_from_text(mac), ETH_P_IP, packet)
+def _receive(interface: str, mac: str, packet: bytes, *, to: str = "") -> dict[str, Any]:
+    frame = ethernet(mac_from_text(to or _MACS[interface]), mac_from_text(mac), ETH_P_IP, packet)
     return {"receive": {"interface": interface, "frame": frame.hex(), "text": _text(frame)}}
 
 
@@ -538,8 +554,12 @@ def _new_packet(dice: Dice, story: Story) -> None:
     if dice.one_in(20):
         interface = dice.pick(("eth0", "pod0", "pod1"))
     pieces = _cut(dice, packet) if story.fragments and dice.one_in(2) else [packet]
+    to = ""
+    if "master" in str(story.case["interfaces"]) and interface != "eth0":
+        # to the gateway, straight to the other pod, or to somebody who is not there
+        to = dice.pick((_BRIDGE_MAC, _NEIGHBOURS.get(flow.destination, _BRIDGE_MAC), _BRIDGE_MAC, "02:00:00:00:99:99"))
     for piece in pieces:
-        story.take(_receive(interface, mac, piece))
+        story.take(_receive(interface, mac, piece, to=to))
 
 
 def _port_field(packet: bytes, view: FrameView) -> tuple[str, ...]:
@@ -577,7 +597,7 @@ def _answer(dice: Dice, story: Story) -> None:
     packet = frame[_ETHERNET_HEADER:]
     if packet[0] >> 4 != 4 or view.is_fragment:
         return
-    mac = ":".join(f"{byte:02x}" for byte in frame[:6])
+    mac, back = (":".join(f"{byte:02x}" for byte in frame[at : at + 6]) for at in (0, 6))
     source, destination = (".".join(map(str, packet[at : at + 4])) for at in (12, 16))
     if dice.one_in(4):
         kind, code = dice.pick(((3, 1), (3, 3), (3, 0), (11, 0), (3, 4)))
@@ -586,7 +606,7 @@ def _answer(dice: Dice, story: Story) -> None:
         quote = packet[: dice.pick((28, 28, 60, 200))]
         error = icmp(kind, code, rest, quote)
         answer = ipv4(ip_from_text(speaker), ip_from_text(source), 1, error, tos=0xC0, identification=story.next_id())
-        made = _receive(interface, mac, answer)
+        made = _receive(interface, mac, answer, to=back)
         # what is quoted has the ports that were drawn
         quoted = [_take(f"inner.{field}", step, number, field) for field in _port_field(packet, view)]
         story.take(_with_takes(made, quoted))
@@ -614,7 +634,7 @@ def _answer(dice: Dice, story: Story) -> None:
         )
     else:
         answer_packet = _packet(dice, story, flow, reply=True)
-    made = _receive(interface, mac, answer_packet)
+    made = _receive(interface, mac, answer_packet, to=back)
     story.take(_with_takes(made, takes))
 
 
@@ -640,9 +660,13 @@ def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes]) -> Sto
         "iptables": rules_text(rules, (dice.below(40) - 1) % 40),
         "steps": [],
     }
+    fragments = dice.one_in(12)
+    if dice.one_in(12):
+        case |= BRIDGED
+        case["sysctls"]["net.bridge.bridge-nf-call-iptables"] = dice.pick(("1", "1", "1", "0"))
     if "--match-set" in case["iptables"] or "-j SET" in case["iptables"]:
         case["ipsets"] = _SETS.format(dice.pick(ADDRESSES[:4]), dice.pick(ADDRESSES[4:]))
-    story = Story(case, CaseRun(case), fragments=dice.one_in(12))
+    story = Story(case, CaseRun(case), fragments=fragments)
     for data in steps:
         dice = Dice(data)
         kind = dice.pick(_KINDS)
@@ -659,4 +683,4 @@ def _some(size: int, lists: int) -> st.SearchStrategy[tuple[bytes, ...]]:
 
 
 #: What decides a case, for :func:`tell`.
-decisions = st.tuples(st.binary(min_size=4, max_size=4), _some(24, 3), _some(16, 2))
+decisions = st.tuples(st.binary(min_size=8, max_size=8), _some(24, 3), _some(16, 2))
