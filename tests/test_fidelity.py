@@ -104,7 +104,7 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
         ("target", "DNAT", Status.MODELLED),
         ("target", "QUEUE", Status.REFUSED),
         ("kind", "NetworkPolicy", Status.REFUSED),
-        ("kind", "Secret", Status.HARMLESS),
+        ("kind", "ServiceAccount", Status.HARMLESS),
         ("kube-dns plugin", "cache", Status.MODELLED),
         ("kube-dns plugin", "prometheus", Status.HARMLESS),
         ("kube-dns plugin", "etcd", Status.REFUSED),

@@ -10,26 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .addresses import parse_ip
+from .admission_ingress import Finding, Path, check_ingress, check_ingress_class, check_secret
 from .objects import (
     CLUSTER_IP_NONE,
     DaemonSet,
     Deployment,
     EndpointSlice,
     Ingress,
+    IngressClass,
     KubeObject,
     LabelSelector,
     Node,
     Pod,
     PodSpec,
     ReplicaSet,
+    Secret,
     Service,
     StatefulSet,
 )
 from .objects_meta import container_port_name
-
-Path = tuple[str | int, ...]
-#: Where in an object, what is wrong, how to mend it (or nothing).
-Finding = tuple[Path, str, str]
 
 
 def check_object(found: KubeObject) -> Iterator[Finding]:
@@ -54,7 +53,11 @@ def check_object(found: KubeObject) -> Iterator[Finding]:
         yield from _selector(found.spec.selector, found.spec.template.metadata.labels)
         yield from _pod_spec(found.spec.template.spec, ("spec", "template", "spec"))
     elif isinstance(found, Ingress):
-        yield from _ingress(found)
+        yield from check_ingress(found)
+    elif isinstance(found, IngressClass):
+        yield from check_ingress_class(found)
+    elif isinstance(found, Secret):
+        yield from check_secret(found)
 
 
 def check_objects(objects: Iterable[KubeObject]) -> Iterator[tuple[KubeObject, Path, str, str]]:
@@ -243,18 +246,3 @@ def _selector(selector: LabelSelector, labels: dict[str, str]) -> Iterator[Findi
         yield path, "is empty", "name labels of the template"
     elif not selector.matches(labels):
         yield path, "does not match the labels of the template", "make them the same"
-
-
-def _ingress(ingress: Ingress) -> Iterator[Finding]:
-    if not ingress.spec.rules and ingress.spec.default_backend is None:
-        yield ("spec",), "has neither rules nor defaultBackend", ""
-    for number, rule in enumerate(ingress.spec.rules):
-        for index, one in enumerate(rule.http.paths if rule.http else ()):
-            path: Path = ("spec", "rules", number, "http", "paths", index)
-            if one.path_type != "ImplementationSpecific" and not one.path.startswith("/"):
-                yield (*path, "path"), f"{one.path!r} must start with '/' where pathType is {one.path_type}", ""
-            backend = one.backend.service
-            if (backend is None) == (one.backend.resource is None):
-                yield (*path, "backend"), "needs a service or a resource, and not both", ""
-            elif backend is not None and bool(backend.port.name) == bool(backend.port.number):
-                yield (*path, "backend", "service", "port"), "needs a name or a number, and not both", ""

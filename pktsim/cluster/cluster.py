@@ -17,6 +17,7 @@ from typing import Any
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.cluster import programs
 from pktsim.cluster.addresses import IPAddress, parse_ip
+from pktsim.cluster.admission_ingress import with_default_class
 from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
 from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
@@ -29,9 +30,12 @@ from pktsim.cluster.loader import load_objects
 from pktsim.cluster.machines import Machine, NodeMachine, PodMachine
 from pktsim.cluster.node_host import NodeHost
 from pktsim.cluster.objects import (
+    KINDS,
     ConfigMap,
     DaemonSet,
     Deployment,
+    Ingress,
+    IngressClass,
     KubeObject,
     Node,
     ObjectMeta,
@@ -231,8 +235,15 @@ class Cluster:
                 libc_of(one.metadata, str(one))
             elif isinstance(one, Deployment | ReplicaSet | StatefulSet | DaemonSet):
                 libc_of(one.spec.template.metadata, f"{one}, spec.template")
-        self.store.apply_all(found)
+        self.store.apply_all(self._admit(found))
         self._settle()
+
+    def _admit(self, objects: Sequence[KubeObject]) -> Iterator[KubeObject]:
+        """What admission adds. IngressClasses that come with an Ingress count as there before it."""
+        known = (*self.store.list(IngressClass), *objects)
+        classes = {found.name: found for found in known if isinstance(found, IngressClass)}
+        for one in objects:
+            yield with_default_class(one, classes.values()) if isinstance(one, Ingress) else one
 
     def delete(self, reference: str) -> None:
         """``kubectl delete``: ``pod/web-1``, ``service/shop/web``."""
@@ -596,6 +607,8 @@ _KINDS = {
     "sts": "StatefulSet", "statefulset": "StatefulSet",
     "ds": "DaemonSet", "daemonset": "DaemonSet",
     "endpointslice": "EndpointSlice", "endpoints": "Endpoints", "configmap": "ConfigMap",
+    "ing": "Ingress", "ingress": "Ingress", "ingresses": "Ingress", "secret": "Secret", "secrets": "Secret",
+    "ingressclass": "IngressClass", "ingressclasses": "IngressClass",
 }  # fmt: skip
 
 
@@ -604,7 +617,10 @@ def _reference(text: str) -> tuple[str, str, str]:
     kind, *rest = text.split("/")
     if kind.lower() not in _KINDS or not 1 <= len(rest) <= 2 or not all(rest):
         raise ObjectError(f"{text!r} names no object", mend="write kind/name or kind/namespace/name, as in pod/web-1")
-    return _KINDS[kind.lower()], rest[0] if len(rest) == 2 else "default", rest[-1]
+    full = _KINDS[kind.lower()]
+    if not KINDS[full].namespaced:
+        return full, "", rest[-1]
+    return full, rest[0] if len(rest) == 2 else "default", rest[-1]
 
 
 def _pod_addresses(store: ObjectStore) -> list[IPAddress]:

@@ -26,7 +26,7 @@ from .objects_meta import api_name
 _Model = TypeVar("_Model", bound=BaseModel)
 
 #: Fields whose values are maps of texts, in which ``null`` is the empty text rather than nothing.
-_TEXT_MAPS = frozenset({"labels", "annotations", "selector", "matchLabels", "data"})
+_TEXT_MAPS = frozenset({"labels", "annotations", "selector", "matchLabels", "data", "stringData"})
 
 
 class _Loader(yaml.CSafeLoader):

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from .objects_ingress import (
+    ANNOTATION_DEFAULT_CLASS,
+    ANNOTATION_INGRESS_CLASS,
+    HTTPIngressPath,
+    Ingress,
+    IngressBackend,
+    IngressClass,
+    IngressLoadBalancerIngress,
+    IngressLoadBalancerStatus,
+    IngressPortStatus,
+    IngressStatus,
+    Secret,
+)
 from .objects_meta import (
     KubeModel,
     KubeObject,
@@ -41,8 +54,6 @@ from .objects_services import (
     Endpoints,
     EndpointSlice,
     ForZone,
-    Ingress,
-    IngressClass,
     LoadBalancerIngress,
     ObjectReference,
     Service,
@@ -65,6 +76,7 @@ KINDS: dict[str, type[KubeObject]] = {
         Node,
         Pod,
         ReplicaSet,
+        Secret,
         Service,
         StatefulSet,
     )
@@ -75,7 +87,7 @@ KINDS: dict[str, type[KubeObject]] = {
 HARMLESS_KINDS: frozenset[str] = frozenset(
     {
         # configuration and rights
-        "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Secret", "ServiceAccount",
+        "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount",
         "CertificateSigningRequest",
         # storage
         "CSIDriver", "CSINode", "CSIStorageCapacity", "PersistentVolume", "PersistentVolumeClaim", "StorageClass",
@@ -110,6 +122,8 @@ REFUSED_KINDS: dict[str, str] = {
 }
 
 __all__ = [
+    "ANNOTATION_DEFAULT_CLASS",
+    "ANNOTATION_INGRESS_CLASS",
     "ANNOTATION_TOPOLOGY_AWARE_HINTS",
     "ANNOTATION_TOPOLOGY_MODE",
     "CLUSTER_IP_NONE",
@@ -133,8 +147,14 @@ __all__ = [
     "EndpointSlice",
     "Endpoints",
     "ForZone",
+    "HTTPIngressPath",
     "Ingress",
+    "IngressBackend",
     "IngressClass",
+    "IngressLoadBalancerIngress",
+    "IngressLoadBalancerStatus",
+    "IngressPortStatus",
+    "IngressStatus",
     "KubeModel",
     "KubeObject",
     "LabelSelector",
@@ -152,6 +172,7 @@ __all__ = [
     "PodStatus",
     "PodTemplateSpec",
     "ReplicaSet",
+    "Secret",
     "Service",
     "ServicePort",
     "ServiceSpec",

@@ -1,4 +1,4 @@
-"""Service, EndpointSlice, Endpoints, Ingress, IngressClass.
+"""Service, EndpointSlice, Endpoints.
 
 Defaults are those of pkg/apis/core/v1/defaults.go (``SetDefaults_Service``) of Kubernetes 1.30. What one field has to
 do with another is checked in :mod:`pktsim.cluster.admission`.
@@ -15,7 +15,6 @@ from .objects_meta import (
     Bool,
     CIDRText,
     DNSLabel,
-    DNSSubdomain,
     Int32,
     IntOrString,
     IPText,
@@ -293,86 +292,3 @@ class Endpoints(KubeObject):
     """The older form of endpoints; mirrored into slices for services without a selector."""
 
     subsets: tuple[EndpointSubset, ...] = ()
-
-
-class IngressServiceBackendPort(KubeModel):
-    """A service port by name or by number."""
-
-    name: str = ""
-    number: PortNumberOrZero = 0
-
-
-class IngressServiceBackend(KubeModel):
-    """The service that an ingress path leads to."""
-
-    name: str
-    port: IngressServiceBackendPort = IngressServiceBackendPort()
-
-
-class IngressBackend(KubeModel):
-    """What an ingress path leads to."""
-
-    service: IngressServiceBackend | None = None
-    resource: dict[str, Any] | None = None
-
-
-class HTTPIngressPath(KubeModel):
-    """One path of an ingress rule."""
-
-    path_type: Literal["Exact", "Prefix", "ImplementationSpecific"]
-    backend: IngressBackend
-    path: str = ""
-
-
-class HTTPIngressRuleValue(KubeModel):
-    """The paths of an ingress rule."""
-
-    paths: tuple[HTTPIngressPath, ...]
-
-
-class IngressRule(KubeModel):
-    """Paths of one host name, or of all if it is empty."""
-
-    host: str = ""
-    http: HTTPIngressRuleValue | None = None
-
-
-class IngressTLS(KubeModel):
-    """A certificate of an ingress."""
-
-    hosts: tuple[str, ...] = ()
-    secret_name: str = ""
-
-
-class IngressSpec(KubeModel):
-    """``Ingress.spec``."""
-
-    ingress_class_name: DNSSubdomain | None = None
-    default_backend: IngressBackend | None = None
-    rules: tuple[IngressRule, ...] = ()
-    tls: tuple[IngressTLS, ...] = ()
-
-
-class Ingress(KubeObject):
-    """HTTP hosts and paths, and the services behind them."""
-
-    api_versions = ("networking.k8s.io/v1",)
-
-    spec: IngressSpec
-
-
-class IngressClassSpec(LenientModel):
-    """``IngressClass.spec``."""
-
-    harmless = frozenset({"parameters"})
-
-    controller: str = ""
-
-
-class IngressClass(KubeObject):
-    """Which controller serves an ingress."""
-
-    namespaced = False
-    api_versions = ("networking.k8s.io/v1",)
-
-    spec: IngressClassSpec = IngressClassSpec()

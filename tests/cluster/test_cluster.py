@@ -7,6 +7,7 @@ from scapy.layers.inet import ICMP, IP, TCP
 
 from pktsim.cluster.cluster import Cluster, node_names, split_target
 from pktsim.cluster.machines import NodeMachine
+from pktsim.cluster.objects import Ingress
 from pktsim.cluster.walk import Walk
 from pktsim.errors import ObjectError, PktsimError, RulesetSyntaxError, TopologyError, UnsupportedFeature
 from pktsim.scenario.library import shipped
@@ -255,3 +256,28 @@ def test_addresses_of_machines() -> None:
     assert cluster.machine("outside") is cluster.outside
     assert isinstance(cluster.machine("node-a"), NodeMachine)
     assert cluster.machine("default/web-1").address == "10.1.1.1"
+
+
+def test_ingress_objects_are_deleted_by_reference_and_get_their_class() -> None:
+    cluster = Cluster(1)
+    cluster.apply(
+        """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: nginx, annotations: {ingressclass.kubernetes.io/is-default-class: "true"}}
+spec: {controller: k8s.io/ingress-nginx}
+"""
+    )
+    found = cluster.store.get(Ingress, "web", "default")
+    assert found is not None
+    assert found.spec.ingress_class_name == "nginx"
+    cluster.delete("ingress/web")
+    cluster.delete("ingressclass/nginx")
+    assert not cluster.store.list(Ingress)
+    with pytest.raises(ObjectError, match="there is no Ingress default/web"):
+        cluster.delete("ing/default/web")

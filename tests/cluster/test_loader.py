@@ -43,7 +43,7 @@ items:
   metadata: {{name: p, namespace: shop, creationTimestamp: null}}
   spec: {{containers: [{{name: c}}]}}
 - apiVersion: v1
-  kind: Secret
+  kind: ServiceAccount
   metadata: {{name: s}}
 ---
 apiVersion: v1
