@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.cluster import programs
@@ -27,7 +29,7 @@ from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_PO
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.cluster.kubeproxy.proxier import KubeProxy
 from pktsim.cluster.loader import load_objects
-from pktsim.cluster.machines import Machine, NodeMachine, PodMachine
+from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine
 from pktsim.cluster.node_host import NodeHost
 from pktsim.cluster.objects import (
     KINDS,
@@ -39,12 +41,22 @@ from pktsim.cluster.objects import (
     KubeObject,
     Node,
     ObjectMeta,
+    Outside,
     Pod,
     ReplicaSet,
     Service,
     StatefulSet,
     selects,
 )
+from pktsim.cluster.objects_outside import (
+    NODE_NETWORK_NAME,
+    OUTSIDE_NETWORK_NAME,
+    ROUTER_NAME,
+    HostPlan,
+    NetworkPlan,
+    RouterPlan,
+)
+from pktsim.cluster.outside import OutsideWorld, Segment
 from pktsim.cluster.plumbing import add_interface, add_routes, add_space, plug, realise
 from pktsim.cluster.programs import ResolverFiles
 from pktsim.cluster.recorder import Recorder
@@ -53,7 +65,16 @@ from pktsim.cluster.resolver.conf import KubeletDns, pod_resolv_conf
 from pktsim.cluster.resolver.hosts import pod_hosts_file
 from pktsim.cluster.store import ObjectStore
 from pktsim.cluster.walk import Walk
-from pktsim.cluster.wiring import OUTSIDE, OUTSIDE_ADDRESS, HostGateway, NodePlan, PodPlan, device_name
+from pktsim.cluster.wiring import (
+    OUTSIDE,
+    OUTSIDE_ADDRESS,
+    SWITCH,
+    UPLINK,
+    HostGateway,
+    NodePlan,
+    PodPlan,
+    device_name,
+)
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer
@@ -182,7 +203,8 @@ class Cluster:
         self._wiring: HostGateway | None = None
         self._pods: dict[tuple[str, str], PodMachine] = {}
         self._nodes: dict[str, NodeMachine] = {}
-        self._outside: Machine | None = None
+        self._world: OutsideWorld | None = None
+        self._built: dict[str, Outside] = {}
         if nodes:
             self.apply(
                 [
@@ -304,16 +326,77 @@ class Cluster:
     @property
     def outside(self) -> Machine:
         """A host beyond the nodes' router."""
-        self._started()
-        assert self._outside is not None
-        return self._outside
+        return self._beyond().machines[OUTSIDE]
+
+    @property
+    def router(self) -> RuledMachine:
+        """The nodes' router."""
+        return self._ruled(ROUTER_NAME)
 
     def machine(self, name: str) -> Machine:
-        """A pod, a node or ``outside``, whichever has that name."""
-        if name == OUTSIDE:
-            return self.outside
-        self._started()
+        """A pod, a node, or a machine outside (``outside``, ``router``, those that were added) of that name."""
+        beyond = self._beyond().machines
+        if name in beyond:
+            return beyond[name]
         return self._nodes[name] if name in self._nodes else self.pod(name)
+
+    # The world beyond the nodes' router
+
+    def add_host(self, name: str, address: str = "", *, network: str = OUTSIDE_NETWORK_NAME) -> Machine:
+        """A host outside of the cluster, which serves HTTP on 8080 and an echo on 8081 as ``outside`` does.
+
+        Args:
+            name: What :meth:`machine` calls it.
+            address: A free one if it is not given.
+            network: ``outside`` (203.0.113.0/24), ``nodes``, or one that was added; a router's inner network has the
+                router's name.
+
+        Raises:
+            TopologyError: The name or the address is taken, or there is no such network.
+        """
+        return self._beyond().add_host(_plan(HostPlan, name=name, address=address, network=network))
+
+    def add_router(
+        self,
+        name: str,
+        address: str = "",
+        *,
+        network: str = OUTSIDE_NETWORK_NAME,
+        inside: str | None = None,
+        nat: bool = False,
+    ) -> RuledMachine:
+        """A router with a network of its own name behind it.
+
+        Args:
+            name: What :meth:`machine` calls it, and :meth:`add_host` its network.
+            address: Its address in ``network``; a free one if it is not given.
+            network: Where its uplink is.
+            inside: The network behind it, as ``10.66.0.0/24``.
+            nat: It masquerades what leaves by its uplink, as a home's or an office's router does.
+
+        Raises:
+            TopologyError: The name or the address is taken, or the network is known already.
+        """
+        plan = _plan(RouterPlan, name=name, address=address, network=network, inside=inside, nat=nat)
+        return self._beyond().add_router(plan)
+
+    def add_network(self, name: str, cidr: str, *, router: str = ROUTER_NAME) -> None:
+        """A further network behind a router.
+
+        Raises:
+            TopologyError: The name is taken, there is no such router, or the addresses are known already.
+        """
+        self._beyond().add_network(_plan(NetworkPlan, name=name, cidr=cidr, router=router))
+
+    def _beyond(self) -> OutsideWorld:
+        self._started()
+        assert self._world is not None
+        return self._world
+
+    def _ruled(self, name: str) -> RuledMachine:
+        machine = self._beyond().machines[name]
+        assert isinstance(machine, RuledMachine)
+        return machine
 
     # Time and what was seen
 
@@ -336,6 +419,9 @@ class Cluster:
             if not pod.spec.host_network:
                 for ip in pod.addresses:
                     found.setdefault(ip.packed, []).append(f"{pod.name}.{pod.namespace}.pod")
+        if self._world is not None:
+            for ip, name in self._world.names():
+                found.setdefault(ip.packed, []).append(name)
         for service in self.store.list(Service):
             for text in (*service.spec.cluster_ips, *service.spec.external_ips):
                 if text != "None" and text:
@@ -432,6 +518,7 @@ class Cluster:
         self._slices.reconcile()
         adopt_endpoints(self.store)
         if self._wiring is not None:
+            self._sync_outside()
             self._sync_pods()
             self.clock.run_until(self.clock.now_ns)
 
@@ -445,7 +532,11 @@ class Cluster:
         plans = [self._plan(node) for node in nodes]
         self._wiring = HostGateway(plans, [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)])
         realise(self._wiring.wiring(), self.network)
-        self._outside = Machine(OUTSIDE, self.network[OUTSIDE], ResolverFiles())
+        gateway = self._wiring.router_address
+        segment = Segment(
+            NODE_NETWORK_NAME, self._wiring.node_network, ROUTER_NAME, gateway, UPLINK, SWITCH, taken={gateway}
+        )
+        self._world = OutsideWorld(self.network, self.explainer, segment, self._node_addresses)
         programs.serve_upstream(self.network[OUTSIDE], self._upstream)
         programs.serve_http(self.network[OUTSIDE], OUTSIDE, programs.HTTP_PORT, Family.IPV4)
         programs.serve_echo(self.network[OUTSIDE], OUTSIDE, programs.ECHO_PORT, Family.IPV4)
@@ -453,6 +544,20 @@ class Cluster:
             self._start_node(plan.name)
         self._sync_pods()
         self.clock.run_until(self.clock.now_ns)
+        self._sync_outside()
+        self.clock.run_until(self.clock.now_ns)
+
+    def _node_addresses(self) -> Iterator[IPv4Address]:
+        return (ip for node in self.store.list(Node) for ip in node.host_ips if isinstance(ip, IPv4Address))
+
+    def _sync_outside(self) -> None:
+        assert self._world is not None
+        for found in self.store.list(Outside):
+            if self._built.get(found.name, found) != found:
+                raise ObjectError("what is outside cannot be changed later", place=str(found), mend="add another one")
+            if found.name not in self._built:
+                self._built[found.name] = found
+                self._world.build(found.spec)
 
     def _plan(self, node: Node) -> NodePlan:
         address = next((ip for ip in node.host_ips if isinstance(ip, IPv4Address)), None)
@@ -552,6 +657,23 @@ class Cluster:
         cluster_dns = (service.spec.cluster_ip,) if service is not None else ()
         kubelet = KubeletDns(cluster_dns, host_resolv_conf=self._node_resolv_conf)
         return ResolverFiles(pod_resolv_conf(pod, kubelet), pod_hosts_file(pod), libc_of(pod.metadata, str(pod)))
+
+
+_Plan = TypeVar("_Plan", HostPlan, NetworkPlan, RouterPlan)
+
+
+def _plan(model: type[_Plan], **values: Any) -> _Plan:
+    """Make a plan of what a caller says.
+
+    Raises:
+        TopologyError: A value is not what it has to be.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{first['loc'][0]} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+        raise TopologyError(what, place=str(values["name"])) from None
 
 
 def libc_of(metadata: ObjectMeta, place: str) -> Libc:

@@ -241,48 +241,24 @@ class PodMachine(Machine):
                 programs.serve_echo(self.netns, self.pod.name, port, Family.IPV4)
 
 
-class NodeMachine(Machine):
-    """A node: a machine with rules, connection tracking and kube-proxy."""
-
-    def __init__(self, name: str, netns: Netns, host: NodeHost, proxy: KubeProxy, files: ResolverFiles) -> None:
-        super().__init__(name, netns, files)
-        self.host = host
-        self.proxy: KubeProxy | None = proxy
-
-    @property
-    def address(self) -> str:
-        return self.netns.addresses("eth0")[0].partition("/")[0]
+class RuledMachine(Machine):
+    """A machine with rules and connection tracking: a router, a balancer, a node."""
 
     def ruleset(self, family: Family = Family.IPV4) -> Ruleset:
         """The rules in force, with their counters."""
-        return self.host.ruleset(family)
+        return self.netns.ruleset(family)
+
+    def replace_rules(self, ruleset: Ruleset) -> None:
+        """Put rules in force at once."""
+        self.netns.load_ruleset(ruleset)
 
     def iptables_save(self, *, counters: bool = False, family: Family = Family.IPV4) -> str:
         """What ``iptables-save`` prints."""
         return print_save(self.ruleset(family), counters=counters)
 
-    def load_iptables(self, source: str | PathLike[str]) -> None:
-        """Use a real ``iptables-save`` dump, file or text, instead of what kube-proxy writes; kube-proxy is stopped.
-
-        Raises:
-            RulesetSyntaxError: It is not what the tool prints.
-            UnsupportedFeature: A match or target is not modelled.
-        """
-        text, file = (source, None) if isinstance(source, str) and "\n" in source else _read(Path(source))
-        ruleset = restore(Ruleset(Family.IPV4), text, file)
-        self.stop_kube_proxy()
-        self.host.replace(ruleset)
-
     def iptables(self, arguments: str) -> None:
         """Run ``iptables`` with these arguments: ``-A FORWARD -p tcp --dport 8080 -j DROP``, ``-t nat -F``."""
-        self.host.replace(run_command(self.ruleset(), arguments).ruleset)
-
-    def stop_kube_proxy(self) -> None:
-        """End kube-proxy; its rules stay as they are."""
-        if self.proxy is not None:
-            self.proxy.stop()
-            self.proxy = None
-        self.host.flush()
+        self.replace_rules(run_command(self.ruleset(), arguments).ruleset)
 
     def conntrack(self) -> list[Entry]:
         """Connection tracking entries; ``entry.text(extended=True)`` is the tool's line."""
@@ -317,6 +293,44 @@ class NodeMachine(Machine):
         if value is not None:
             self.netns.sysctl_set(name, value)
         return self.netns.sysctls.text(name)
+
+
+class NodeMachine(RuledMachine):
+    """A node: a machine with rules that kube-proxy writes."""
+
+    def __init__(self, name: str, netns: Netns, host: NodeHost, proxy: KubeProxy, files: ResolverFiles) -> None:
+        super().__init__(name, netns, files)
+        self.host = host
+        self.proxy: KubeProxy | None = proxy
+
+    @property
+    def address(self) -> str:
+        return self.netns.addresses("eth0")[0].partition("/")[0]
+
+    def ruleset(self, family: Family = Family.IPV4) -> Ruleset:
+        return self.host.ruleset(family)
+
+    def replace_rules(self, ruleset: Ruleset) -> None:
+        self.host.replace(ruleset)
+
+    def load_iptables(self, source: str | PathLike[str]) -> None:
+        """Use a real ``iptables-save`` dump, file or text, instead of what kube-proxy writes; kube-proxy is stopped.
+
+        Raises:
+            RulesetSyntaxError: It is not what the tool prints.
+            UnsupportedFeature: A match or target is not modelled.
+        """
+        text, file = (source, None) if isinstance(source, str) and "\n" in source else _read(Path(source))
+        ruleset = restore(Ruleset(Family.IPV4), text, file)
+        self.stop_kube_proxy()
+        self.host.replace(ruleset)
+
+    def stop_kube_proxy(self) -> None:
+        """End kube-proxy; its rules stay as they are."""
+        if self.proxy is not None:
+            self.proxy.stop()
+            self.proxy = None
+        self.host.flush()
 
 
 def _read(path: Path) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from .objects_meta import (
     selects,
 )
 from .objects_nodes import LABEL_TOPOLOGY_ZONE, ConfigMap, Namespace, Node, NodeAddress
+from .objects_outside import Outside
 from .objects_pods import (
     Container,
     ContainerPort,
@@ -74,6 +75,7 @@ KINDS: dict[str, type[KubeObject]] = {
         IngressClass,
         Namespace,
         Node,
+        Outside,
         Pod,
         ReplicaSet,
         Secret,
@@ -164,6 +166,7 @@ __all__ = [
     "NodeAddress",
     "ObjectMeta",
     "ObjectReference",
+    "Outside",
     "OwnerReference",
     "Pod",
     "PodCondition",

@@ -166,6 +166,9 @@ class Wiring:
         return (space for space in self.spaces if space.role == role)
 
 
+#: What every namespace has.
+LOOPBACK_INTERFACE = Interface(LOOPBACK, "loopback", mtu=65536, addresses=("127.0.0.1/8",))
+
 # Addresses and MACs
 
 #: The wire between the nodes, if no node says otherwise, and what lies beyond it (RFC 5737).
@@ -188,12 +191,12 @@ def _mac(prefix: int, address: IPv4Address) -> str:
     return (prefix.to_bytes(2, "big") + address.packed).hex(":")
 
 
-def _own_mac(address: IPv4Address) -> str:
+def own_mac(address: IPv4Address) -> str:
     """0a:58 and the address is how the CNI bridge plugin names pods' interfaces and bridges (pkg/utils/hwaddr)."""
     return _mac(0x0A58, address)
 
 
-def _peer_mac(address: IPv4Address) -> str:
+def peer_mac(address: IPv4Address) -> str:
     """The other end of that veth."""
     return _mac(0x0A59, address)
 
@@ -276,13 +279,13 @@ class HostGateway:
             SWITCH,
             SWITCH,
             interfaces=(
-                _LOOPBACK,
+                LOOPBACK_INTERFACE,
                 Interface("br0", "bridge", mac=_mac(0x0A5A, self.node_network.network_address)),
                 *(
                     Interface(
                         device_name("port-", name),
                         "veth",
-                        mac=_peer_mac(address),
+                        mac=peer_mac(address),
                         peer=f"{name}/{UPLINK}",
                         master="br0",
                     )
@@ -297,19 +300,19 @@ class HostGateway:
             ROUTER,
             ROUTER,
             interfaces=(
-                _LOOPBACK,
+                LOOPBACK_INTERFACE,
                 Interface(
                     "eth1",
                     "veth",
-                    mac=_own_mac(OUTSIDE_GATEWAY),
+                    mac=own_mac(OUTSIDE_GATEWAY),
                     addresses=(f"{OUTSIDE_GATEWAY}/{OUTSIDE_NETWORK.prefixlen}",),
                     peer=f"{OUTSIDE}/{UPLINK}",
                 ),
                 self._uplink(ROUTER, self.router_address),
             ),
             routes=(
-                _connected(self.node_network, UPLINK, self.router_address),
-                _connected(OUTSIDE_NETWORK, "eth1", OUTSIDE_GATEWAY),
+                connected_route(self.node_network, UPLINK, self.router_address),
+                connected_route(OUTSIDE_NETWORK, "eth1", OUTSIDE_GATEWAY),
             ),
             sysctls={"net.ipv4.ip_forward": "1"},
         )
@@ -319,18 +322,18 @@ class HostGateway:
             OUTSIDE,
             OUTSIDE,
             interfaces=(
-                _LOOPBACK,
+                LOOPBACK_INTERFACE,
                 Interface(
                     UPLINK,
                     "veth",
-                    mac=_own_mac(OUTSIDE_ADDRESS),
+                    mac=own_mac(OUTSIDE_ADDRESS),
                     addresses=(f"{OUTSIDE_ADDRESS}/{OUTSIDE_NETWORK.prefixlen}",),
                     peer=f"{ROUTER}/eth1",
                 ),
             ),
             routes=(
                 f"default via {OUTSIDE_GATEWAY} dev {UPLINK}",
-                _connected(OUTSIDE_NETWORK, UPLINK, OUTSIDE_ADDRESS),
+                connected_route(OUTSIDE_NETWORK, UPLINK, OUTSIDE_ADDRESS),
             ),
             sysctls={"net.ipv4.ip_forward": "0"},
         )
@@ -339,7 +342,7 @@ class HostGateway:
         return Interface(
             UPLINK,
             "veth",
-            mac=_own_mac(address),
+            mac=own_mac(address),
             addresses=(f"{address}/{self.node_network.prefixlen}",),
             peer=f"{SWITCH}/{device_name('port-', space)}",
         )
@@ -353,20 +356,20 @@ class HostGateway:
             node.name,
             "node",
             interfaces=(
-                _LOOPBACK,
+                LOOPBACK_INTERFACE,
                 self._uplink(node.name, node.address),
                 Interface(
                     BRIDGE,
                     "bridge",
-                    mac=_own_mac(gateway),
+                    mac=own_mac(gateway),
                     addresses=(f"{gateway}/{node.pod_network.prefixlen}",),
                 ),
             ),
             routes=(
                 f"default via {self.router_address} dev {UPLINK}",
-                _connected(node.pod_network, BRIDGE, gateway),
+                connected_route(node.pod_network, BRIDGE, gateway),
                 *others,
-                _connected(self.node_network, UPLINK, node.address),
+                connected_route(self.node_network, UPLINK, node.address),
             ),
             sysctls=NODE_SYSCTLS,
         )
@@ -392,22 +395,22 @@ class HostGateway:
             "pod",
             pod.node,
             interfaces=(
-                _LOOPBACK,
+                LOOPBACK_INTERFACE,
                 Interface(
                     UPLINK,
                     "veth",
-                    mac=_own_mac(pod.address),
+                    mac=own_mac(pod.address),
                     addresses=(f"{pod.address}/{node.pod_network.prefixlen}",),
                     peer=f"{pod.node}/{pod.host_interface}",
                 ),
             ),
-            routes=(f"default via {gateway} dev {UPLINK}", _connected(node.pod_network, UPLINK, pod.address)),
+            routes=(f"default via {gateway} dev {UPLINK}", connected_route(node.pod_network, UPLINK, pod.address)),
             sysctls={"net.ipv4.ip_forward": "0"},
         )
         port = Interface(
             pod.host_interface,
             "veth",
-            mac=_peer_mac(pod.address),
+            mac=peer_mac(pod.address),
             peer=f"{pod.space}/{UPLINK}",
             master=BRIDGE,
             hairpin=True,
@@ -415,10 +418,7 @@ class HostGateway:
         return space, port
 
 
-_LOOPBACK = Interface(LOOPBACK, "loopback", mtu=65536, addresses=("127.0.0.1/8",))
-
-
-def _connected(network: IPv4Network, dev: str, address: IPv4Address) -> str:
+def connected_route(network: IPv4Network, dev: str, address: IPv4Address) -> str:
     return f"{network} dev {dev} proto kernel scope link src {address}"
 
 

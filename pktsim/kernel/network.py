@@ -188,6 +188,16 @@ class Network:
         self.wires.append(wire)
         return wire
 
+    def unplug(self, space: Netns | str, name: str) -> Wire | None:
+        """Pull the cable out of a device, at both ends: frames on it are lost. Returns the wire, if there was one."""
+        wire = self.wire(space, name)
+        if wire is not None:
+            wire.cut = True
+            self.wires.remove(wire)
+            for _, device in wire.ends:
+                device.carry = None
+        return wire
+
     def delete_link(self, space: Netns | str, name: str) -> None:
         """``ip link delete``: with a veth goes its other end."""
         owner = self._space(space)

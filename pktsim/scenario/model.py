@@ -22,6 +22,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from pktsim.cluster.objects import KubeObject
 from pktsim.cluster.objects_meta import CIDRText, IPText, KubeModel
+from pktsim.cluster.objects_outside import OutsideSpec
 
 
 def _several(value: Any) -> Any:
@@ -81,7 +82,7 @@ class Step(KubeModel):
     """One thing done. Exactly one of the verbs is given.
 
     Attributes:
-        source: A pod (``namespace/name``), a node or ``outside``.
+        source: A pod (``namespace/name``), a node, ``outside`` or another machine there.
         http: A URL to get.
         resolve: A name, looked up as the pod's resolver does.
         ping: An address.
@@ -139,11 +140,18 @@ class ClusterSettings(KubeModel):
 
 
 class ScenarioSpec(KubeModel):
-    """``Scenario.spec``."""
+    """``Scenario.spec``.
+
+    Attributes:
+        outside: Hosts, routers and networks beyond the nodes' router; the same can be said in a document of its own, of
+            ``kind: Outside``.
+        endpoints: Which pods the next connections to a service draw.
+    """
 
     about: str = ""
     seed: int = 0
     cluster: ClusterSettings = ClusterSettings()
+    outside: OutsideSpec = OutsideSpec()
     endpoints: dict[str, Texts] = Field(default={})
     steps: tuple[Step, ...] = ()
 

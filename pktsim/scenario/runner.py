@@ -15,7 +15,8 @@ from pktsim.clock import NS_PER_S
 from pktsim.cluster.cluster import Cluster, split_target
 from pktsim.cluster.control_plane import Ranges
 from pktsim.cluster.loader import load_objects
-from pktsim.cluster.objects import Node
+from pktsim.cluster.objects import Node, ObjectMeta, Outside
+from pktsim.cluster.objects_outside import OutsideSpec
 from pktsim.cluster.walk import Walk
 from pktsim.errors import CaptureError, PktsimError, ScenarioError
 from pktsim.kernel.capture import CapturedFrame
@@ -102,6 +103,8 @@ def run_scenario(scenario: Scenario, *, seed: int | None = None) -> Result:
     if not nodes and not any(isinstance(found, Node) for found in scenario.objects):
         nodes = 2
     cluster = Cluster(nodes, seed=spec.seed if seed is None else seed, ranges=ranges)
+    if spec.outside != OutsideSpec():
+        cluster.apply([Outside(metadata=ObjectMeta(name=scenario.name), spec=spec.outside)])
     cluster.apply(scenario.objects)
     for service, pods in spec.endpoints.items():
         cluster.draw(service, *pods)
