@@ -655,7 +655,7 @@ cdef class Datapath:
                 e = e.next
         return sorted(found)
 
-    def fdb_flush(self, int bridge, *, bint static=False):
+    def fdb_flush(self, int bridge, *, int port=0, bint static=False):
         cdef uint32_t i
         cdef FdbEntry **at
         cdef FdbEntry *e
@@ -663,7 +663,7 @@ cdef class Datapath:
             at = self.s.fdb + i
             while at[0] != NULL:
                 e = at[0]
-                if e.bridge == bridge and (static or not e.is_static):
+                if e.bridge == bridge and (static or not e.is_static) and (port == 0 or e.port == port):
                     at[0] = e.next
                     free(e)
                 else:

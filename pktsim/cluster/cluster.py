@@ -78,7 +78,8 @@ from pktsim.cluster.wiring import (
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer
-from pktsim.kernel.network import Network
+from pktsim.kernel.netem import DEFAULT_LIMIT, FrameRule, GilbertElliott, Netem
+from pktsim.kernel.network import LinkDirection, Network
 from pktsim.netfilter.iptables_text import restore
 from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.rng import Choices, SeededChoices
@@ -397,6 +398,59 @@ class Cluster:
         machine = self._beyond().machines[name]
         assert isinstance(machine, RuledMachine)
         return machine
+
+    # Links
+
+    def impair(
+        self,
+        machine: str,
+        *,
+        interface: str = UPLINK,
+        peer: str = "",
+        direction: LinkDirection = "both",
+        loss: float | GilbertElliott = 0.0,
+        loss_every: int = 0,
+        duplicate: float = 0.0,
+        corrupt: float = 0.0,
+        reorder: float = 0.0,
+        gap: int = 0,
+        delay_ms: float = 0.0,
+        jitter_ms: float = 0.0,
+        rate: str | int = 0,
+        limit: int = DEFAULT_LIMIT,
+        script: Iterable[FrameRule] = (),
+    ) -> None:
+        """Make a machine's link bad, as tc-netem does; see :class:`~pktsim.kernel.netem.Netem` for the settings.
+
+        What was said before of the same link is no longer so: without settings it is a good one again. Captures show
+        what the sending device sent and what the receiving one got.
+
+        Args:
+            machine: A pod, a node, `a machine outside.
+            interface: Which of its interfaces.
+            peer: Only what goes between the machine and this one, which is on the same link (pods of one node, nodes).
+            direction: ``out``, what the machine sends; ``in``, what it gets; each direction is drawn by itself.
+
+        Raises:
+            TopologyError: There is no such link, or the settings make no sense.
+        """
+        netem = Netem(
+            loss, loss_every, duplicate, corrupt, reorder, gap, delay_ms, jitter_ms, rate, limit, tuple(script)
+        )  # fmt: skip
+        space = self.machine(machine).netns
+        mac = self.machine(peer).netns.devices.named(UPLINK).mac if peer else b""
+        self.network.impair(space, interface, netem, direction=direction, peer=mac)
+
+    def link(self, machine: str, *, up: bool, interface: str = UPLINK) -> None:
+        """Unplug a machine's link, or plug it in again.
+
+        Nothing passes, in either direction. Addresses and routes stay, as they do without carrier; neighbours and what
+        bridges have learnt are forgotten at both ends.
+
+        Raises:
+            TopologyError: There is no such link.
+        """
+        self.network.set_carrier(self.machine(machine).netns, interface, up=up)
 
     # Time and what was seen
 

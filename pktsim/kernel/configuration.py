@@ -254,6 +254,24 @@ class Configuration:
             self._recalculate_bridge(self.devices.get(device.master))
         self._push_routes()
 
+    def carrier_changed(self, name: str, *, up: bool) -> None:
+        """The wire of a device was unplugged or plugged in again (``linkwatch_do_dev``).
+
+        Addresses and routes stay; neighbours behind it are forgotten, and so is what a bridge learnt of a port.
+        """
+        device = self.devices.named(name)
+        device.carrier = up
+        if up:
+            return
+        for prefix, table, key in (
+            ("net.ipv4.conf", self.arp_table, "arp_evict_nocarrier"),
+            ("net.ipv6.conf", self.nd_table, "ndisc_evict_nocarrier"),
+        ):
+            if self.sysctls.conf(prefix, "all", key) and self.sysctls.conf(prefix, name, key):
+                table.flush(device.ifindex)
+        if device.master:
+            self.datapath.fdb_flush(device.master, port=device.ifindex)
+
     def _set_master(self, device: NetDevice, master: str) -> None:
         old = self.devices.find(device.master)
         if not master:

@@ -134,6 +134,7 @@ class NetDevice:
     Attributes:
         carry: Takes a frame that this device sent onto its wire; ``None`` where nothing is plugged in.
         master: The ifindex of the bridge it is a port of, or 0.
+        carrier: Something answers at the other end of its wire; what is sent without is lost before anyone sees it.
     """
 
     ifindex: int
@@ -147,6 +148,7 @@ class NetDevice:
     master: int = 0
     addresses: list[InterfaceAddress] = field(default_factory=list)
     carry: Callable[[bytes], None] | None = None
+    carrier: bool = True
 
     @property
     def loopback(self) -> bool:

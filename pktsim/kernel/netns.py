@@ -339,9 +339,14 @@ class Netns(Configuration):
                 if capture is not None:
                     capture.record(self, event[2], "in", event[3], event[1])
             elif kind == _TX:
+                device = self.devices.find(event[2])
+                if device is not None and not device.carrier:
+                    # dev_deactivate: noop_qdisc, in front of all taps
+                    if self.drop_listener is not None:
+                        self.drop_listener(event[1], DropReason.NO_CARRIER, event[2])
+                    continue
                 if capture is not None:
                     capture.record(self, event[2], "out", event[3], event[1])
-                device = self.devices.find(event[2])
                 # only devices that something can be plugged into have anything to carry a frame away
                 if device is not None and device.carry is not None:
                     device.carry(event[3])

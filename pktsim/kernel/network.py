@@ -1,15 +1,16 @@
 """A world of namespaces: what is plugged into what, on one clock, with one source of chance and one capture.
 
 Frames sent onto a wire are received at the other end after the wire's delay, equal times in the order of sending:
-what the backlog of one CPU does with veth pairs. Faults wrap a wire and are drawn from the world's chance; the
-namespaces at its ends do not know.
+what the backlog of one CPU does with veth pairs. Impairments (:mod:`pktsim.kernel.netem`) wrap a wire and are drawn
+from the world's chance; the namespaces at its ends do not know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, Literal, TypeAlias
 
 from pktsim.clock import NS_PER_S, NS_PER_US, Clock
 from pktsim.errors import TopologyError
@@ -17,10 +18,12 @@ from pktsim.fidelity import approximated
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer
 from pktsim.kernel.netdev import NetDevice
+from pktsim.kernel.netem import Netem, NetemQueue
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.netfilter.opcodes import LinkKind
-from pktsim.rng import PROBABILITY_ONE, Choices, SeededChoices
+from pktsim.rng import Choices, SeededChoices
+from pktsim.wire.addr import mac_to_text
 
 approximated(
     "kernel.wire.delay",
@@ -29,34 +32,23 @@ approximated(
     source="drivers/net/veth.c, net/core/dev.c process_backlog",
 )
 
+#: Seen from a device: what it sends, what it gets.
+LinkDirection: TypeAlias = Literal["out", "in", "both"]
+
 #: How long a frame is on a wire unless said otherwise.
 WIRE_DELAY_NS: Final = 1 * NS_PER_US
 
 
-def probability(value: float) -> int:
-    """A probability between 0 and 1 in the unit of :meth:`Choices.chance`."""
-    if not 0 <= value <= 1:
-        raise TopologyError(f"a probability of {value} is not between 0 and 1")
-    return round(value * PROBABILITY_ONE)
-
-
-@dataclass(slots=True)
-class WireFaults:
-    """What goes wrong on a wire, in one direction; probabilities are between 0 and 1 (compare tc-netem(8)).
+@dataclass(frozen=True, slots=True)
+class Impairment:
+    """What is wrong with one direction of a wire, for all frames or for those of one pair of stations.
 
     Attributes:
-        loss: A frame is lost.
-        duplicate: It arrives twice.
-        reorder: It overtakes: it arrives without the delay of the others.
-        corrupt: One bit of it is turned.
-        jitter_ns: Up to this much is added to the delay; frames may then overtake one another.
+        peer: The MAC address of the station at the far end that it is about; empty: all.
     """
 
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    corrupt: float = 0.0
-    jitter_ns: int = 0
+    queue: NetemQueue
+    peer: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,13 +58,13 @@ class Wire:
     Attributes:
         ends: (namespace, device) at each end.
         delay_ns: How long a frame takes.
-        faults: By direction, the index of the sending end.
-        cut: Nothing passes.
+        impairments: By direction, the index of the sending end; the first that is about a frame is the one that counts.
+        cut: Nothing passes: unplugged.
     """
 
     ends: tuple[tuple[Netns, NetDevice], tuple[Netns, NetDevice]]
     delay_ns: int = WIRE_DELAY_NS
-    faults: dict[int, WireFaults] = field(default_factory=dict)
+    impairments: tuple[list[Impairment], list[Impairment]] = field(default_factory=lambda: ([], []))
     cut: bool = False
 
 
@@ -225,15 +217,57 @@ class Network:
         owner = self._space(space)
         return wire.ends[1] if wire.ends[0] == (owner, owner.devices.named(name)) else wire.ends[0]
 
-    def set_faults(self, space: Netns | str, name: str, faults: WireFaults) -> None:
-        """Make what a device sends suffer on its wire."""
-        for value in (faults.loss, faults.duplicate, faults.reorder, faults.corrupt):
-            probability(value)
-        wire = self.wire(space, name)
-        if wire is None:
-            raise TopologyError(f"{self._space(space).name}/{name} has no wire")
+    def impair(
+        self,
+        space: Netns | str,
+        name: str,
+        netem: Netem,
+        *,
+        direction: LinkDirection = "out",
+        peer: bytes = b"",
+    ) -> None:
+        """Make what a device sends (``out``), what it gets (``in``), or both suffer on its wire, as ``netem`` says.
+
+        What was said before for the same direction and peer is no longer so.
+
+        Args:
+            peer: Only frames to, or from, this MAC address; these are not hit by what is said for all frames.
+
+        Raises:
+            TopologyError: The device has no wire, or the settings make no sense.
+        """
+        netem.check()
+        wire, end = self._wire_end(space, name)
+        ends = {"out": (end,), "in": (1 - end,), "both": (end, 1 - end)}.get(direction)
+        if ends is None:
+            raise TopologyError(f"{direction!r} is no direction of a link", mend="out, in or both")
+        for index in ends:
+            kept = [entry for entry in wire.impairments[index] if entry.peer != peer]
+            if not netem.harmless or peer:
+                from_space, from_device = wire.ends[index]
+                place = f"{from_space.name}/{from_device.name}/netem" + (f"/{mac_to_text(peer)}" if peer else "")
+                kept.append(Impairment(NetemQueue(netem, self.choices, place), peer))
+            # What is about one station goes before what is about all.
+            wire.impairments[index][:] = sorted(kept, key=lambda entry: not entry.peer)
+
+    def set_carrier(self, space: Netns | str, name: str, *, up: bool) -> None:
+        """Unplug a device's wire, or plug it in again: both ends see that.
+
+        Raises:
+            TopologyError: The device has no wire.
+        """
+        wire, _ = self._wire_end(space, name)
+        if wire.cut == up:
+            wire.cut = not up
+            for end_space, end_device in wire.ends:
+                end_space.carrier_changed(end_device.name, up=up)
+
+    def _wire_end(self, space: Netns | str, name: str) -> tuple[Wire, int]:
         owner = self._space(space)
-        wire.faults[wire.ends.index((owner, owner.devices.named(name)))] = faults
+        wire = self.wire(owner, name)
+        if wire is None:
+            raise TopologyError(f"{owner.name}/{name} has no wire")
+        return wire, wire.ends.index((owner, owner.devices.named(name)))
 
     def _space(self, space: Netns | str) -> Netns:
         return self[space] if isinstance(space, str) else space
@@ -249,7 +283,6 @@ class Network:
 
     def _carrier(self, wire: Wire, index: int) -> Callable[[bytes], None]:
         """What takes the frames that one end sends."""
-        space, device = wire.ends[index]
         far_space, far_device = wire.ends[1 - index]
         clock = self.clock
 
@@ -257,36 +290,22 @@ class Network:
             if not wire.cut:
                 far_space.receive(far_device.ifindex, frame)
 
+        impairments = wire.impairments[index]
+
         def carry(frame: bytes) -> None:
             if wire.cut:
                 return
-            faults = wire.faults.get(index)
-            if faults is None:
+            if not impairments:
                 clock.after(wire.delay_ns, lambda: arrive(frame))
-            else:
-                self._carry_badly(wire, faults, f"{space.name}/{device.name}/wire", frame, arrive)
+                return
+            for entry in impairments:
+                if not entry.peer or entry.peer in (frame[:6], frame[6:12]):
+                    for changed, delay_ns in entry.queue.put(frame, clock.now_ns):
+                        clock.after(delay_ns + wire.delay_ns, partial(arrive, changed))
+                    return
+            clock.after(wire.delay_ns, lambda: arrive(frame))
 
         return carry
-
-    def _carry_badly(
-        self, wire: Wire, faults: WireFaults, place: str, frame: bytes, arrive: Callable[[bytes], None]
-    ) -> None:
-        choices = self.choices
-        if choices.chance(f"{place}.loss", probability(faults.loss)):
-            return
-        copies = 2 if choices.chance(f"{place}.duplicate", probability(faults.duplicate)) else 1
-        if choices.chance(f"{place}.corrupt", probability(faults.corrupt)):
-            bit = choices.below(f"{place}.corrupt.bit", len(frame) * 8)
-            turned = bytearray(frame)
-            turned[bit // 8] ^= 0x80 >> bit % 8
-            frame = bytes(turned)
-        for _ in range(copies):
-            delay_ns = wire.delay_ns
-            if choices.chance(f"{place}.reorder", probability(faults.reorder)):
-                delay_ns = 0
-            elif faults.jitter_ns:
-                delay_ns += choices.below(f"{place}.jitter", faults.jitter_ns + 1)
-            self.clock.after(delay_ns, lambda: arrive(frame))
 
     # ------------------------------------------------------------------------------------------------------------- time
 

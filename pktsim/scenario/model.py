@@ -23,6 +23,9 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pktsim.cluster.objects import KubeObject
 from pktsim.cluster.objects_meta import CIDRText, IPText, KubeModel
 from pktsim.cluster.objects_outside import OutsideSpec
+from pktsim.cluster.wiring import UPLINK
+from pktsim.kernel.netem import Netem
+from pktsim.kernel.network import LinkDirection
 
 
 def _several(value: Any) -> Any:
@@ -75,7 +78,26 @@ class Expectation(KubeModel):
     conntrack: dict[str, Texts] = Field(default={})
 
 
-_VERBS = ("http", "resolve", "ping", "udp", "tcp", "wait", "apply", "delete", "scale")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImpairedLink(Netem):
+    """A link and how bad it is; the other settings are those of :class:`~pktsim.kernel.netem.Netem`.
+
+    Attributes:
+        on: The machine whose link it is; the rest as in :meth:`Cluster.impair`.
+    """
+
+    on: str
+    interface: str = UPLINK
+    peer: str = ""
+    direction: LinkDirection = "both"
+
+    def __str__(self) -> str:
+        towards = f" with {self.peer}" if self.peer else ""
+        way = "" if self.direction == "both" else f" ({self.direction})"
+        return f"{self.on}/{self.interface}{towards}{way}: {Netem.__str__(self)}"
+
+
+_VERBS = ("http", "resolve", "ping", "udp", "tcp", "wait", "apply", "delete", "scale", "impair", "link")
 
 
 class Step(KubeModel):
@@ -92,6 +114,8 @@ class Step(KubeModel):
         apply: Objects to add or replace.
         delete: ``kind/name`` or ``kind/namespace/name``.
         scale: Workload (``deployment/web``) to number of replicas.
+        impair: A link to make bad, or good again.
+        link: Machines (``node-a``) to ``up`` or ``down``: their links are plugged in or unplugged.
         count: How often.
         sport: The source port to use.
         timeout: Seconds after which to give up.
@@ -108,6 +132,8 @@ class Step(KubeModel):
     apply: tuple[dict[str, Any], ...] | None = None
     delete: str | None = None
     scale: dict[str, int] | None = None
+    impair: ImpairedLink | None = None
+    link: dict[str, Literal["up", "down"]] | None = None
     count: int = Field(default=1, ge=1)
     sport: int = Field(default=0, ge=0, le=65535)
     timeout: float = Field(default=5.0, gt=0)
@@ -117,6 +143,15 @@ class Step(KubeModel):
     def verb(self) -> str:
         """Which of the verbs it is."""
         return next(verb for verb in _VERBS if getattr(self, verb) is not None)
+
+    @property
+    def title(self) -> str:
+        """What is done, in words."""
+        if self.name:
+            return self.name
+        if self.link is not None:
+            return "link " + ", ".join(f"{machine} {state}" for machine, state in self.link.items())
+        return f"{self.verb} {getattr(self, self.verb)}"
 
     @model_validator(mode="after")
     def _one_verb(self) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -20,6 +20,7 @@ from pktsim.cluster.objects_outside import OutsideSpec
 from pktsim.cluster.walk import Walk
 from pktsim.errors import CaptureError, PktsimError, ScenarioError
 from pktsim.kernel.capture import CapturedFrame
+from pktsim.kernel.netem import Netem
 from pktsim.scenario.frames import frame_fits
 from pktsim.scenario.model import Expectation, FrameExpectation, Scenario, Step
 
@@ -179,7 +180,7 @@ def _take(cluster: Cluster, step: Step, number: int, turn: int) -> StepResult:
     with cluster.record() as recorder:
         outcome = _VERBS[step.verb](cluster, step)
     frames = cluster.capture.frames[first_frame:]
-    title = step.name or f"{step.verb} {getattr(step, step.verb)}"
+    title = step.title
     if step.count > 1:
         title += f" ({turn + 1} of {step.count})"
     unmet = tuple(_unmet(cluster, step.expect, outcome, frames, (cluster.clock.now_ns - began_ns) / NS_PER_S))
@@ -268,6 +269,20 @@ def _scale(cluster: Cluster, step: Step) -> _Outcome:
     return _Outcome("scaled")
 
 
+def _impair(cluster: Cluster, step: Step) -> _Outcome:
+    link = step.impair
+    assert link is not None
+    settings = {entry.name: getattr(link, entry.name) for entry in fields(Netem)}
+    cluster.impair(link.on, interface=link.interface, peer=link.peer, direction=link.direction, **settings)
+    return _Outcome(str(link))
+
+
+def _link(cluster: Cluster, step: Step) -> _Outcome:
+    for machine, state in (step.link or {}).items():
+        cluster.link(machine, up=state == "up")
+    return _Outcome(", ".join(f"the link of {machine} is {state}" for machine, state in (step.link or {}).items()))
+
+
 _VERBS: dict[str, Callable[[Cluster, Step], _Outcome]] = {
     "http": _http,
     "resolve": _resolve,
@@ -278,6 +293,8 @@ _VERBS: dict[str, Callable[[Cluster, Step], _Outcome]] = {
     "apply": _apply,
     "delete": _delete,
     "scale": _scale,
+    "impair": _impair,
+    "link": _link,
 }
 
 

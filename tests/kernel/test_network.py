@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from pktsim.clock import NS_PER_US
 from pktsim.errors import TopologyError
 from pktsim.kernel.capture import CapturedFrame
 from pktsim.kernel.netns import Netns
-from pktsim.kernel.network import Network, WireFaults
+from pktsim.kernel.network import Network
 from pktsim.netfilter.iptables_text import restore
 from pktsim.netfilter.opcodes import LinkKind
 from pktsim.netfilter.ruleset import Family, Ruleset
@@ -91,68 +90,6 @@ def test_deleted_space_is_gone_from_both_ends() -> None:
     assert list(network.spaces) == ["b"]
     assert b.devices.names() == ["lo"]
     assert network.wires == []
-
-
-# -------------------------------------------------------------------------------------------------------------- faults
-
-
-def burst(faults: WireFaults, *, seed: int = 0, count: int = 200) -> list[bytes]:
-    network, a, b = pair(seed)
-    network.set_faults(a, "eth0", faults)
-    socket = b.sockets.udp()
-    socket.bind("", 53)
-    for index in range(count):
-        a.send_ip(udp_packet("10.0.0.1", "10.0.0.2", data=index.to_bytes(2, "big")))
-        network.run(seconds=0.000_000_5)
-    network.run(seconds=0.1)
-    return arrived(network)
-
-
-WHOLE = [index.to_bytes(2, "big") for index in range(200)]
-
-
-def test_wire_without_faults_keeps_all_in_order() -> None:
-    assert burst(WireFaults()) == WHOLE
-
-
-@pytest.mark.parametrize(
-    ("faults", "check"),
-    [
-        (WireFaults(loss=1), lambda got: got == []),
-        (WireFaults(loss=0.3), lambda got: 100 < len(got) < 180 and got == sorted(got)),
-        (WireFaults(duplicate=1), lambda got: got == sorted([*WHOLE, *WHOLE])),
-        (WireFaults(reorder=0.3), lambda got: got != WHOLE and sorted(got) == WHOLE),
-        (WireFaults(jitter_ns=20_000), lambda got: got != WHOLE and sorted(got) == WHOLE),
-    ],
-    ids=["all lost", "some lost", "duplicated", "overtaking", "jitter"],
-)
-def test_fault_does_what_it_is_called(faults: WireFaults, check: Callable[[list[bytes]], bool]) -> None:
-    assert check(burst(faults))
-
-
-def test_corruption_turns_one_bit() -> None:
-    network, a, _ = pair()
-    network.set_faults(a, "eth0", WireFaults(corrupt=1))
-    for _ in range(50):
-        a.send_ip(udp_packet("10.0.0.1", "10.0.0.2"))
-    network.run(seconds=0.001)
-    sent = [frame.frame for frame in network.capture.select(space="a") if frame.direction == "out"]
-    received = [frame.frame for frame in network.capture.select(space="b", interface="eth0") if frame.direction == "in"]
-    assert len(received) == len(sent) >= 50
-    differing = [int.from_bytes(x, "big") ^ int.from_bytes(y, "big") for x, y in zip(sent, received, strict=True)]
-    assert {bits.bit_count() for bits in differing} == {1}
-
-
-def test_equal_seeds_have_equal_faults() -> None:
-    faults = WireFaults(loss=0.5)
-    assert burst(faults, seed=1) == burst(faults, seed=1)
-    assert burst(faults, seed=1) != burst(faults, seed=2)
-
-
-def test_impossible_probability_is_refused() -> None:
-    network, a, _ = pair()
-    with pytest.raises(TopologyError, match="between 0 and 1"):
-        network.set_faults(a, "eth0", WireFaults(loss=2))
 
 
 # ------------------------------------------------------------------------------------------------------------- bridges

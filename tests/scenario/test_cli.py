@@ -75,6 +75,40 @@ def test_run_of_a_script(
     assert (tmp_path / "out" / "walk.pcapng").exists()
 
 
+def test_run_with_a_bad_link(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, objects: Path
+) -> None:
+    steps = """---
+kind: Scenario
+metadata: {name: bad-link}
+spec:
+  steps:
+  - impair: {on: default/client, direction: in, loss: {p: 0.0, r: 1.0}, script: [
+      {do: drop, match: {protocol: tcp, flags: S.}, nth: [1]}]}
+  - from: default/client
+    http: http://172.30.0.1/
+    expect: {within: 2, frames: [{on: default/client/eth0, direction: out, flags: S, count: 2}]}
+  - link: {default/client: down}
+  - from: default/client
+    http: http://172.30.0.1/
+    expect:
+      error: Failed to connect to 172.30.0.1 port 80 after 3*
+      frames: [{on: default/client/eth0, direction: out, count: 0}]
+  - link: {default/client: up}
+  - {from: default/client, http: http://172.30.0.1/}
+"""
+    file = tmp_path / "bad.yaml"
+    file.write_text(objects.read_text().rstrip().removesuffix("---") + steps)
+    status, out, _ = call(capsys, monkeypatch, "run", file)
+    assert "1. impair default/client/eth0 (in): loss gemodel p 0% r 100% 1-h 100% 1-k 0% 1 scripted" in out
+    assert "3. link default/client down" in out
+    assert status == 0, out
+    file.write_text(file.read_text().replace("nth: [1]", "nht: [1]"))
+    status, _, err = call(capsys, monkeypatch, "run", file)
+    assert status == 2
+    assert "spec.steps[0].impair.script[0].nht" in err
+
+
 def test_rules_are_what_the_save_tool_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, objects: Path
 ) -> None:
