@@ -35,6 +35,9 @@ class Program:
     @property
     def n_counters(self) -> int: ...
 
+def jumps_to(rows: bytes | bytearray, target: int) -> list[int]:
+    """The numbers of the rows, ``int32[n, 8]`` in all, that jump to row ``target``."""
+
 @final
 class Packet:
     """A packet that left the engine in an upcall. Holds its place in the path, so that it can be resumed there.

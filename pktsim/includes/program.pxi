@@ -164,6 +164,21 @@ cdef class Program:
             free(self.data.dispatch)
 
 
+def jumps_to(const uint8_t[::1] rows not None, int32_t target):
+    """The numbers of the rows, ``int32[n, 8]`` in all, that jump to row ``target``."""
+    cdef Py_ssize_t n = rows.shape[0] // <Py_ssize_t>sizeof(Row)
+    cdef Py_ssize_t i
+    cdef const Row *row
+    found = []
+    if n == 0:
+        return found
+    row = <const Row *>&rows[0]
+    for i in range(n):
+        if row[i].a == target and (row[i].op == OP_JUMP or row[i].op == OP_GOTO):
+            found.append(i)
+    return found
+
+
 cdef struct PoolRange:         # a NatRange as it lies in the pool: no padding
     uint8_t min_addr[16]
     uint8_t max_addr[16]

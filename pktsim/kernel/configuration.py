@@ -34,9 +34,11 @@ from pktsim.kernel.netdev import (
     select_address,
 )
 from pktsim.kernel.sysctl import Sysctls
-from pktsim.netfilter.lower import TABLE_IDS, Lowered, lower_table, without_collector
+from pktsim.netfilter.lower import TABLE_IDS, Lowered, without_collector
 from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
+from pktsim.netfilter.programs import lower_table
 from pktsim.netfilter.recent import Recent
+from pktsim.netfilter.relower import unlike
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
 from pktsim.netfilter.state import NetfilterState
 from pktsim.rng import Choices
@@ -611,17 +613,31 @@ def _count(before: _Counted, lowered: Lowered, data: bytes) -> _Counted:
     if data == before.data:
         return before
     assert lowered.image is not None
-    placed, old = lowered.image.placed, before.data
-    chains = []
-    for chain in before.table.chains:
-        start = 16 * placed[chain.name].counter
-        end = start + 16 * (len(chain.rules) + 1)
-        if data[start:end] != old[start:end]:
+    placed = lowered.image.placed
+    moved = {lowered.sources[number].chain for number in _moved(before.data, data)}
+    chains = list(before.table.chains)
+    for at, chain in enumerate(chains):
+        if chain.name in moved:
+            start = 16 * placed[chain.name].counter
+            end = start + 16 * (len(chain.rules) + 1)
             pairs = [Counters(*pair) for pair in struct.iter_unpack("=2Q", data[start:end])]
             rules = tuple(replace(rule, counters=pair) for rule, pair in zip(chain.rules, pairs, strict=False))
-            chain = replace(chain, rules=rules, counters=pairs[-1] if chain.policy is not None else Counters())
-        chains.append(chain)
+            counters = pairs[-1] if chain.policy is not None else Counters()
+            chains[at] = replace(chain, rules=rules, counters=counters)
     return _Counted(lowered, data, replace(before.table, chains=tuple(chains)))
+
+
+#: In how large pieces counters are compared at first: most have not moved.
+_BLOCK = 64 * 16
+
+
+def _moved(before: bytes, now: bytes) -> Iterator[int]:
+    """The numbers of the counters, ``uint64[n, 2]``, that are not what they were."""
+    for block in range(0, len(now), _BLOCK):
+        if before[block : block + _BLOCK] != now[block : block + _BLOCK]:
+            for at in range(block, min(block + _BLOCK, len(now)), 16):
+                if before[at : at + 16] != now[at : at + 16]:
+                    yield at // 16
 
 
 def _first_counters(new: Lowered, before: _Counted | None) -> bytes:
@@ -632,12 +648,17 @@ def _first_counters(new: Lowered, before: _Counted | None) -> bytes:
     old = before.lowered.image if before is not None else None
     if before is None or old is None or new.image is None:
         return new.initial_counters()
-    known = set(map(id, before.table.chains))
-    placed, were = new.image.placed, old.placed
     data = bytearray(before.data[: 16 * new.program.n_counters].ljust(16 * new.program.n_counters, b"\0"))
-    fresh = [chain for chain in new.table.chains if id(chain) not in known]
-    if new.image.before is not old.name and new.image is not old:
-        fresh = [one for one in new.table.chains if id(one) not in known or were.get(one.name) is not placed[one.name]]
+    placed, were = new.image.placed, old.placed
+    fresh = [chain for _, chain in unlike(before.table.chains, new.table.chains, were) if chain is not None]
+    if new.image is not old and new.image.before is not old.name and old.before is not new.image.name:
+        # Neither program was made of the other: chains may have moved.
+        several = {chain.name for chain in fresh}
+        fresh += [
+            one
+            for one in new.table.chains
+            if one.name not in several and were[one.name].counter != placed[one.name].counter
+        ]
     for chain in fresh:
         place = placed[chain.name]
         said = [value for rule in chain.rules for value in (rule.counters.packets, rule.counters.bytes)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -79,6 +78,7 @@ class Image:
     nth_slots: int
     dispatch: tuple[tuple[int, dict[bytes, list[int]], list[int]], ...]
     placed: Mapping[str, Placed]
+    totals: Totals
     ranks: Mapping[str, int]  # of each chain: more than those of the chains that it leads to
     name: object = field(default_factory=object, compare=False)
     #: The name of the image that unchanged chains were taken over from, places and all.
@@ -368,42 +368,6 @@ def register_extensions() -> None:
         import_module(f"pktsim.netfilter.{module}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _TableKey:
-    """Equal tables, cheaply hashed: hashing every rule would cost as much as lowering it."""
-
-    table: Table
-
-    def __hash__(self) -> int:
-        return hash((self.table.name, self.table.family, len(self.table.chains)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _TableKey) and (self.table is other.table or self.table == other.table)
-
-
-_SHARED: OrderedDict[_TableKey, Lowered] = OrderedDict()
-_SHARED_MAX = 64
-
-
-def lower_table(table: Table, previous: Lowered | None = None) -> Lowered:
-    """``compile_table``, but equal tables (counters aside) share one program, on whichever node they are loaded.
-
-    Args:
-        table: The table.
-        previous: What was loaded in its place: where it differs little, only the difference is lowered.
-    """
-    key = _TableKey(table)
-    lowered = _SHARED.get(key)
-    if lowered is None:
-        lowered = (relower(previous, table) if previous is not None else None) or compile_table(table)
-        _SHARED[key] = lowered
-        while len(_SHARED) > _SHARED_MAX:
-            _SHARED.popitem(last=False)
-    else:
-        _SHARED.move_to_end(key)
-    return lowered if lowered.table is table else replace(lowered, table=table)
-
-
 def compile_table(table: Table) -> Lowered:
     """Lower a table.
 
@@ -424,159 +388,24 @@ def compile_table(table: Table) -> Lowered:
         return layout.lowered(table, ranks)
 
 
-#: More chains than this, as a share of all, and lowering everything is as quick; more rows out of use, and it is due.
-_MANY_CHAINS = 1 / 8
-_MUCH_WASTE = 1 / 4
-
-
-def relower(previous: Lowered, table: Table) -> Lowered | None:
-    """Lower a table like ``compile_table``, taking over from another program all chains that are the same.
-
-    A chain that changed is put where it was if it fits, else at the end; so no other chain moves, and its counters keep
-    their numbers. Rows and numbers that are out of use stay behind.
-
-    Returns:
-        ``None`` if too much has changed for that.
-
-    Raises:
-        UnsupportedFeature: A match or target that is not modelled, by name and place.
-        RulesetSyntaxError: Jumps that loop, or to a chain that does not exist.
-    """
-    image = previous.image
-    if image is None or previous.table.name != table.name or previous.table.family != table.family:
-        return None
-    old = image.placed
-    changed: list[Chain] = []
-    n_new = 0
-    for chain in table.chains:
-        place = old.get(chain.name)
-        if place is None:
-            n_new += 1
-            changed.append(chain)
-        elif place.chain is not chain and place.chain != chain:
-            changed.append(chain)
-    gone: list[str] = []
-    if len(old) + n_new > len(table.chains):
-        names = {chain.name for chain in table.chains}
-        gone = [name for name in old if name not in names]
-    if len(changed) + len(gone) > max(8, _MANY_CHAINS * len(old)):
-        return None
-    ranks = _ranks_after(old, image.ranks, changed)
-    if ranks is None:
-        return None  # compile_table says what is wrong, if anything is
-    with without_collector():
-        builder = Builder(
-            table.family,
-            table.name,
-            pool=bytearray(image.pool),
-            callables=list(previous.callables),
-            places=list(image.places),
-            nth_slots=image.nth_slots,
-        )
-        layout = Layout(builder, bytearray(image.rows), list(previous.sources), list(image.dispatch), dict(old), [])
-        moved: list[Placed] = []
-        for name in gone:
-            layout.vacate(layout.placed.pop(name))
-        for chain in changed:
-            before = old.get(chain.name)
-            if before is not None:
-                for number in before.dispatches:
-                    layout.dispatch[number] = (layout.dispatch[number][0], {}, [])
-                if layout.put(chain, before.row, before.counter, before):
-                    continue
-                moved.append(before)
-                layout.vacate(before)
-            layout.append(chain)
-        layout.resolve(range(len(layout.jumps)))
-        for before in moved:
-            for at in _jumps_to(layout.rows, before.row):
-                _INT32.pack_into(layout.rows, at + JUMP_TARGET, layout.placed[before.chain.name].row)
-        if any(True for name in gone for _ in _jumps_to(layout.rows, old[name].row)):
-            return None  # somebody still leads there
-        used = sum(place.n_rows for place in layout.placed.values())
-        if used < (1 - _MUCH_WASTE) * (len(layout.rows) // ROW_BYTES):
-            return None
-        return layout.lowered(table, ranks, image.name)
-
-
-def _jumps_to(rows: bytearray, row: int) -> Iterator[int]:
-    """Where the rows lie that jump to a row. Looking for the bytes is quicker than remembering for every chain."""
-    for op in (Op.JUMP, Op.GOTO):
-        wanted = struct.pack("=3i", op, 0, row)
-        at = rows.find(wanted)
-        while at >= 0:
-            if at % ROW_BYTES == 0:
-                yield at
-            at = rows.find(wanted, at + 1)
-
-
-def _goals(chain: Chain) -> frozenset[str]:
-    return frozenset(rule.target.chain for rule in chain.rules if isinstance(rule.target, Jump))
-
-
-def _ranks_after(
-    old: Mapping[str, Placed], ranks: Mapping[str, int], changed: Sequence[Chain]
-) -> dict[str, int] | None:
-    """Ranks of all chains if changed ones lead to chains that exist, close no circle, and are not too deep."""
-    new = {chain.name: chain for chain in changed}
-    goals: dict[str, frozenset[str]] = {}
-    wanted: list[str] = []
-
-    def goals_of(name: str) -> frozenset[str]:
-        found = goals.get(name)
-        if found is None:
-            chain = new.get(name)
-            found = goals[name] = _goals(chain if chain is not None else old[name].chain)
-        return found
-
-    for chain in changed:
-        before = old.get(chain.name)
-        now = goals_of(chain.name)
-        if before is not None and now <= _goals(before.chain):
-            continue
-        wanted.append(chain.name)
-    # A chain's rank is above those of all chains that it leads to: while that holds there is no circle, and nothing is
-    # nested deeper than the highest rank. A chain that was there keeps its rank, so its callers are in order too.
-    found = dict(ranks)
-    for name in wanted:
-        if not _rank(name, goals_of, new, old, found, set()):
-            return None
-    return found
-
-
-def _rank(
-    name: str,
-    goals_of: Callable[[str], frozenset[str]],
-    new: Mapping[str, Chain],
-    old: Mapping[str, Placed],
-    ranks: dict[str, int],
-    above: set[str],
-) -> bool:
-    """Give a new chain a rank, or see whether a changed one can keep its own."""
-    above.add(name)
-    rank = 0
-    for goal in goals_of(name):
-        if goal in above or (goal not in new and goal not in old):
-            return False
-        if goal not in ranks and (len(above) > MAX_JUMP_DEPTH or not _rank(goal, goals_of, new, old, ranks, above)):
-            return False
-        rank = max(rank, ranks[goal] + 1)
-    above.discard(name)
-    if name in old:
-        return rank <= ranks[name]
-    ranks[name] = rank
-    return rank <= MAX_JUMP_DEPTH
+#: So many new objects and the collector goes through all of them as soon as it may.
+_MANY_OBJECTS = 250_000
 
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Let no garbage be looked for meanwhile: a large table makes a million objects, none of them in a cycle."""
+    """Let no garbage be looked for meanwhile: a large table makes a million objects, none of them in a cycle.
+
+    They are looked through once, at the end: else that would be while some later, small change is made.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            if gc.get_count()[0] > _MANY_OBJECTS:
+                gc.collect()
             gc.enable()
 
 
@@ -602,6 +431,21 @@ class Placed:
     dispatches: tuple[int, ...]
 
 
+@dataclass(slots=True)
+class Totals:
+    """Of all chains of a program: their rows, and how many chains need connection tracking or accounting."""
+
+    rows: int = 0
+    conntrack: int = 0
+    accounting: int = 0
+
+    def add(self, place: Placed, times: int = 1) -> None:
+        """Count a chain, or with -1 no longer."""
+        self.rows += times * place.n_rows
+        self.conntrack += times * place.needs_conntrack
+        self.accounting += times * place.needs_accounting
+
+
 #: What a number of the source map stands for that no rule has any more.
 NO_SOURCE = SourceRule("", 0, None)
 
@@ -616,6 +460,7 @@ class Layout:
     dispatch: Dispatches = field(default_factory=list)
     placed: dict[str, Placed] = field(default_factory=dict)
     jumps: list[tuple[int, str]] = field(default_factory=list)  # rows that jump, and where to
+    totals: Totals = field(default_factory=Totals)
 
     def append(self, chain: Chain) -> None:
         """Put a chain behind all others."""
@@ -648,10 +493,11 @@ class Layout:
             rows += [rows[-1]] * (room.n_rows - n_rows)
             sources += [NO_SOURCE] * (room.n_counters - n_counters)
             n_rows, n_counters = room.n_rows, room.n_counters
+            self.totals.add(room, -1)
         flat = list(chained.from_iterable(rows))
         self.rows[row * ROW_BYTES : (row + n_rows) * ROW_BYTES] = struct.pack(f"={len(flat)}I", *flat)
         self.sources[counter : counter + n_counters] = sources
-        self.placed[chain.name] = Placed(
+        place = self.placed[chain.name] = Placed(
             chain,
             row,
             n_rows,
@@ -661,6 +507,7 @@ class Layout:
             builder.needs_accounting,
             tuple(range(first_dispatch, len(self.dispatch))),
         )
+        self.totals.add(place)
         return True
 
     def _chain_rows(self, chain: Chain, base: int, counter: int) -> tuple[list[tuple[int, ...]], list[SourceRule]]:
@@ -714,6 +561,7 @@ class Layout:
 
     def vacate(self, place: Placed) -> None:
         """Nobody is at a place any more: its rows lead nowhere, its numbers stand for nothing."""
+        self.totals.add(place, -1)
         row = struct.pack("=8i", Op.END, 0, place.counter, 0, 0, 0, 0, place.counter)
         self.rows[place.row * ROW_BYTES : (place.row + place.n_rows) * ROW_BYTES] = row * place.n_rows
         self.sources[place.counter : place.counter + place.n_counters] = [NO_SOURCE] * place.n_counters
@@ -748,9 +596,9 @@ class Layout:
             table,
             program,
             tuple(self.sources),
-            any(place.needs_conntrack for place in self.placed.values()),
+            self.totals.conntrack > 0,
             tuple(builder.callables),
-            any(place.needs_accounting for place in self.placed.values()),
+            self.totals.accounting > 0,
             Image(
                 rows,
                 pool,
@@ -758,6 +606,7 @@ class Layout:
                 builder.nth_slots,
                 tuple(self.dispatch),
                 self.placed,
+                self.totals,
                 ranks,
                 before=before,
             ),

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pktsim.clock import Clock
 from pktsim.errors import RulesetSyntaxError
 from pktsim.kernel.netns import Netns
-from pktsim.netfilter.lower import Lowered, compile_table, relower
+from pktsim.netfilter.lower import Lowered, compile_table
 from pktsim.netfilter.matches.udp import UdpMatch
 from pktsim.netfilter.opcodes import LinkKind, TableId
+from pktsim.netfilter.relower import relower
 from pktsim.netfilter.ruleset import (
     BUILTIN_CHAINS,
     Chain,

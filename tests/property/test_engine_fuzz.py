@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pktsim.errors import PktsimError
-from pktsim.netfilter.lower import lower_table
 from pktsim.netfilter.opcodes import Event
+from pktsim.netfilter.programs import lower_table
 from pktsim.netfilter.ruleset import Chain, Family, Rule, Ruleset, Table
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, IPPROTO_UDP, ethernet, ipv4, udp

@@ -159,6 +159,18 @@ class ServiceRules:
     firewall: tuple[Rule, ...]
     node_ports: tuple[Rule, ...]
 
+    @property
+    def gathered(self) -> tuple[tuple[Rule, ...], ...]:
+        """What it contributes to chains that it shares with others."""
+        return (
+            self.nat_services,
+            self.nat_node_ports,
+            self.services,
+            self.external,
+            self.firewall,
+            self.node_ports,
+        )
+
 
 @dataclass(slots=True)
 class _Draft:

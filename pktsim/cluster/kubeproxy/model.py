@@ -9,7 +9,7 @@ endpointschangetracker.go of Kubernetes 1.30.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -420,9 +420,11 @@ def _detect_stale(before: EndpointsMap, after: EndpointsMap, update: EndpointsUp
             update.newly_active_udp_services.append(name)
 
 
-def local_ready_endpoints(endpoints: EndpointsMap, services: Container[ServiceKey]) -> dict[ServiceKey, int]:
+def local_ready_endpoints(endpoints: EndpointsMap, services: Collection[ServiceKey]) -> dict[ServiceKey, int]:
     """How many addresses with a ready endpoint some Services have on this node (``LocalReadyEndpoints``)."""
     addresses: dict[ServiceKey, set[str]] = {}
+    if not services:
+        return {}
     for name, several in endpoints.items():
         if name[:2] in services:
             for one in several:

@@ -9,15 +9,14 @@ server_linux.go, pkg/util/iptables/iptables.go (``Monitor``) of Kubernetes 1.30.
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, Clock, Timer
 from pktsim.errors import TopologyError
+from pktsim.netfilter.lower import without_collector
 from pktsim.netfilter.ruleset import Family, Rule, Ruleset
 
 from ..addresses import IPAddress
@@ -163,6 +162,8 @@ class FamilyProxier:
         self.observers: list[Observer] = []
         self._rules: dict[ServicePortName, ServiceRules] = {}
         self._order: list[tuple[str, ServicePortName]] = []
+        #: The chains that gather, and the node's addresses for which they are right; ``None`` if they are not.
+        self._gathered: tuple[tuple[IPAddress, ...], dict[str, dict[str, tuple[Rule, ...]]]] | None = None
         self._by_service: dict[ServiceKey, set[ServicePortName]] = {}
         self._n_endpoints: dict[ServicePortName, int] = {}
         self._total_endpoints = 0
@@ -249,7 +250,7 @@ class FamilyProxier:
         changed = services.services | endpoints.services
         writes = _Writes()
         try:
-            with _without_collector():
+            with without_collector():
                 self._write(changed, services, writes, full=full)
         except RestoreFailed as failure:
             # The trackers are empty now, so the next sync must write everything.
@@ -299,10 +300,13 @@ class FamilyProxier:
         large_cluster = self._total_endpoints > LARGE_CLUSTER_ENDPOINTS
         names = [name for _, name in self._order] if full else self._changed_names(changed)
         for name in names:
-            self._rules[name] = self._writer.service_rules(
+            before = self._rules.get(name)
+            now = self._rules[name] = self._writer.service_rules(
                 name, self.ports[name], self.endpoints.get(name, ()), self.node_labels, large_cluster=large_cluster
             )
-        tables = self._writer.gathering_chains((self._rules[name] for _, name in self._order), self._host.addresses())
+            if before is None or before.gathered != now.gathered:
+                self._gathered = None
+        tables = self._gathering_chains()
         own: dict[str, tuple[Rule, ...]] = {}
         for name in names:
             own.update(self._rules[name].chains)
@@ -310,6 +314,14 @@ class FamilyProxier:
         self._restore(
             TableChange("nat", {**tables["nat"], **own}, self._stale_chains(large_cluster=large_cluster)), writes
         )
+
+    def _gathering_chains(self) -> dict[str, dict[str, tuple[Rule, ...]]]:
+        """The chains that gather, which are the same as long as nothing that is gathered changes."""
+        addresses = tuple(self._host.addresses())
+        if self._gathered is None or self._gathered[0] != addresses:
+            rules = [self._rules[name] for _, name in self._order]
+            self._gathered = addresses, self._writer.gathering_chains(rules, addresses)
+        return self._gathered[1]
 
     def _restore(self, change: TableChange, writes: _Writes) -> None:
         ruleset = self._tables[change.table].apply(self._host.ruleset(self.family), change)
@@ -340,6 +352,7 @@ class FamilyProxier:
                 self._by_service.setdefault(name.service, set()).add(name)
             self._order = sorted((str(name), name) for name in self.ports)
             self._rules = {}
+            self._gathered = None
             self._n_endpoints = {name: len(self.endpoints.get(name, ())) for name in self.ports}
             self._total_endpoints = sum(self._n_endpoints.values())
             self._health_ports = health_check_node_ports(self.ports)
@@ -350,6 +363,7 @@ class FamilyProxier:
             for name in old - new:
                 del self._order[bisect_left(self._order, (str(name), name))]
                 self._rules.pop(name, None)
+                self._gathered = None
                 self._total_endpoints -= self._n_endpoints.pop(name)
             for name in new - old:
                 insort(self._order, (str(name), name))
@@ -379,10 +393,9 @@ class FamilyProxier:
         table = self._host.ruleset(self.family).table("nat")
         if table is None:
             return ()
-        active: set[str] = set()
-        for rules in self._rules.values():
-            active.update(rules.chains)
-        return tuple(chain.name for chain in table.chains if chain.name not in active and is_service_chain(chain.name))
+        names = {chain.name for chain in table.chains}
+        names.difference_update(*(rules.chains for rules in self._rules.values()))
+        return tuple(sorted(name for name in names if is_service_chain(name)))
 
 
 class KubeProxy:
@@ -453,7 +466,7 @@ class KubeProxy:
 
     def start(self) -> None:
         """List and watch the objects, then sync for the first time."""
-        with _without_collector():
+        with without_collector():
             self._subscription = self._store.watch(self.handle, (Service, EndpointSlice, Node))
             for family in FAMILIES:
                 self.proxiers[family].start()
@@ -522,18 +535,6 @@ class KubeProxy:
     def healthz(self) -> HealthResponse:
         """What a GET of ``/healthz`` on port 10256 is answered with."""
         return self.health.answer(self._clock.now_ns)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Let no garbage be looked for meanwhile: a start makes a million objects, none of them in a cycle."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _hidden(found: KubeObject) -> bool:

@@ -72,6 +72,8 @@ class TableWriter:
         self._table: Table | None = None
         self._names: list[str] = []
         self._known: set[str] = set()
+        #: Rules of chains that were found to lead to chains that exist.
+        self._checked: dict[str, tuple[Rule, ...]] = {}
 
     def apply(self, ruleset: Ruleset, change: TableChange) -> Ruleset:
         """Change the table.
@@ -103,6 +105,9 @@ class TableWriter:
             del chains[at]
         self._known.update(new)
         self._known.difference_update(change.deleted)
+        for name in change.deleted:
+            self._checked.pop(name, None)
+        self._checked.update((name, rules) for name, rules in change.chains.items() if len(rules) > self._MANY)
         self._table = Table(table.name, table.family, tuple(chains))
         return with_table(ruleset, self._table)
 
@@ -117,6 +122,7 @@ class TableWriter:
             table = with_chains(table, {chain.name: chain for chain in table.chains})
             self._names = [chain.name for chain in table.chains]
         self._known = set(self._names)
+        self._checked.clear()
         self._table = table
         return table
 
@@ -126,6 +132,8 @@ class TableWriter:
             if name not in self._known:
                 raise RestoreFailed(f"{self.name}: no chain {name} to delete")
         for name, rules in change.chains.items():
+            if not gone and rules is self._checked.get(name):
+                continue
             for rule in rules:
                 if isinstance(rule.target, Jump):
                     target = rule.target.chain
