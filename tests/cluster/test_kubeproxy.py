@@ -354,7 +354,7 @@ def test_durations(text: str) -> None:
 BROKEN_CONFIGS = {
     "iptables: {syncPeriod: 30}": "iptables.syncPeriod: 30 is not a duration such as 30s or 1m30s",
     "iptables: {syncPeriod: 30 s}": "iptables.syncPeriod: '30 s' is not a duration such as 30s or 1m30s",
-    "iptables: {syncPeriod: 0s}": "iptables.syncPeriod: must be greater than 0",
+    "iptables: {syncPeriod: -1s}": "iptables.syncPeriod: must not be negative",
     "iptables: {minSyncPeriod: 1h}": "iptables.minSyncPeriod: must not be greater than syncPeriod",
     "iptables: {masqueradeBit: 32}": "iptables.masqueradeBit",
     "clusterCIDR: 10.0.0.0": "clusterCIDR: '10.0.0.0' is not a CIDR block such as 10.0.0.0/8",
@@ -459,3 +459,58 @@ def test_healthz_falls_ill_when_syncs_fail_and_when_the_node_is_about_to_go() ->
     world.iptables(f"-t nat -D PREROUTING -j {chain}")
     world.clock.run_for(31 * NS_PER_S)
     assert world.proxy.healthz().status == 200
+
+
+def test_a_wildcard_shares_its_port_with_no_address() -> None:
+    """With addresses of one family chosen, the other family's server would listen on all addresses, and cannot."""
+    text = service("a", "10.96.0.1", spec=LOAD_BALANCER) + endpoints("a", "10.1.0.1")
+    world = World(NODE + text, "nodePortAddresses: [192.0.2.0/24]\n")
+    assert world.proxy.listening() == [(ip_address("192.0.2.1"), 32000)]
+
+
+def test_health_port_of_no_address_is_closed() -> None:
+    text = service("a", "10.96.0.1", spec=LOAD_BALANCER) + endpoints("a", "10.1.0.1")
+    world = World(NODE + text, "nodePortAddresses: [198.51.100.0/24, '2001:db8::/32']\n")
+    assert world.proxy.health_check(32000) is None
+
+
+def test_draining_gate_off_leaves_a_node_that_is_about_to_go_eligible() -> None:
+    tainted = NODE.replace("---", "spec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}\n---")
+    assert World(tainted, "featureGates: {KubeProxyDrainingTerminatingNodes: false}\n").proxy.healthz().status == 200
+    assert World(tainted).proxy.healthz().status == 503
+
+
+LABELLED = NODE.replace("labels: {}", "labels: {a: b}")
+
+
+def test_a_node_that_lost_its_labels_is_new_at_every_change() -> None:
+    world = World(LABELLED)
+    tainted = NODE.replace("---", "spec: {taints: [{key: a, effect: NoSchedule}]}\n---")
+    for text, full in ((LABELLED, []), (NODE, [True, True]), (tainted, [True, True])):
+        with world.syncs() as found:
+            world.apply(text, 2)
+        assert [one.full for one in found] == full
+
+
+def test_a_deleted_node_means_a_full_sync() -> None:
+    world = World(NODE)
+    with world.syncs() as found:
+        world.store.delete("Node", "n")
+        world.clock.run_for(2 * NS_PER_S)
+    assert [one.full for one in found] == [True, True]
+
+
+def test_periods_of_none_are_the_defaults() -> None:
+    config = KubeProxyConfiguration.model_validate({"iptables": {"syncPeriod": "0s", "minSyncPeriod": "0s"}})
+    assert (config.iptables.sync_period, config.iptables.min_sync_period) == (30 * NS_PER_S, NS_PER_S)
+
+
+POD_CIDR = NODE.replace("---", "spec: {podCIDR: 'PODNET', podCIDRs: ['PODNET']}\n---")
+
+
+def test_node_cidr_of_the_wrong_family_or_another_one_later_is_no_start() -> None:
+    with pytest.raises(TopologyError, match="IPv4-primary"):
+        World(POD_CIDR.replace("PODNET", "fd00::/64"), "detectLocalMode: NodeCIDR\n")
+    world = World(POD_CIDR.replace("PODNET", "10.1.0.0/24"), "detectLocalMode: NodeCIDR\n")
+    with pytest.raises(UnsupportedFeature, match="another podCIDR"):
+        world.apply(POD_CIDR.replace("PODNET", "10.2.0.0/24"))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -78,14 +78,27 @@ def _not_negative(value: int) -> int:
 DurationNs = Annotated[int, BeforeValidator(parse_duration_ns), AfterValidator(_not_negative)]
 
 
+def _or_default(default_ns: int) -> Any:
+    """A duration of which none is the default: kube-proxy cannot tell it from one that was not said."""
+    return Annotated[DurationNs, AfterValidator(lambda value: value or default_ns)]
+
+
+if TYPE_CHECKING:
+    SyncPeriodNs: TypeAlias = int
+    MinSyncPeriodNs: TypeAlias = int
+else:
+    SyncPeriodNs = _or_default(30 * NS_PER_S)
+    MinSyncPeriodNs = _or_default(NS_PER_S)
+
+
 class KubeProxyIPTablesConfiguration(KubeModel):
     """``iptables``."""
 
     masquerade_bit: Annotated[int, Field(strict=True, ge=0, le=31)] = 14
     masquerade_all: Bool = False
     localhost_node_ports: Bool = True
-    sync_period: DurationNs = 30 * NS_PER_S
-    min_sync_period: DurationNs = NS_PER_S
+    sync_period: SyncPeriodNs = 30 * NS_PER_S
+    min_sync_period: MinSyncPeriodNs = NS_PER_S
 
 
 class KubeProxyNFTablesConfiguration(KubeModel):
@@ -93,14 +106,14 @@ class KubeProxyNFTablesConfiguration(KubeModel):
 
     masquerade_bit: Annotated[int, Field(strict=True, ge=0, le=31)] = 14
     masquerade_all: Bool = False
-    sync_period: DurationNs = 30 * NS_PER_S
-    min_sync_period: DurationNs = NS_PER_S
+    sync_period: SyncPeriodNs = 30 * NS_PER_S
+    min_sync_period: MinSyncPeriodNs = NS_PER_S
 
 
 class KubeProxyIPVSConfiguration(KubeModel):
     """``ipvs``."""
 
-    sync_period: DurationNs = 30 * NS_PER_S
+    sync_period: SyncPeriodNs = 30 * NS_PER_S
     min_sync_period: DurationNs = 0
     scheduler: str = ""
     exclude_cidrs: tuple[CIDRText, ...] = ()
@@ -196,10 +209,9 @@ def _findings(config: KubeProxyConfiguration) -> Iterator[tuple[tuple[str | int,
         else:
             if len(cidrs) > 2 or (len(cidrs) == 2 and cidrs[0].version == cidrs[1].version):
                 yield ("clusterCIDR",), "must be one CIDR block, or one of each family"
+    # Those of the iptables mode are looked at in every mode.
     for name, periods in (("iptables", config.iptables), ("nftables", config.nftables), ("ipvs", config.ipvs)):
-        if periods.sync_period <= 0:
-            yield (name, "syncPeriod"), "must be greater than 0"
-        elif periods.min_sync_period > periods.sync_period:
+        if name in ("iptables", config.mode) and periods.min_sync_period > periods.sync_period:
             yield (name, "minSyncPeriod"), "must not be greater than syncPeriod"
     if config.detect_local_mode == "BridgeInterface" and not config.detect_local.bridge_interface:
         yield ("detectLocalMode",), "BridgeInterface needs detectLocal.bridgeInterface"
@@ -327,6 +339,13 @@ def node_ips(config: KubeProxyConfiguration, host_ips: Sequence[IPAddress]) -> d
     for address in addresses:
         found[Family.IPV4 if address.version == 4 else Family.IPV6] = address
     return found
+
+
+def primary_version(config: KubeProxyConfiguration, host_ips: Sequence[IPAddress]) -> int:
+    """The address family (4 or 6) that comes first: that of ``bindAddress``, else of the node's first address."""
+    if config.bind_address and not parse_ip(config.bind_address).is_unspecified:
+        return parse_ip(config.bind_address).version
+    return host_ips[0].version if host_ips else 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def stale_entries(
         yield ConntrackDelete(family, dport=port)
     for name, endpoint in endpoints.deleted_udp_endpoints:
         if info := ports.get(name):
-            gone = str(parse_ip(endpoint.ip))
+            gone = endpoint.ip  # as its slice writes it
             if info.node_port:
                 yield ConntrackDelete(family, dst_nat=gone, dport=info.node_port)
             for address in (info.cluster_ip, *info.external_ips, *info.load_balancer_vips):

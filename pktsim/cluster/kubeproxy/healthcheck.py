@@ -107,11 +107,15 @@ class PortRegistry:
         self._taken: set[tuple[IPAddress, int]] = set()
 
     def take(self, addresses: Sequence[IPAddress], port: int) -> bool:
-        """Listen on a port of all addresses, or of none if one of them is taken."""
-        wanted = {(address, port) for address in addresses}
-        if not wanted.isdisjoint(self._taken):
+        """Listen on a port of all addresses, or of none if one of them is taken.
+
+        Go listens on 0.0.0.0 for both families (``net.Listen`` with a wildcard), which shares its port with nobody.
+        """
+        here = {address for address, taken in self._taken if taken == port}
+        wanted = set(addresses)
+        if wanted & here or (here and ANY_ADDRESS in wanted) or (wanted and ANY_ADDRESS in here):
             return False
-        self._taken |= wanted
+        self._taken.update((address, port) for address in wanted)
         return True
 
     def release(self, addresses: Sequence[IPAddress], port: int) -> None:
@@ -159,7 +163,7 @@ class ServiceHealthServer:
     def answer(self, port: int) -> HealthResponse | None:
         """What a GET on a port is answered with; ``None`` if the port is closed."""
         for (namespace, name), listener in self._listeners.items():
-            if listener.port == port:
+            if listener.port == port and listener.addresses:
                 return self._answer(namespace, name, listener.endpoints)
         return None
 

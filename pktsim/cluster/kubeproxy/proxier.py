@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, Clock, Timer
-from pktsim.errors import TopologyError
+from pktsim.errors import TopologyError, UnsupportedFeature
 from pktsim.netfilter.lower import without_collector
 from pktsim.netfilter.ruleset import Family, Rule, Ruleset
 
-from ..addresses import IPAddress
+from ..addresses import IPAddress, parse_cidr
 from ..objects import LABEL_HEADLESS, LABEL_SERVICE_PROXY_NAME, EndpointSlice, KubeObject, Node, Service
 from ..store import EventType, ObjectStore, Subscription, WatchEvent
 from ..topology import HintGates
@@ -30,6 +30,7 @@ from .config import (
     NodePortAddresses,
     local_detector,
     node_ips,
+    primary_version,
     require_iptables,
     startup_sysctls,
 )
@@ -159,6 +160,7 @@ class FamilyProxier:
         self.ports: ServicePortMap = {}
         self.endpoints: EndpointsMap = {}
         self.node_labels: Mapping[str, str] = {}
+        self._node_known = False
         self.observers: list[Observer] = []
         self._rules: dict[ServicePortName, ServiceRules] = {}
         self._order: list[tuple[str, ServicePortName]] = []
@@ -200,11 +202,24 @@ class FamilyProxier:
             self._runner.request()
 
     def set_node_labels(self, labels: Mapping[str, str]) -> None:
-        """Labels decide on topology hints, so other labels mean a full sync."""
-        if dict(labels) != dict(self.node_labels):
-            self.node_labels = dict(labels)
-            self._needs_full_sync = True
-            self.request_sync()
+        """Labels decide on topology hints, so other labels mean a full sync.
+
+        A node that once had labels and has none is taken for changed whenever anything of it changes: in Go a map
+        without keys is not equal to no map (``OnNodeUpdate``).
+        """
+        if (labels or self._node_known) and (not labels or dict(labels) != dict(self.node_labels)):
+            self._node_known = True
+            self._new_labels(labels)
+
+    def forget_node(self) -> None:
+        """The own node is deleted."""
+        self._node_known = False
+        self._new_labels({})
+
+    def _new_labels(self, labels: Mapping[str, str]) -> None:
+        self.node_labels = dict(labels)
+        self._needs_full_sync = True
+        self.request_sync()
 
     # the monitor
 
@@ -430,7 +445,13 @@ class KubeProxy:
                 f"kube-proxy on {self.hostname} waits for the node's podCIDR",
                 mend="give the Node a podCIDR, or choose another detectLocalMode",
             )
-        pod_cidrs = node.spec.pod_cidrs if node else ()
+        pod_cidrs = self._pod_cidrs = tuple(node.spec.pod_cidrs) if node else ()
+        primary = primary_version(config, node.host_ips if node else ())
+        if config.detect_local_mode == "NodeCIDR" and all(parse_cidr(one).version != primary for one in pod_cidrs):
+            raise TopologyError(
+                f"kube-proxy on {self.hostname} is IPv{primary}-primary, its node's podCIDRs are not",
+                mend=f"give the Node an IPv{primary} podCIDR, or choose another detectLocalMode",
+            )
         addresses = node_ips(config, node.host_ips if node else ())
         for sysctl in startup_sysctls(config, host.cpus):
             if host.sysctl(sysctl.name) != sysctl.value:
@@ -517,9 +538,24 @@ class KubeProxy:
     def _node(self, node: Node, *, deleted: bool) -> None:
         if node.name != self.hostname:
             return
-        self.health.set_node(node, deleted=deleted)
+        if self.config.feature("KubeProxyDrainingTerminatingNodes"):
+            self.health.set_node(node, deleted=deleted)
+        if not deleted:
+            self._check_pod_cidrs(node)
         for proxier in self.proxiers.values():
-            proxier.set_node_labels({} if deleted else node.metadata.labels)
+            if deleted:
+                proxier.forget_node()
+            else:
+                proxier.set_node_labels(node.metadata.labels)
+
+    def _check_pod_cidrs(self, node: Node) -> None:
+        """Rules that tell pods by their node's network would be wrong with another one (``NodePodCIDRHandler``)."""
+        if self.config.detect_local_mode == "NodeCIDR" and tuple(node.spec.pod_cidrs) != tuple(self._pod_cidrs):
+            raise UnsupportedFeature(
+                "another podCIDR of a node on which kube-proxy runs with detectLocalMode NodeCIDR (it exits)",
+                place=str(node),
+                mend="start with the podCIDR that the node is to have, or choose another detectLocalMode",
+            )
 
     def health_check(self, port: int) -> HealthResponse | None:
         """What a GET on a health check node port is answered with; ``None`` if nobody listens."""
