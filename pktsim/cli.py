@@ -166,7 +166,8 @@ def rules(
     """What kube-proxy writes on a node, as iptables-save prints it."""
     from pktsim.cluster.cluster import Cluster
 
-    cluster = Cluster.load(file)
+    # An address that no object names is nothing that kube-proxy would know of.
+    cluster = Cluster.load(file, load_balancer="none")
     chosen = cluster.node(node) if node else cluster.nodes[0]
     print(chosen.iptables_save(counters=counters), end="")
 

@@ -28,6 +28,7 @@ from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.cluster.kubeproxy.proxier import KubeProxy
+from pktsim.cluster.loadbalancer.controller import LoadBalancers
 from pktsim.cluster.loader import load_objects
 from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine
 from pktsim.cluster.node_host import NodeHost
@@ -165,6 +166,9 @@ class Cluster:
             ``outside``, and nodes (so kube-dns too) have it in their ``/etc/resolv.conf``.
         node_resolv_conf: ``/etc/resolv.conf`` of nodes, instead of one with that server.
         dns_watch_delay: Seconds from a change of an object until kube-dns knows of it.
+        load_balancer: What gives Services of type LoadBalancer their addresses unless objects say so: ``l2``, ``ecmp``,
+            ``passthrough``, ``nat``, ``proxy`` (see :class:`~pktsim.cluster.objects_balancer.LoadBalancerSpec`), or
+            ``none``, as in a cluster without such a controller.
 
     Attributes:
         store: The objects as they stand.
@@ -184,6 +188,7 @@ class Cluster:
         upstream: Upstream | Iterable[str] = (),
         node_resolv_conf: str = f"nameserver {OUTSIDE_ADDRESS}\n",
         dns_watch_delay: float = 0.0,
+        load_balancer: str = "l2",
     ) -> None:
         self.clock = Clock()
         self.store = ObjectStore()
@@ -201,6 +206,7 @@ class Cluster:
         self._kube_proxy_config = kube_proxy
         self._control_plane = ControlPlane(self.store, self.ranges)
         self._slices = EndpointSliceController(self.store)
+        self.load_balancers = LoadBalancers(self.store, load_balancer)
         self._wiring: HostGateway | None = None
         self._pods: dict[tuple[str, str], PodMachine] = {}
         self._nodes: dict[str, NodeMachine] = {}
@@ -223,6 +229,7 @@ class Cluster:
         choices: Choices | None = None,
         upstream: Upstream | Iterable[str] = (),
         kube_proxy: KubeProxyConfiguration | None = None,
+        load_balancer: str = "l2",
     ) -> Cluster:
         """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
 
@@ -230,6 +237,7 @@ class Cluster:
             nodes: How many nodes to make if the objects bring none; two if it is not said.
             upstream: What the name server beyond the cluster knows.
             kube_proxy: Its configuration on every node.
+            load_balancer: As for :class:`Cluster`.
 
         Raises:
             ObjectError: The API server would refuse an object.
@@ -239,7 +247,15 @@ class Cluster:
         if not nodes and not any(isinstance(found, Node) for found in objects):
             nodes = 2
         ranges = _ranges_of(objects)
-        cluster = cls(nodes, seed=seed, choices=choices, ranges=ranges, upstream=upstream, kube_proxy=kube_proxy)
+        cluster = cls(
+            nodes,
+            seed=seed,
+            choices=choices,
+            ranges=ranges,
+            upstream=upstream,
+            kube_proxy=kube_proxy,
+            load_balancer=load_balancer,
+        )
         cluster.apply(objects)
         return cluster
 
@@ -388,6 +404,34 @@ class Cluster:
             TopologyError: The name is taken, there is no such router, or the addresses are known already.
         """
         self._beyond().add_network(_plan(NetworkPlan, name=name, cidr=cidr, router=router))
+
+    # What balancers use (loadbalancer.surroundings.Surroundings)
+
+    @property
+    def chance(self) -> Choices:
+        """Where free choices come from."""
+        return self.draws
+
+    def powered(self) -> Mapping[str, NodeMachine]:
+        """Nodes that are on, by name."""
+        return self._nodes
+
+    def on_the_nodes_wire(self, address: IPv4Address) -> bool:
+        """Whether an address is one of the network between the nodes."""
+        return self._wiring is not None and address in self._wiring.node_network
+
+    def balancer_machine(self, name: str) -> RuledMachine:
+        """A new machine on the network between the nodes, for a balancer."""
+        plan = _plan(HostPlan, name=name, network=NODE_NETWORK_NAME)
+        machine = self._beyond().add_host(plan, serve=False, ruled=True)
+        assert isinstance(machine, RuledMachine)
+        return machine
+
+    def _sync_balancers(self) -> None:
+        self.load_balancers.sync(self)
+        for name, address in self.load_balancers.hostnames().items():
+            if name not in self._upstream.records:
+                self._upstream.records.update(Upstream.of([f"{name}. 60 A {address}"]).records)
 
     def _beyond(self) -> OutsideWorld:
         self._started()
@@ -571,9 +615,11 @@ class Cluster:
         # Slices made here are in line with pods after this; what then has no pod came with the objects.
         self._slices.reconcile()
         adopt_endpoints(self.store)
+        self.load_balancers.assign()
         if self._wiring is not None:
             self._sync_outside()
             self._sync_pods()
+            self._sync_balancers()
             self.clock.run_until(self.clock.now_ns)
 
     def _started(self) -> None:
@@ -599,6 +645,7 @@ class Cluster:
         self._sync_pods()
         self.clock.run_until(self.clock.now_ns)
         self._sync_outside()
+        self._sync_balancers()
         self.clock.run_until(self.clock.now_ns)
 
     def _node_addresses(self) -> Iterator[IPv4Address]:

@@ -283,11 +283,20 @@ class ControlPlane:
             spec = spec.model_copy(update={"ip_families": families})
         if spec.type in ("NodePort", "LoadBalancer") and spec.allocate_load_balancer_node_ports is not False:
             spec = spec.model_copy(update={"ports": tuple(self._node_ports(service, spec.ports))})
+        if service.needs_health_check and not spec.health_check_node_port:
+            taken = self._taken_node_ports() | {port.node_port for port in spec.ports}
+            number = next((one for one in range(LAST_NODE_PORT, FIRST_NODE_PORT - 1, -1) if one not in taken), 0)
+            spec = spec.model_copy(update={"health_check_node_port": number})
         if spec != service.spec:
             self.store.apply(service.model_copy(update={"spec": spec}))
 
+    def _taken_node_ports(self) -> set[int]:
+        services = self.store.list(Service)
+        ports = {port.node_port for service in services for port in service.spec.ports}
+        return (ports | {service.spec.health_check_node_port for service in services}) - {0}
+
     def _node_ports(self, service: Service, ports: Iterable[Any]) -> Iterator[Any]:
-        used = {port.node_port for other in self.store.list(Service) for port in other.spec.ports if port.node_port}
+        used = self._taken_node_ports()
         for port in ports:
             if not port.node_port:
                 number = next((one for one in range(FIRST_NODE_PORT, LAST_NODE_PORT + 1) if one not in used), 0)

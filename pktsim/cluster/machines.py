@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
 from pktsim.cluster.connection import Connection
+from pktsim.cluster.node_health import NodeHealthPorts
 from pktsim.cluster.programs import HttpAnswer, PingAnswer, ResolverFiles
 from pktsim.errors import RulesetSyntaxError
 from pktsim.kernel import task
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from pktsim.cluster.objects import Pod
 
 T = TypeVar("T")
+
+#: A pod with this annotation, ``"true"``, wants a PROXY header at the beginning of every HTTP connection.
+PROXY_PROTOCOL_ANNOTATION = "pktsim.io/proxy-protocol"
 
 #: How long replies to a crafted packet are waited for.
 REPLY_WAIT_S = 1.0
@@ -230,13 +234,15 @@ class PodMachine(Machine):
         super().__init__(name, netns, files)
         self.pod = pod
         self._serving: set[tuple[int, str]] = set()
+        self._proxy_protocol = pod.metadata.annotations.get(PROXY_PROTOCOL_ANNOTATION) == "true"
 
     def serve(self, ports: Collection[tuple[int, str]]) -> None:
         """Start servers on ports that have none: HTTP on TCP ports, an echo that names its peer on UDP ports."""
         for port, protocol in sorted(set(ports) - self._serving):
             self._serving.add((port, protocol))
             if protocol == "TCP":
-                programs.serve_http(self.netns, self.pod.name, port, Family.IPV4)
+                proxied = self._proxy_protocol
+                programs.serve_http(self.netns, self.pod.name, port, Family.IPV4, proxy_protocol=proxied)
             elif protocol == "UDP":
                 programs.serve_echo(self.netns, self.pod.name, port, Family.IPV4)
 
@@ -302,6 +308,8 @@ class NodeMachine(RuledMachine):
         super().__init__(name, netns, files)
         self.host = host
         self.proxy: KubeProxy | None = proxy
+        self._health = NodeHealthPorts(netns, proxy)
+        host.after_sync.append(self._health.sync)
 
     @property
     def address(self) -> str:
@@ -330,6 +338,8 @@ class NodeMachine(RuledMachine):
         if self.proxy is not None:
             self.proxy.stop()
             self.proxy = None
+            self._health.stop()
+            self.host.after_sync.remove(self._health.sync)
         self.host.flush()
 
 

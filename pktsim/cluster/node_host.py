@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pktsim.clock import Timer
@@ -32,6 +32,8 @@ class NodeHost:
     netns: Netns
     cpus: int = CPUS
     conntrack_tool: bool = True
+    #: Called when what kube-proxy wrote is in force.
+    after_sync: list[Callable[[], None]] = field(default_factory=list)
     _pending: dict[Family, Ruleset] = field(default_factory=dict)
     _timer: Timer | None = None
 
@@ -71,6 +73,8 @@ class NodeHost:
         pending, self._pending = self._pending, {}
         for ruleset in pending.values():
             self.netns.load_ruleset(ruleset)
+        for call in self.after_sync:
+            call()
 
     def delete_conntrack(self, delete: ConntrackDelete) -> None:
         if self.conntrack_tool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .objects_balancer import LoadBalancer
 from .objects_ingress import (
     ANNOTATION_DEFAULT_CLASS,
     ANNOTATION_INGRESS_CLASS,
@@ -73,6 +74,7 @@ KINDS: dict[str, type[KubeObject]] = {
         EndpointSlice,
         Ingress,
         IngressClass,
+        LoadBalancer,
         Namespace,
         Node,
         Outside,
@@ -160,6 +162,7 @@ __all__ = [
     "KubeModel",
     "KubeObject",
     "LabelSelector",
+    "LoadBalancer",
     "LoadBalancerIngress",
     "Namespace",
     "Node",

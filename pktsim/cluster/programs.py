@@ -48,9 +48,9 @@ def _socket_family(family: Family) -> int:
     return AF_INET if family is Family.IPV4 else AF_INET6
 
 
-def serve_http(netns: Netns, name: str, port: int, family: Family) -> HttpServer:
+def serve_http(netns: Netns, name: str, port: int, family: Family, *, proxy_protocol: bool = False) -> HttpServer:
     """Start an HTTP server that says who it is and whom it sees."""
-    server = HttpServer(netns.sockets, name, port, family=_socket_family(family))
+    server = HttpServer(netns.sockets, name, port, family=_socket_family(family), proxy_protocol=proxy_protocol)
     server.start()
     return server
 

@@ -152,6 +152,9 @@ class Netns(Configuration):
         self.tunnels: dict[int, Callable[[bytes, int], None]] = {}
         #: Takes a UDP packet before the sockets do, by destination port (``encap_rcv``); says whether it did.
         self.udp_encapsulations: dict[int, Callable[[bytes, int], bool]] = {}
+        #: See a frame that arrives before the kernel does, as packet sockets and XDP programs do; one that returns
+        #: ``True`` has taken it.
+        self.ingress_programs: list[Callable[[int, bytes], bool]] = []
         #: Told of packets that went no further: (packet number, reason, ifindex).
         self.drop_listener: Callable[[int, DropReason, int], None] | None = None
         self._pieces: OrderedDict[int, tuple[int, ...]] = OrderedDict()
@@ -262,6 +265,9 @@ class Netns(Configuration):
 
     def receive(self, ifindex: int, frame: bytes) -> None:
         """A frame arrives at a device, in softirq."""
+        for program in self.ingress_programs:
+            if program(ifindex, frame):
+                return
         self._softirq += 1
         try:
             self.process(self.datapath.receive(ifindex, frame, self.clock.now_ns))

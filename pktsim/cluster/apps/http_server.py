@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import h11
 
 from pktsim.clock import NS_PER_MS, NS_PER_US
+from pktsim.cluster.apps.proxy_protocol import ProxyHeaderError, read_first
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.task import Task, sleep, spawn
 from pktsim.kernel.tcp import TcpSocket
@@ -93,6 +94,7 @@ class HttpServer:
         address: On which address; empty for all.
         handler: What it answers; :func:`whoami` by default.
         server: The ``Server`` header, empty for none.
+        proxy_protocol: Every connection begins with a PROXY header, which says who the peer is.
         version: ``1.0`` closes after each answer, ``1.1`` keeps the connection as the client wishes.
         served: Requests answered so far.
     """
@@ -105,6 +107,7 @@ class HttpServer:
     handler: Handler | None = None
     server: str = "pod"
     version: str = "1.0"
+    proxy_protocol: bool = False
     backlog: int = 128
     think_ns: int = THINK_NS
     served: int = 0
@@ -144,17 +147,23 @@ class HttpServer:
     async def _serve(self, socket: TcpSocket) -> None:
         try:
             await self._converse(socket)
-        except OSError:
-            return  # the client has gone: nothing to be done, as any server sees it
+        except (OSError, ProxyHeaderError):
+            return  # the client has gone, or is no proxy: nothing to be done, as any server sees it
         finally:
             socket.close()
 
     async def _converse(self, socket: TcpSocket) -> None:
         connection = h11.Connection(h11.SERVER)
         clock = self.sockets.clock
+        peer = socket.remote_address
+        if self.proxy_protocol:
+            peer, left = await read_first(socket)
+            if left:  # nothing at all would be the end of the stream
+                connection.receive_data(left)
+        assert peer is not None
         while True:
             try:
-                request = await self._read(socket, connection)
+                request = await self._read(socket, connection, peer)
             except h11.RemoteProtocolError as error:
                 answer = HttpResponse(f"{error}\n".encode(), error.error_status_hint, "Bad Request")
                 await socket.sendall(self._render(answer, "GET", close=True))
@@ -184,7 +193,7 @@ class HttpServer:
             socket.shutdown_write()
 
     @staticmethod
-    async def _read(socket: TcpSocket, connection: h11.Connection) -> HttpRequest | None:
+    async def _read(socket: TcpSocket, connection: h11.Connection, peer: tuple[str, int]) -> HttpRequest | None:
         """Read one request; ``None`` at the end of the stream."""
         request: h11.Request | None = None
         body: list[bytes] = []
@@ -201,13 +210,12 @@ class HttpServer:
                 body.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 assert request is not None
-                assert socket.remote_address is not None
                 return HttpRequest(
                     request.method.decode(),
                     request.target.decode(),
                     tuple((key.decode(), value.decode()) for key, value in request.headers),
                     b"".join(body),
-                    socket.remote_address,
+                    peer,
                 )
             else:
                 return None

@@ -1,0 +1,105 @@
+"""What balancers with a machine of their own have in common: the machine, the route to it, and probes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+
+from pktsim.errors import TopologyError
+from pktsim.kernel.netdev import LOOPBACK_IFINDEX
+
+from ..kubeproxy.healthcheck import HEALTHZ_PORT
+from ..machines import NodeMachine, RuledMachine
+from ..objects_balancer import LoadBalancerSpec
+from .health import Check, HealthChecker, check_for
+from .surroundings import UPLINK, Surroundings, Target, VirtualService
+
+
+class ProbingBalancer:
+    """A machine on the nodes' wire to which the router sends what is for the addresses.
+
+    Args:
+        name: Of the machine, and of the balancer.
+        spec: What was asked for.
+        world: The cluster.
+        own_addresses: The machine has the addresses on ``lo``, so that its kernel answers for them.
+    """
+
+    def __init__(self, name: str, spec: LoadBalancerSpec, world: Surroundings, *, own_addresses: bool) -> None:
+        self._world = world
+        self._own_addresses = own_addresses
+        self.machine: RuledMachine = world.balancer_machine(name)
+        self.services: tuple[VirtualService, ...] = ()
+        self._routes: set[IPv4Address] = set()
+        self._checker = HealthChecker(self.machine.netns, spec.health_check, self.apply)
+
+    def check(self, service: VirtualService) -> None:
+        """Refuse what this way cannot do.
+
+        Raises:
+            UnsupportedFeature: A port of the Service.
+        """
+
+    @abstractmethod
+    def apply(self) -> None:
+        """Services, or what is healthy, have changed."""
+
+    def update(self, services: Sequence[VirtualService]) -> None:
+        self.services = tuple(services)
+        for service in self.services:
+            if self._world.on_the_nodes_wire(service.address):
+                raise TopologyError(
+                    f"{service.address} is an address of the nodes' own network",
+                    place=str(service.service),
+                    mend="only mode l2 answers ARP for such a one; take another pool",
+                )
+            self.check(service)
+        self._route({service.address for service in self.services})
+        powered = self._world.powered()
+        self._checker.watch(
+            {
+                check: _looks_healthy(service, target, powered.get(target.name))
+                for service in self.services
+                for target in service.targets
+                for check in (check_for(service.service, target.address),)
+            }
+        )
+        self.apply()
+
+    def node_lost(self, name: str) -> None:
+        """Probes will tell."""
+
+    def node_back(self, name: str) -> None:
+        """Probes will tell."""
+
+    def healthy(self, service: VirtualService) -> tuple[Target, ...]:
+        """Nodes that get a Service's new connections; all of them if none is healthy, as with the large providers."""
+        good = tuple(
+            target for target in service.targets if self._checker.healthy(check_for(service.service, target.address))
+        )
+        return good or service.targets
+
+    def _route(self, wanted: set[IPv4Address]) -> None:
+        router, own = self._world.router.netns, self.machine.netns
+        for address in sorted(self._routes - wanted):
+            router.route_delete(f"{address} via {self.machine.address}")
+            if self._own_addresses:
+                own.address_delete(own.devices.get(LOOPBACK_IFINDEX).name, f"{address}/32")
+        for address in sorted(wanted - self._routes):
+            router.route_add(f"{address} via {self.machine.address} dev {UPLINK}")
+            if self._own_addresses:
+                own.address_add(own.devices.get(LOOPBACK_IFINDEX).name, f"{address}/32")
+        self._routes = wanted
+
+
+def _looks_healthy(service: VirtualService, target: Target, node: NodeMachine | None) -> bool:
+    """What long-standing probes would have found."""
+    if node is None:
+        return False
+    check: Check = check_for(service.service, target.address)
+    if check.port == HEALTHZ_PORT:
+        return node.proxy is not None and node.proxy.healthz().status == 200
+    if check.path:
+        return target.name in service.endpoints
+    return bool(service.endpoints)
