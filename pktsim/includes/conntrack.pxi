@@ -627,7 +627,7 @@ cdef void trace_ct(State *s, const Pkt *p, bint fresh) noexcept nogil:
 
 cdef int ct_track(State *s, Pkt *p, int hook, bint *fresh) noexcept nogil:
     """nf_conntrack_in without its trace. NF_ACCEPT or NF_DROP."""
-    cdef uint32_t zone = p.tmpl_zone if p.tmpl_set else 0
+    cdef uint32_t zone = (p.mark & 0xFFFF if p.tmpl_mark else p.tmpl_zone) if p.tmpl_set else 0
     cdef int zone_dir = p.tmpl_zone_dir if p.tmpl_set else ZONE_BOTH
     cdef int ret
     p.ctinfo = CTINFO_NONE

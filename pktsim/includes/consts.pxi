@@ -149,6 +149,7 @@ cdef enum:  # DropReason: DR_
     DR_NO_CARRIER = 28
     DR_FRAGMENT_BAD = 29
     DR_UNSUPPORTED = 30
+    DR_NO_QUEUE = 31
 
 cdef enum:  # TraceKind: TR_
     TR_RX = 0
@@ -218,12 +219,14 @@ cdef enum:  # Op: OP_
     OP_LOG = 51
     OP_PYTHON_TARGET = 52
     OP_CT_ZONE = 53
+    OP_TEE = 54
     OP_DNAT = 64
     OP_SNAT = 65
     OP_MASQUERADE = 66
     OP_REDIRECT = 67
     OP_NETMAP = 68
     OP_REJECT = 69
+    OP_QUEUE = 70
 
 cdef enum:  # NatFlag: NAT_
     NAT_MAP_IPS = 1

@@ -113,7 +113,7 @@ cdef int mangle_out(State *s, Pkt *p) noexcept nogil:
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     verdict = run_table(s, p, TABLE_MANGLE, HOOK_OUTPUT)
-    if verdict != NF_ACCEPT:
+    if verdict == NF_DROP or verdict == NF_STOLEN:
         return verdict
     pkt_saddr(p, &src2)
     pkt_daddr(p, &dst2)
@@ -121,7 +121,7 @@ cdef int mangle_out(State *s, Pkt *p) noexcept nogil:
         if not route_me_harder(s, p):
             s.drop_reason = DR_NO_ROUTE
             return NF_DROP
-    return NF_ACCEPT
+    return verdict
 
 
 cdef int hook_run(State *s, Pkt *p, int hook) noexcept nogil:
@@ -169,6 +169,7 @@ cdef int hook_run(State *s, Pkt *p, int hook) noexcept nogil:
             return NF_STOLEN
         if verdict == NF_STOLEN:
             return NF_STOLEN
+        verdict = NF_ACCEPT        # also of NF_BYPASS
         if s.failed:
             pkt_drop(s, p, DR_UNSUPPORTED)
             return NF_STOLEN
@@ -741,6 +742,80 @@ cdef void ip_local_out(State *s, Pkt *p) noexcept nogil:
     p.in_if = 0
     p.out_if = p.rt_oif
     hook_enter(s, p, HOOK_OUTPUT)
+
+
+cdef void do_tee(State *s, Pkt *p, const uint8_t *to, int hook) noexcept nogil:
+    """nf_dup_ipv4 and nf_dup_ipv6: a copy, untracked, leaves for another next hop by way of OUTPUT, before ``p`` goes on.
+
+    ``to``: the gateway, and the name of the device or nothing.
+    """
+    cdef Pkt *c
+    cdef uint8_t *ip
+    cdef Addr gateway
+    cdef RouteResult r
+    cdef int i, oif = 0
+    if s.in_duplicate:
+        return
+    s.clones += 1
+    if s.clones > MAX_CLONES:
+        return
+    if to[16]:
+        for i in range(1, s.n_links):
+            if s.links[i].ifindex and memcmp(s.links[i].name, to + 16, 16) == 0:
+                oif = i
+        if oif == 0:
+            return                 # no such device: ip_route_output_key fails
+    c = pkt_clone(s, p)
+    if c.ct != NULL:
+        ct_put(s, c.ct)
+        c.ct = NULL
+    c.ctinfo = CTINFO_UNTRACKED
+    c.tmpl_set = 0
+    c.flags = (c.flags & ~<uint32_t>(PF_BRIDGED | PF_LOOPED | PF_FORWARDED | PF_MC_LOOP)) | PF_LOCAL
+    c.uid = 0xFFFFFFFE         # NO_SOCKET
+    c.sk_ifindex = 0
+    c.pkt_type = PKT_HOST
+    ip = c.buf + c.l3
+    if c.family == AF4:
+        ip[6] |= 0x40
+        if hook == HOOK_PREROUTING or hook == HOOK_INPUT:
+            ip[8] -= 1
+        ip_fix_checksum(ip)
+    elif hook == HOOK_PREROUTING or hook == HOOK_INPUT:
+        ip[7] -= 1
+    addr_load(&gateway, to, c.family)
+    if not tee_route(s, c, &gateway, oif, &r):
+        pkt_drop(s, c, DR_NO_ROUTE)
+        return
+    route_attach(s, c, &r)
+    trace_add(s, c, TR_ROUTE, c.rt_type, c.rt_oif, 0, trace_aux(s, c.rt_nh.b, 16) if s.tracing else 0)
+    c.in_if = 0
+    c.out_if = c.rt_oif
+    s.in_duplicate = 1
+    hook_enter(s, c, HOOK_OUTPUT)
+    s.in_duplicate = 0
+
+
+cdef bint tee_route(State *s, Pkt *p, const Addr *gateway, int oif, RouteResult *r) noexcept nogil:
+    """nf_dup_ipv4_route: the way to the gateway, which is then the next hop whatever the packet says."""
+    cdef Addr src
+    cdef int type
+    src.q[0] = 0
+    src.q[1] = 0
+    type = fib_lookup(s, p.family, gateway, &src, 0, s.lo_ifindex, oif, r)
+    if type == RTN_LOCAL:
+        r.oif = s.lo_ifindex
+        r.mtu = 0
+    elif type == 0 and oif and p.family == AF4:
+        memset(r, 0, sizeof(RouteResult))
+        r.type = RTN_UNICAST
+        r.oif = oif
+    elif type != RTN_UNICAST:
+        return False
+    if not r.gateway:
+        r.nexthop = gateway[0]
+        r.gateway = 1              # FLOWI_FLAG_KNOWN_NH
+    return True
 
 
 cdef void ip_output(State *s, Pkt *p) noexcept nogil:

@@ -200,6 +200,8 @@ cdef int pool_need(const Row *r) noexcept nogil:
         return 4 * r.b
     if OP_DNAT <= r.op <= OP_NETMAP:
         return <int>sizeof(PoolRange)
+    if r.op == OP_TEE:
+        return 32
     return 0
 
 
@@ -759,8 +761,11 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
         elif r.op == OP_CT_ZONE:
             if p.ct == NULL and p.ctinfo != CTINFO_UNTRACKED and not p.tmpl_set:
                 p.tmpl_set = 1
+                p.tmpl_mark = <uint8_t>r.c
                 p.tmpl_zone = <uint16_t>r.a
                 p.tmpl_zone_dir = <uint8_t>r.b
+        elif r.op == OP_TEE:
+            do_tee(s, p, pool + r.a, hook)
         elif r.op == OP_LOG:
             pass
         elif r.op == OP_PYTHON_TARGET:
@@ -774,6 +779,12 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
             s.drops[DR_REJECTED] += 1
             pkt_upcall(s, p, UP_REJECT, r.a, hook, 0)
             return NF_STOLEN
+        elif r.op == OP_QUEUE:
+            # nf_queue: -ESRCH, for no program has bound itself to the queue
+            if r.a:
+                return NF_BYPASS
+            s.drop_reason = DR_NO_QUEUE
+            return NF_DROP
         else:
             load_range(&rng, pool + r.a)
             if r.op == OP_DNAT:

@@ -9,6 +9,7 @@ cdef enum:
     NF_DROP = 0
     NF_ACCEPT = 1
     NF_STOLEN = 2              # the packet has left by an upcall or was consumed
+    NF_BYPASS = 3              # a queue that nobody reads lets it go on behind this step (NF_VERDICT_FLAG_QUEUE_BYPASS)
     PKT_HOST = 0
     PKT_BROADCAST = 1
     PKT_MULTICAST = 2
@@ -166,6 +167,7 @@ cdef struct Pkt:
     uint16_t tmpl_zone         # from -j CT --zone, before conntrack
     uint8_t tmpl_zone_dir
     uint8_t tmpl_set
+    uint8_t tmpl_mark          # the zone is the packet's mark (NF_CT_FLAG_MARK)
     int32_t rt_oif
     uint32_t rt_mtu
     uint8_t rt_gateway         # rt_nh is a gateway, not the destination itself
@@ -354,6 +356,7 @@ cdef struct State:
     uint8_t capture
     uint8_t tracing
     uint8_t failed             # a Python callback raised; the error waits in the Datapath
+    uint8_t in_duplicate       # a copy made by -j TEE is under way (current->in_nf_duplicate): it makes no other
     int32_t *trace
     uint32_t n_trace           # records
     uint32_t cap_trace

@@ -177,6 +177,7 @@ class Netns(Configuration):
         self.vxlan = Vxlan(self)
         self._tcp_settings: dict[str, str] = {}
         self.sockets = SocketLayer(self)
+        self.datapath.context.find_socket = lambda *asked: self.sockets.find(*asked)
         self.setting_listeners.append(self._transport_setting)
         self.removal_listeners.append(self._tunnel_removed)
         self._add_loopback()

@@ -18,6 +18,7 @@ from pktsim.kernel.icmp_error import parse_icmp_error
 from pktsim.kernel.ping import PingSocket
 from pktsim.kernel.raw import RawSocket
 from pktsim.kernel.tcp import TcpSocket
+from pktsim.kernel.tcp_connection import TcpConnection
 from pktsim.kernel.tcp_demux import TcpDemux
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import NS_PER_JIFFY, TimerWheel
@@ -34,6 +35,7 @@ from pktsim.kernel.transport import (
     parse_ip,
 )
 from pktsim.kernel.udp import UdpSocket, UdpTable
+from pktsim.netfilter.state import FoundSocket
 from pktsim.rng import Choices
 from pktsim.wire.addr import is_multicast
 
@@ -130,6 +132,23 @@ class SocketLayer:
                 self._tcp.deliver(parsed, ifindex=ifindex)
             return True
         return taken
+
+    def find(
+        self, protocol: int, saddr: bytes, sport: int, daddr: bytes, dport: int, ifindex: int
+    ) -> FoundSocket | None:
+        """The socket that would take a packet (nf_socket_get_sock_v4, nf_socket_get_sock_v6)."""
+        wildcard = bytes(len(daddr))
+        if protocol == IPPROTO_UDP:
+            socket = self._udp.find(saddr, sport, daddr, dport, ifindex)
+            return None if socket is None else FoundSocket(socket.laddr == wildcard, mark=socket.mark)
+        if protocol != IPPROTO_TCP:
+            return None
+        endpoint = self._tcp.connections.get((daddr, dport, saddr, sport))
+        if endpoint is not None:
+            full = isinstance(endpoint, TcpConnection)
+            return FoundSocket(False, full, endpoint.mark if isinstance(endpoint, TcpConnection) else 0)
+        listener = self._tcp.find_listener(daddr, dport, ifindex)
+        return None if listener is None else FoundSocket(listener.laddr == wildcard, mark=listener.socket.mark)
 
     def icmp_error(self, packet: bytes, *, ifindex: int) -> None:
         """Tell whoever sent the packet that an ICMP error quotes."""

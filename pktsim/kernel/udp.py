@@ -107,15 +107,15 @@ class UdpSocket(DatagramSocket):
 
     # From below.
 
-    def score(self, packet: IpPacket, sport: int, ifindex: int) -> int:
+    def score(self, saddr: bytes, daddr: bytes, sport: int, ifindex: int) -> int:
         """How well a datagram for our port fits, -1 not at all (compute_score)."""
         score = 0
         if self.laddr != ANY[self.family]:
-            if self.laddr != packet.daddr:
+            if self.laddr != daddr:
                 return -1
             score += 4
         if self.raddr:
-            if (self.raddr, self.rport) != (packet.saddr, sport):
+            if (self.raddr, self.rport) != (saddr, sport):
                 return -1
             score += 8
         if self.ifindex:
@@ -204,7 +204,7 @@ class UdpTable:
         for socket in self._sockets.get(dport, ()):
             if socket.family != packet.family:
                 continue
-            score = socket.score(packet, sport, ifindex)
+            score = socket.score(packet.saddr, packet.daddr, sport, ifindex)
             if score < 0:
                 continue
             if to_all:
@@ -216,6 +216,15 @@ class UdpTable:
             socket.enqueue(data, packet.saddr, sport, ifindex)
         # Nobody answers for a datagram that many have got.
         return bool(found) or to_all
+
+    def find(self, saddr: bytes, sport: int, daddr: bytes, dport: int, ifindex: int) -> UdpSocket | None:
+        """The socket that fits a datagram best (__udp4_lib_lookup)."""
+        fitting = [
+            (score, -number, socket)
+            for number, socket in enumerate(self._sockets.get(dport, ()))
+            if len(ANY[socket.family]) == len(daddr) and (score := socket.score(saddr, daddr, sport, ifindex)) >= 0
+        ]
+        return max(fitting, key=lambda one: one[:2])[2] if fitting else None
 
     def icmp_error(self, error: IcmpError) -> None:
         """Find whose datagram the message quotes."""

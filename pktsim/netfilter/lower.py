@@ -364,7 +364,7 @@ def _jump_depth(table: Table) -> tuple[int, dict[str, int]]:
 @cache
 def register_extensions() -> None:
     """Fill ``MATCHES`` and ``TARGETS``: the extensions' modules import this one, which must be whole by then."""
-    for module in ("lower_extensions", "lower_sets", "uncommon_matches", "uncommon_targets"):
+    for module in ("lower_extensions", "lower_sets", "match_socket", "uncommon_matches", "uncommon_targets"):
         import_module(f"pktsim.netfilter.{module}")
 
 

@@ -11,7 +11,17 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from pktsim.fidelity import approximated
-from pktsim.netfilter.lower import MATCHES, TARGETS, Builder, MatchLowering, Pending, interface32, masked16, nat_range
+from pktsim.netfilter.lower import (
+    MATCHES,
+    TARGETS,
+    Builder,
+    MatchLowering,
+    Pending,
+    address16,
+    interface32,
+    masked16,
+    nat_range,
+)
 from pktsim.netfilter.matches.addrtype import AddrtypeMatch
 from pktsim.netfilter.matches.comment import CommentMatch
 from pktsim.netfilter.matches.connmark import ConnmarkMatch
@@ -30,15 +40,17 @@ from pktsim.netfilter.opcodes import NatFlag, Op
 from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.ruleset import Family, MaskedAddress, Match, Target
 from pktsim.netfilter.targets.connmark import ConnmarkTarget
-from pktsim.netfilter.targets.ct import CtTarget, NotrackTarget
+from pktsim.netfilter.targets.ct import CtTarget, NotrackTarget, Zone
 from pktsim.netfilter.targets.dnat import DnatTarget
 from pktsim.netfilter.targets.log import LogTarget
 from pktsim.netfilter.targets.mark import MarkTarget
 from pktsim.netfilter.targets.masquerade import MasqueradeTarget
 from pktsim.netfilter.targets.netmap import NetmapTarget
+from pktsim.netfilter.targets.nfqueue import NfqueueTarget
 from pktsim.netfilter.targets.redirect import RedirectTarget
 from pktsim.netfilter.targets.reject import Reject6Target, RejectTarget
 from pktsim.netfilter.targets.snat import SnatTarget
+from pktsim.netfilter.targets.tee import TeeTarget
 from pktsim.netfilter.values import NatRange, PortRange
 
 approximated(
@@ -265,17 +277,30 @@ def _ct(target: CtTarget, builder: Builder) -> Iterable[Pending]:
         raise builder.refuse(f"target CT --timeout {target.timeout}")
     if target.notrack:
         yield Pending(Op.NOTRACK)
-    # NF_CT_ZONE_DIR_ORIG 1, _REPL 2 (include/net/netfilter/nf_conntrack_zones.h)
-    for zone, direction in ((target.zone, 3), (target.zone_orig, 1), (target.zone_reply, 2)):
-        if zone is not None:
-            if zone.from_mark:
-                raise builder.refuse("target CT --zone mark")
-            yield Pending(Op.CT_ZONE, False, zone.number, direction)
+        return
+    # NF_CT_ZONE_DIR_ORIG 1, _REPL 2 (include/net/netfilter/nf_conntrack_zones.h); whichever is said, or none, the packet
+    # has a template then. Which events of its connection are told is nobody's concern here: nobody listens.
+    zones = ((target.zone, 3), (target.zone_orig, 1), (target.zone_reply, 2))
+    zone, direction = next(((zone, way) for zone, way in zones if zone is not None), (Zone(0), 3))
+    yield Pending(Op.CT_ZONE, False, zone.number, direction, int(zone.from_mark))
 
 
 @target(LogTarget)
 def _log(_target: LogTarget, _builder: Builder) -> Iterable[Pending]:
     yield Pending(Op.LOG)
+
+
+@target(NfqueueTarget)
+def _nfqueue(target: NfqueueTarget, _builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/nf_queue.c: no program listens here."""
+    yield Pending(Op.QUEUE, a=int(target.bypass))
+
+
+@target(TeeTarget)
+def _tee(target: TeeTarget, builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/xt_TEE.c."""
+    device = target.out_interface.encode().ljust(16, b"\0")
+    yield Pending(Op.TEE, a=builder.constant(address16(target.gateway) + device))
 
 
 @target(RejectTarget)

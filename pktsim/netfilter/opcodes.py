@@ -192,6 +192,7 @@ class DropReason(enum.IntEnum):
     NO_CARRIER = 28
     FRAGMENT_BAD = 29
     UNSUPPORTED = 30
+    NO_QUEUE = 31  # -j NFQUEUE, and no program listens
 
 
 class TraceKind(enum.IntEnum):
@@ -276,7 +277,8 @@ class Op(enum.IntEnum):
     NOTRACK = 50
     LOG = 51  # a: index of the log prefix
     PYTHON_TARGET = 52  # a: index of a Python callable
-    CT_ZONE = 53  # a: zone, b: NF_CT_ZONE_DIR_* bits
+    CT_ZONE = 53  # a: zone, b: NF_CT_ZONE_DIR_* bits, c: 1 the zone is the packet's mark
+    TEE = 54  # a: pool offset of gateway[16], out interface's name[16]
     # targets that decide
     DNAT = 64  # a: pool offset of range {min[16], max[16]; u16 min, max, base ports in network order; u16 flags}
     SNAT = 65
@@ -284,6 +286,7 @@ class Op(enum.IntEnum):
     REDIRECT = 67
     NETMAP = 68
     REJECT = 69  # a: reject type
+    QUEUE = 70  # a: 1 if the packet passes where no program listens
 
 
 class NatFlag(enum.IntFlag):

@@ -58,6 +58,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.LOOP: "it went round in this namespace too often",
     DropReason.NO_CARRIER: "the interface has no carrier",
     DropReason.FRAGMENT_BAD: "its fragments do not fit together",
+    DropReason.NO_QUEUE: "queued for a program, and none listens",
     DropReason.UNSUPPORTED: "it needs something that is not modelled",
 }
 
