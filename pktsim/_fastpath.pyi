@@ -118,6 +118,8 @@ class Packet:
     @property
     def conntrack(self) -> dict[str, Any] | None:
         """Its entry's dictionary, or None."""
+    def label_set(self, bit: int) -> None:
+        """Give its connection a label; one that has no room for labels stays without."""
     def set_data(self, data: bytes) -> None:
         """Replace everything from the network header on (reassembly, Python targets)."""
 
@@ -183,6 +185,8 @@ class Datapath:
     def table_counters(self, family: int, table: int) -> bytes: ...
     def conntrack_enable(self, family: int, on: bool) -> None:
         """Whether some loaded rule needs connection tracking; without it neither conntrack nor nat is on the path."""
+    def labels_enable(self, on: bool) -> None:
+        """Whether connections made from now on have room for labels."""
     def hold_set(self, hook: int, step: int, on: bool) -> None:
         """Hold packets (Upcall.HELD) before ``step`` (opcodes.Step) of ``hook``."""
     # packets

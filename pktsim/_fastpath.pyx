@@ -213,6 +213,14 @@ cdef class Packet:
             return None
         return ct_entry_dict(&self.datapath.s, p.ct)
 
+    def label_set(self, int bit):
+        """Give its connection a label; one that has no room for labels stays without."""
+        cdef Pkt *p = self.get()
+        if not 0 <= bit < 128:
+            raise ValueError(f"label {bit} is not from 0 to 127")
+        if p.ct != NULL and p.ct.has_labels:
+            p.ct.labels[bit >> 5] |= <uint32_t>1 << (bit & 31)
+
     def set_data(self, bytes data not None):
         cdef Pkt *p = self.get()
         cdef uint32_t n = len(data)
@@ -751,6 +759,10 @@ cdef class Datapath:
             self.s.ct.enabled4 = on
         else:
             self.s.ct.enabled6 = on
+
+    def labels_enable(self, bint on):
+        """Whether connections made from now on have room for labels (nf_connlabels_get)."""
+        self.s.labels_used = on
 
     def hold_set(self, int hook, int step, bint on):
         if not 0 <= hook < 5 or not 0 <= step <= STEP_CONFIRM:

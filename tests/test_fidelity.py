@@ -100,7 +100,7 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
     ("area", "name", "status"),
     [
         ("match", "conntrack", Status.MODELLED),
-        ("match", "hashlimit", Status.REFUSED),
+        ("match", "osf", Status.REFUSED),
         ("target", "DNAT", Status.MODELLED),
         ("target", "QUEUE", Status.REFUSED),
         ("kind", "NetworkPolicy", Status.REFUSED),

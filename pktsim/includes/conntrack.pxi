@@ -550,6 +550,7 @@ cdef Ct *ct_alloc(State *s, const Tuple *orig, const Tuple *reply, uint32_t zone
     ct.zone = <uint16_t>zone
     ct.zone_dir = <uint8_t>zone_dir
     ct.has_acct = s.sysctl[SYSCTL_CT_ACCT] != 0
+    ct.has_labels = s.labels_used
     ct.refs = 1
     ct.id = s.ct.next_id
     s.ct.next_id += 1
@@ -841,6 +842,7 @@ cdef object ct_entry_dict(State *s, Ct *ct):
         "timeout_set_ns": ct.timeout_set_ns,
         "start_ns": ct.start_ns,
         "mark": ct.mark,
+        "labels": [ct.labels[0], ct.labels[1], ct.labels[2], ct.labels[3]] if ct.has_labels else None,
         "zone": ct.zone,
         "zone_dir": ct.zone_dir,
         "use": ct.refs,

@@ -540,18 +540,27 @@ cdef int do_netmap(State *s, Pkt *p, NatRange *rng, int hook) noexcept nogil:
     return nat_setup(s, p, rng, manip)
 
 
+cdef inline uint32_t shifted(uint32_t value, int by) noexcept nogil:
+    if by <= -32 or by >= 32:
+        return 0
+    return value << by if by >= 0 else value >> -by
+
+
 cdef void do_connmark(State *s, Pkt *p, const Row *r) noexcept nogil:
-    """xt_connmark.c: set, save (packet to connection), restore (connection to packet)."""
+    """xt_connmark.c: set, save (packet to connection), restore (connection to packet), shifted on the way.
+
+    ``invert``, which targets have no use for, is the shift: bits to the left, or less than 0: to the right.
+    """
     cdef uint32_t new
     if p.ct == NULL:
         return
     if r.a == 0:
-        p.ct.mark = (p.ct.mark & ~<uint32_t>r.b) ^ <uint32_t>r.c
+        p.ct.mark = shifted((p.ct.mark & ~<uint32_t>r.b) ^ <uint32_t>r.c, r.invert)
     elif r.a == 1:
-        new = p.mark & <uint32_t>r.d
+        new = shifted(p.mark & <uint32_t>r.d, r.invert)
         p.ct.mark = (p.ct.mark & ~<uint32_t>r.b) ^ new
     else:
-        new = p.ct.mark & <uint32_t>r.b
+        new = shifted(p.ct.mark & <uint32_t>r.b, r.invert)
         p.mark = (p.mark & ~<uint32_t>r.d) ^ new
         trace_add(s, p, TR_MARK, <int>p.mark, 0, 0, 0)
 
@@ -772,8 +781,8 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
             ok = call_python(s, p, t, r.a, hook)
             ip = p.buf + p.l3
             size = p.end - p.l3
-            if ok < 0:
-                s.drop_reason = DR_UNSUPPORTED
+            if ok <= 0:
+                s.drop_reason = DR_RULE if ok == 0 else DR_UNSUPPORTED
                 return NF_DROP
         elif r.op == OP_REJECT:
             s.drops[DR_REJECTED] += 1

@@ -124,6 +124,7 @@ cdef struct Ct:
     uint8_t in_bysource
     uint8_t linked             # bit 1 << dir: that tuple is in the hash
     uint8_t has_acct           # accounting was on when it was made
+    uint8_t has_labels         # ... and some rule used labels
     int32_t refs               # the table and every packet in flight hold one each
     int32_t masq_ifindex       # of a masqueraded flow
     uint64_t acct_packets[2]
@@ -356,6 +357,7 @@ cdef struct State:
     uint8_t capture
     uint8_t tracing
     uint8_t failed             # a Python callback raised; the error waits in the Datapath
+    uint8_t labels_used        # some rule asks for labels (net.ct.labels_used)
     uint8_t in_duplicate       # a copy made by -j TEE is under way (current->in_nf_duplicate): it makes no other
     int32_t *trace
     uint32_t n_trace           # records

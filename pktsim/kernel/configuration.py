@@ -37,10 +37,10 @@ from pktsim.kernel.sysctl import Sysctls
 from pktsim.netfilter.lower import TABLE_IDS, Lowered, without_collector
 from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
 from pktsim.netfilter.programs import lower_table
-from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.relower import unlike
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
 from pktsim.netfilter.state import NetfilterState
+from pktsim.netfilter.uncommon_state import Connlabel
 from pktsim.rng import Choices
 from pktsim.wire.addr import MAC_ZERO, ip_from_text, mac_from_text
 
@@ -562,7 +562,8 @@ class Configuration:
             old = self._lowered.pop((family, table_id), None)
             if new is not None:
                 self._lowered[family, table_id] = new
-                new.prepare(self.datapath.context)
+                if old is None or old.program is not new.program:
+                    new.prepare(self.datapath.context)
                 counters = _first_counters(new, self._counted.get((family, table_id)))
                 self.datapath.table_set(family, table_id, new.program, counters)
                 self._counted[family, table_id] = _Counted(
@@ -573,7 +574,8 @@ class Configuration:
                 self._counted.pop((family, table_id), None)
         self.datapath.conntrack_enable(family, any(each.needs_conntrack for each in programs.values()))
         used = [function for each in self._lowered.values() for function in each.callables]
-        self.datapath.context.retain_recent({one.list_name for one in used if isinstance(one, Recent)})
+        self.datapath.context.retain(used)
+        self.datapath.labels_enable(any(isinstance(one, Connlabel) for one in used))
         if any(each.needs_accounting for each in programs.values()):
             self.sysctl_set("net.netfilter.nf_conntrack_acct", "1")
 

@@ -140,13 +140,15 @@ class SocketLayer:
         wildcard = bytes(len(daddr))
         if protocol == IPPROTO_UDP:
             socket = self._udp.find(saddr, sport, daddr, dport, ifindex)
-            return None if socket is None else FoundSocket(socket.laddr == wildcard, mark=socket.mark)
+            if socket is None:
+                return None
+            return FoundSocket(socket.laddr == wildcard, connected=bool(socket.raddr), mark=socket.mark)
         if protocol != IPPROTO_TCP:
             return None
         endpoint = self._tcp.connections.get((daddr, dport, saddr, sport))
         if endpoint is not None:
             full = isinstance(endpoint, TcpConnection)
-            return FoundSocket(False, full, endpoint.mark if isinstance(endpoint, TcpConnection) else 0)
+            return FoundSocket(False, full, True, endpoint.mark if isinstance(endpoint, TcpConnection) else 0)
         listener = self._tcp.find_listener(daddr, dport, ifindex)
         return None if listener is None else FoundSocket(listener.laddr == wildcard, mark=listener.socket.mark)
 

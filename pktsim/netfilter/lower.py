@@ -158,7 +158,7 @@ class Pending:
     """A row under construction. ``on_fail`` and jumps are resolved when the whole program is known."""
 
     op: Op
-    invert: bool = False
+    invert: int = False  # of a match; SET_CONNMARK's shift
     a: int = 0
     b: int = 0
     c: int = 0
@@ -361,10 +361,21 @@ def _jump_depth(table: Table) -> tuple[int, dict[str, int]]:
     return max(depths.values(), default=0), ranks
 
 
+_EXTENSION_MODULES = (
+    "lower_extensions",
+    "lower_sets",
+    "match_socket",
+    "uncommon_headers",
+    "uncommon_matches",
+    "uncommon_state",
+    "uncommon_targets",
+)
+
+
 @cache
 def register_extensions() -> None:
     """Fill ``MATCHES`` and ``TARGETS``: the extensions' modules import this one, which must be whole by then."""
-    for module in ("lower_extensions", "lower_sets", "match_socket", "uncommon_matches", "uncommon_targets"):
+    for module in _EXTENSION_MODULES:
         import_module(f"pktsim.netfilter.{module}")
 
 
@@ -546,7 +557,7 @@ class Layout:
                     assert laid.target is not None
                     self.jumps.append((base + len(rows), laid.target.chain))
                 rows.append(
-                    (op, row.invert, row.a & _U32, row.b & _U32, row.c & _U32, row.d & _U32, on_fail, laid.index)
+                    (op, row.invert & _U32, row.a & _U32, row.b & _U32, row.c & _U32, row.d & _U32, on_fail, laid.index)
                 )
         if run_row >= 0:
             _close_run(rows, base, run_row, run_rules, self.dispatch)

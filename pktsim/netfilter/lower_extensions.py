@@ -39,7 +39,7 @@ from pktsim.netfilter.matches.udp import UdpMatch
 from pktsim.netfilter.opcodes import NatFlag, Op
 from pktsim.netfilter.recent import Recent
 from pktsim.netfilter.ruleset import Family, MaskedAddress, Match, Target
-from pktsim.netfilter.targets.connmark import ConnmarkTarget
+from pktsim.netfilter.targets.connmark import ConnmarkTarget, Shift
 from pktsim.netfilter.targets.ct import CtTarget, NotrackTarget, Zone
 from pktsim.netfilter.targets.dnat import DnatTarget
 from pktsim.netfilter.targets.log import LogTarget
@@ -55,10 +55,12 @@ from pktsim.netfilter.values import NatRange, PortRange
 
 approximated(
     "netfilter.log",
-    "LOG, NFLOG and TRACE count and let the packet go on; nothing is written (the explanation of a packet "
-    "says that it met them)",
+    "LOG, NFLOG, TRACE, AUDIT and IDLETIMER count and let the packet go on; nothing is written (the explanation of a "
+    "packet says that it met them)",
     source="net/netfilter/nf_log.c",
 )
+
+_WHOLE_SHIFT = 32
 
 F = TypeVar("F", bound=MatchLowering)
 
@@ -256,10 +258,11 @@ def _set_mark(target: MarkTarget, _builder: Builder) -> Iterable[Pending]:
 
 @target(ConnmarkTarget)
 def _set_connmark(target: ConnmarkTarget, builder: Builder) -> Iterable[Pending]:
-    if target.shift_bits:
-        raise builder.refuse("target CONNMARK --left-shift-mark / --right-shift-mark")
+    if target.shift_bits == _WHOLE_SHIFT:
+        raise builder.refuse("target CONNMARK with a shift by 32 bits, which C does not define")
     builder.needs_conntrack = True
-    yield Pending(Op.SET_CONNMARK, False, int(target.mode), target.ctmask, target.value, target.nfmask)
+    shift = target.shift_bits if target.shift is Shift.LEFT else -target.shift_bits
+    yield Pending(Op.SET_CONNMARK, shift, int(target.mode), target.ctmask, target.value, target.nfmask)
 
 
 @target(NotrackTarget)
@@ -278,8 +281,8 @@ def _ct(target: CtTarget, builder: Builder) -> Iterable[Pending]:
     if target.notrack:
         yield Pending(Op.NOTRACK)
         return
-    # NF_CT_ZONE_DIR_ORIG 1, _REPL 2 (include/net/netfilter/nf_conntrack_zones.h); whichever is said, or none, the packet
-    # has a template then. Which events of its connection are told is nobody's concern here: nobody listens.
+    # NF_CT_ZONE_DIR_ORIG 1, _REPL 2 (include/net/netfilter/nf_conntrack_zones.h). Whichever is said, or none, the
+    # packet has a template then. Which events of its connection are told does not matter: nobody listens.
     zones = ((target.zone, 3), (target.zone_orig, 1), (target.zone_reply, 2))
     zone, direction = next(((zone, way) for zone, way in zones if zone is not None), (Zone(0), 3))
     yield Pending(Op.CT_ZONE, False, zone.number, direction, int(zone.from_mark))

@@ -46,7 +46,7 @@ def _quoted6(icmp: bytes) -> _Asked | None:
     return inner[6], inner[24:40], _port(inner, 42), inner[8:24], _port(inner, 40)
 
 
-def _asked(packet: Any) -> _Asked | None:
+def socket_question(packet: Any) -> _Asked | None:
     """Whose socket is looked for: that of the packet, of the packet it quotes, or of the flow that NAT hides."""
     data: bytes = packet.data
     offset: int = packet.transport_offset
@@ -77,7 +77,7 @@ def _asked(packet: Any) -> _Asked | None:
 @match(SocketMatch)
 def _socket(match: SocketMatch, builder: Builder) -> Iterable[Pending]:
     def test(datapath: Any, packet: Any, _hook: int) -> bool:
-        asked = _asked(packet)
+        asked = socket_question(packet)
         found = None if asked is None else datapath.context.find_socket(*asked, packet.in_ifindex)
         if found is None:
             return False

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pktsim.errors import UnsupportedFeature
+from pktsim.netfilter.hot_drop import HotDrop
 from pktsim.netfilter.lower import Builder, Pending, PythonMatch
 from pktsim.netfilter.lower_extensions import match
 from pktsim.netfilter.matches.ah import AhMatch
@@ -196,6 +197,10 @@ class _Limit:
         self._cost_ns = match.average * NS_PER_S // LIMIT_SCALE
         self._cap_ns = self._cost_ns * match.burst
 
+    def prepare(self, context: Any) -> None:
+        """Loading the table anew fills the bucket."""
+        context.limits.pop(self, None)
+
     def __call__(self, datapath: Any, _packet: Any, _hook: int) -> bool:
         buckets: dict[object, tuple[int, int]] = datapath.context.limits
         now_ns: int = datapath.now_ns
@@ -215,10 +220,6 @@ def _transport(packet: Any) -> bytes | None:
     """From the transport header on; ``None`` in later fragments."""
     offset: int = packet.transport_offset
     return packet.data[offset:] if offset else None
-
-
-class HotDrop(Exception):
-    """The packet is too broken to look at; the engine drops it."""
 
 
 @match(EspMatch)

@@ -1,6 +1,6 @@
 """Targets that are rare enough to be written in Python; importing this registers them with the lowering.
 
-Called as matches are; what they return is not looked at: all of these let the packet go on to the next rule.
+Called as matches are; true lets the packet go on to the next rule, false drops it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pktsim._fastpath import checksum_adjust
 from pktsim.netfilter.lower import Builder, Pending, PythonMatch
 from pktsim.netfilter.lower_extensions import target
 from pktsim.netfilter.opcodes import Hook, Op
+from pktsim.netfilter.ruleset import Target
+from pktsim.netfilter.targets.audit import AuditTarget
 from pktsim.netfilter.targets.checksum import ChecksumTarget
 from pktsim.netfilter.targets.classify import ClassifyTarget
 from pktsim.netfilter.targets.dscp import DscpTarget
 from pktsim.netfilter.targets.hl import HlMode, HlTarget
+from pktsim.netfilter.targets.idletimer import IdletimerTarget
 from pktsim.netfilter.targets.nflog import NflogTarget
 from pktsim.netfilter.targets.tcpmss import TcpmssTarget
 from pktsim.netfilter.targets.tos import TosTarget
@@ -29,8 +32,8 @@ def _python(builder: Builder, function: PythonMatch) -> Iterable[Pending]:
     return (Pending(Op.PYTHON_TARGET, a=builder.call(function)),)
 
 
-@target(NflogTarget, TraceTarget, ChecksumTarget)
-def _observes(_target: NflogTarget | TraceTarget | ChecksumTarget, _builder: Builder) -> Iterable[Pending]:
+@target(NflogTarget, TraceTarget, ChecksumTarget, AuditTarget, IdletimerTarget)
+def _observes(_target: Target, _builder: Builder) -> Iterable[Pending]:
     """They tell somebody, or fill in a checksum that an offload left out; here checksums are always filled in."""
     return (Pending(Op.LOG),)
 
@@ -136,8 +139,10 @@ def _tcpmss(target: TcpmssTarget, builder: Builder) -> Iterable[Pending]:
         offset: int = packet.transport_offset
         tcp = data[offset:] if offset else b""
         header = (tcp[12] >> 4) * 4 if len(tcp) >= 20 else 0
-        if header < 20 or len(tcp) < header:
+        if not offset:
             return True
+        if header < 20 or len(tcp) < header:
+            return False
         v4 = data[0] >> 4 == 4
         mss = target.mss if target.mss is not None else _path_mss(datapath, packet, data, hook, v4=v4)
         if mss is None:

@@ -532,4 +532,184 @@ UNSEEN_CASES: tuple[Case, ...] = (
         "-A FORWARD -m ipvs --vproto 6 --vaddr 10.0.0.1/24 ! --vport 80 --vdir ORIGINAL --vmethod MASQ",
     ),
     _no("ipvs with nothing", "-A FORWARD -m ipvs"),
+    _ok(
+        "bpf",
+        '-A INPUT -m bpf --bytecode "4,48 0 0 9,21 0 1 6,6 0 0 1,6 0 0 0"',
+        '-A INPUT -m bpf --bytecode "4,48 0 0 9,21 0 1 6,6 0 0 1,6 0 0 0"',
+    ),
+    _no("bpf of the wrong length", '-A INPUT -m bpf --bytecode "3,48 0 0 9,6 0 0 1"'),
+    _no("bpf that jumps away", '-A INPUT -m bpf --bytecode "2,21 0 9 6,6 0 0 1"'),
+    _no("bpf that does not return", '-A INPUT -m bpf --bytecode "1,48 0 0 9"'),
+    _ok("cgroup", "-A INPUT -m cgroup ! --cgroup 0x5", "-A INPUT -m cgroup ! --cgroup 5"),
+    _no("cgroup in FORWARD", "-A FORWARD -m cgroup --cgroup 5"),
+    _ok(
+        "time",
+        "-A INPUT -m time --timestart 10:00 --timestop 9:30:05 --weekdays Mon,2,Sunday --monthdays 1,31 "
+        "--datestart 2020 --datestop 2021-02-03T04:05 --kerneltz",
+        "-A INPUT -m time --timestart 10:00:00 --timestop 09:30:05 --monthdays 1,31 --weekdays "
+        "Mon,Tue,Sun --datestart 2020-01-01T00:00:00 --datestop 2021-02-03T04:05:00 --kerneltz",
+    ),
+    _ok(
+        "not on Saturday",
+        "-A INPUT -m time ! --weekdays Sa",
+        "-A INPUT -m time --weekdays Mon,Tue,Wed,Thu,Fri,Sun --datestop 2038-01-19T03:14:07",
+    ),
+    _ok(
+        "time over midnight",
+        "-A INPUT -m time --timestart 1:00 --timestop 0:30 --contiguous",
+        "-A INPUT -m time --timestart 01:00:00 --timestop 00:30:00 --datestop 2038-01-19T03:14:07 --contiguous",
+    ),
+    _ok(
+        "time that only begins",
+        "-A INPUT -m time --timestart 1:00",
+        "-A INPUT -m time --timestart 01:00:00 --timestop 23:59:59 --datestop 2038-01-19T03:14:07",
+    ),
+    _ok("time with nothing", "-A INPUT -m time", "-A INPUT -m time --datestop 2038-01-19T03:14:07"),
+    _no("contiguous within a day", "-A INPUT -m time --timestart 1:00 --timestop 2:30 --contiguous"),
+    _no("time beyond the day", "-A INPUT -m time --timestart 24:00"),
+    _ok(
+        "date of a short month",
+        "-A INPUT -m time --datestart 2021-02-30",
+        "-A INPUT -m time --datestart 2021-03-02T00:00:00 --datestop 2038-01-19T03:14:07",
+    ),
+    _ok("quota", "-A INPUT -m quota ! --quota 1000", "-A INPUT -m quota ! --quota 1000"),
+    _ok("quota in hex", "-A INPUT -m quota --quota 0x10", "-A INPUT -m quota --quota 16"),
+    _ok("realm", "-A POSTROUTING -m realm --realm 5/0xff", "-A POSTROUTING -m realm --realm 0x5/0xff", "mangle"),
+    _no("realm in PREROUTING", "-A PREROUTING -m realm --realm 5", "mangle"),
+    _ok(
+        "ecn",
+        "-A INPUT -p tcp -m ecn --ecn-tcp-cwr ! --ecn-tcp-ece --ecn-ip-ect 1",
+        "-A INPUT -p tcp -m ecn ! --ecn-tcp-ece --ecn-tcp-cwr --ecn-ip-ect 1",
+    ),
+    _ok("ecn in IPv6", "-A INPUT -m ecn ! --ecn-ip-ect 0", "-A INPUT -m ecn ! --ecn-ip-ect 0", family=V6),
+    _no("ecn without tcp", "-A INPUT -m ecn --ecn-tcp-cwr"),
+    _no("ecn with nothing", "-A INPUT -m ecn"),
+    _ok(
+        "frag",
+        "-A INPUT -m frag --fragid 1:5 ! --fraglen 8 --fragres --fragfirst --fragmore",
+        "-A INPUT -m frag --fragid 1:5 ! --fraglen 8 --fragres --fragfirst --fragmore",
+        family=V6,
+    ),
+    _ok("frag with nothing", "-A INPUT -m frag", "-A INPUT -m frag", family=V6),
+    _ok("last frag", "-A INPUT -m frag --fragid 7 --fraglast", "-A INPUT -m frag --fragid 7 --fraglast", family=V6),
+    _no("frag that is both", "-A INPUT -m frag --fragmore --fraglast", family=V6),
+    _ok(
+        "rt",
+        "-A INPUT -m rt --rt-type 0 --rt-segsleft 1:3 --rt-len 40 --rt-0-res --rt-0-addrs "
+        "fd00::1,fd00::2 --rt-0-not-strict",
+        "-A INPUT -m rt --rt-type 0 --rt-segsleft 1:3 --rt-len 40 --rt-0-res --rt-0-addrs "
+        "fd00::1,fd00::2 --rt-0-not-strict",
+        family=V6,
+    ),
+    _ok("not rt type", "-A INPUT -m rt ! --rt-type 0", "-A INPUT -m rt ! --rt-type 0", family=V6),
+    _ok("rt with nothing", "-A INPUT -m rt", "-A INPUT -m rt", family=V6),
+    _no("rt addresses without type", "-A INPUT -m rt --rt-0-addrs fd00::1", family=V6),
+    _ok(
+        "hbh", "-A INPUT -m hbh --hbh-len 8 --hbh-opts 1:4,5", "-A INPUT -m hbh --hbh-len 8 --hbh-opts 1:4,5", family=V6
+    ),
+    _ok("not hbh length", "-A INPUT -m hbh ! --hbh-len 8", "-A INPUT -m hbh ! --hbh-len 8", family=V6),
+    _ok("dst", "-A INPUT -m dst --dst-opts 201:16", "-A INPUT -m dst --dst-opts 201:16", family=V6),
+    _ok("dst with nothing", "-A INPUT -m dst", "-A INPUT -m dst", family=V6),
+    _ok("eui64", "-A INPUT -m eui64", "-A INPUT -m eui64", family=V6),
+    _no("eui64 in OUTPUT", "-A OUTPUT -m eui64", family=V6),
+    _ok("devgroup", "-A INPUT -m devgroup --src-group 0xa/0xff", "-A INPUT -m devgroup --src-group 0xa/0xff"),
+    _ok(
+        "devgroup by name",
+        "-A FORWARD -m devgroup --src-group default --dst-group 3",
+        "-A FORWARD -m devgroup --src-group default --dst-group 0x3",
+    ),
+    _no("devgroup out of INPUT", "-A INPUT -m devgroup --dst-group 3"),
+    _ok("cpu", "-A INPUT -m cpu ! --cpu 1", "-A INPUT -m cpu ! --cpu 1"),
+    _ok("connlabel", "-A INPUT -m connlabel --label 40 --set", '-A INPUT -m connlabel --label "40" --set'),
+    _ok("not connlabel", "-A INPUT -m connlabel ! --label 3", '-A INPUT -m connlabel ! --label "3"'),
+    _no("connlabel too high", "-A INPUT -m connlabel --label 128"),
+    _ok("ipcomp", "-A INPUT -p 108 -m ipcomp --ipcompspi 0x12", "-A INPUT -p ipcomp -m ipcomp --ipcompspi 18"),
+    _ok(
+        "ipcomp range",
+        "-A INPUT -p 108 -m ipcomp ! --ipcompspi 1:4 --compres",
+        "-A INPUT -p ipcomp -m ipcomp ! --ipcompspi 1:4 --compres",
+    ),
+    _ok("audit", "-A INPUT -j AUDIT --type accept", "-A INPUT -j AUDIT --type accept"),
+    _ok("audit in capitals", "-A INPUT -j AUDIT --type DROP", "-A INPUT -j AUDIT --type drop"),
+    _ok(
+        "tcpoptstrip",
+        "-A INPUT -p tcp -j TCPOPTSTRIP --strip-options wscale,mss,8",
+        "-A INPUT -p tcp -j TCPOPTSTRIP --strip-options 2,3,8",
+        "mangle",
+    ),
+    _no("tcpoptstrip without tcp", "-A INPUT -j TCPOPTSTRIP --strip-options mss", "mangle"),
+    _ok("tcpoptstrip of nothing", "-A INPUT -p tcp -j TCPOPTSTRIP", "-A INPUT -p tcp -j TCPOPTSTRIP", "mangle"),
+    _ok("ecn removed", "-A INPUT -p tcp -j ECN --ecn-tcp-remove", "-A INPUT -p tcp -j ECN --ecn-tcp-remove", "mangle"),
+    _no("ecn removed of udp", "-A INPUT -p udp -j ECN --ecn-tcp-remove", "mangle"),
+    _ok(
+        "idletimer", "-A INPUT -j IDLETIMER --timeout 30 --label foo", "-A INPUT -j IDLETIMER --timeout 30 --label foo"
+    ),
+    _ok(
+        "hashlimit",
+        "-A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 7 --hashlimit-mode srcip,dstport "
+        "--hashlimit-name foo",
+        "-A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 7 --hashlimit-mode srcip,dstport "
+        "--hashlimit-name foo",
+    ),
+    _ok(
+        "hashlimit above",
+        "-A INPUT -m hashlimit --hashlimit-above 100/minute --hashlimit-name foo2",
+        "-A INPUT -m hashlimit --hashlimit-above 100/min --hashlimit-burst 5 --hashlimit-name foo2",
+    ),
+    _ok(
+        "hashlimit with its table",
+        "-A INPUT -m hashlimit --hashlimit 3 --hashlimit-name foo3 --hashlimit-srcmask 24 "
+        "--hashlimit-mode srcip --hashlimit-htable-size 100 --hashlimit-htable-max 50 "
+        "--hashlimit-htable-expire 5000 --hashlimit-htable-gcinterval 500",
+        "-A INPUT -m hashlimit --hashlimit-upto 3/sec --hashlimit-burst 5 --hashlimit-mode srcip "
+        "--hashlimit-name foo3 --hashlimit-htable-size 100 --hashlimit-htable-max 50 "
+        "--hashlimit-htable-gcinterval 500 --hashlimit-htable-expire 5000 --hashlimit-srcmask 24",
+    ),
+    _ok(
+        "hashlimit by all",
+        "-A INPUT -m hashlimit --hashlimit-upto 10/day --hashlimit-name foo7 --hashlimit-mode "
+        "dstport,srcip,dstip,srcport",
+        "-A INPUT -m hashlimit --hashlimit-upto 10/day --hashlimit-burst 5 --hashlimit-mode "
+        "srcip,srcport,dstip,dstport --hashlimit-name foo7",
+    ),
+    _ok(
+        "hashlimit inverted",
+        "-A INPUT -m hashlimit ! --hashlimit-upto 7/hour --hashlimit-name foo8",
+        "-A INPUT -m hashlimit --hashlimit-above 7/hour --hashlimit-burst 5 --hashlimit-name foo8",
+    ),
+    _ok(
+        "fastest hashlimit",
+        "-A INPUT -m hashlimit --hashlimit-upto 1000000/sec --hashlimit-name foo10",
+        "-A INPUT -m hashlimit --hashlimit-upto 1000000/sec --hashlimit-burst 5 --hashlimit-name foo10",
+    ),
+    _no("hashlimit too fast", "-A INPUT -m hashlimit --hashlimit-upto 2000000/sec --hashlimit-name foo11"),
+    _no("hashlimit without a name", "-A INPUT -m hashlimit --hashlimit-upto 10/sec"),
+    _no("hashlimit without a rate", "-A INPUT -m hashlimit --hashlimit-name x"),
+    _no(
+        "hashlimit both ways", "-A INPUT -m hashlimit --hashlimit-name x --hashlimit-upto 1/sec --hashlimit-above 2/sec"
+    ),
+    _no(
+        "hashlimit mask too long",
+        "-A INPUT -m hashlimit --hashlimit-name x --hashlimit-upto 1/sec --hashlimit-srcmask 33",
+    ),
+    _ok("policy none", "-A INPUT -m policy --dir in --pol none", "-A INPUT -m policy --dir in --pol none"),
+    _ok("zone by mark", "-A PREROUTING -j CT --zone mark", "-A PREROUTING -j CT --zone mark", "raw"),
+    _ok(
+        "zone of replies by mark",
+        "-A PREROUTING -j CT --zone-reply mark",
+        "-A PREROUTING -j CT --zone-reply mark",
+        "raw",
+    ),
+    _ok(
+        "events",
+        "-A PREROUTING -j CT --ctevents new,destroy --expevents new",
+        "-A PREROUTING -j CT --ctevents new,destroy --expevents new",
+        "raw",
+    ),
+    _ok(
+        "connmark shifted",
+        "-A OUTPUT -j CONNMARK --save-mark --left-shift-mark 4",
+        "-A OUTPUT -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff --left-shift-mark 4",
+        "mangle",
+    ),
 )

@@ -17,16 +17,24 @@ from hypothesis import strategies as st
 
 from pktsim.netfilter.matches.addrtype import AddrType, AddrtypeMatch
 from pktsim.netfilter.matches.ah import AhMatch
+from pktsim.netfilter.matches.bpf import BpfInstruction, BpfMatch
 from pktsim.netfilter.matches.comment import CommentMatch
 from pktsim.netfilter.matches.connbytes import ConnbytesDirection, ConnbytesMatch, ConnbytesMode
+from pktsim.netfilter.matches.connlabel import ConnlabelMatch
 from pktsim.netfilter.matches.connlimit import ConnlimitMatch
 from pktsim.netfilter.matches.connmark import ConnmarkMatch
 from pktsim.netfilter.matches.conntrack import ConntrackMatch, Direction, StateMatch
+from pktsim.netfilter.matches.cpu import CpuMatch
+from pktsim.netfilter.matches.devgroup import DevgroupMatch
 from pktsim.netfilter.matches.dscp import DscpMatch
+from pktsim.netfilter.matches.ecn import EcnMatch
 from pktsim.netfilter.matches.esp import EspMatch
+from pktsim.netfilter.matches.frag import FragMatch
+from pktsim.netfilter.matches.hashlimit import SCALE, HashlimitMatch
 from pktsim.netfilter.matches.hl import HlComparison, HlMatch
 from pktsim.netfilter.matches.icmp import IcmpMatch
 from pktsim.netfilter.matches.icmp6 import Icmp6Match
+from pktsim.netfilter.matches.ip6opts import DstMatch, HbhMatch
 from pktsim.netfilter.matches.iprange import IprangeMatch
 from pktsim.netfilter.matches.ipv6header import Ipv6headerMatch
 from pktsim.netfilter.matches.length import LengthMatch
@@ -39,8 +47,10 @@ from pktsim.netfilter.matches.nfacct import NfacctMatch
 from pktsim.netfilter.matches.owner import OwnerMatch
 from pktsim.netfilter.matches.physdev import PhysdevMatch
 from pktsim.netfilter.matches.pkttype import PacketType, PkttypeMatch
+from pktsim.netfilter.matches.quota import QuotaMatch
 from pktsim.netfilter.matches.recent import RecentAction, RecentMatch
 from pktsim.netfilter.matches.rpfilter import RpfilterMatch
+from pktsim.netfilter.matches.rt import RtMatch
 from pktsim.netfilter.matches.sctp import ChunkMatch, SctpMatch
 from pktsim.netfilter.matches.set import SetMatch, SetSide
 from pktsim.netfilter.matches.socket import SocketMatch
@@ -48,6 +58,7 @@ from pktsim.netfilter.matches.statistic import PROBABILITY_ONE, StatisticNthMatc
 from pktsim.netfilter.matches.string import StringMatch
 from pktsim.netfilter.matches.tcp import TcpFlag, TcpMatch
 from pktsim.netfilter.matches.tcpmss import TcpmssMatch
+from pktsim.netfilter.matches.time import LATEST_DATE_S, LATEST_DAYTIME_S, TimeMatch
 from pktsim.netfilter.matches.tos import TosMatch
 from pktsim.netfilter.matches.ttl import TtlComparison, TtlMatch
 from pktsim.netfilter.matches.u32 import U32Match, U32Op, U32Test
@@ -70,12 +81,14 @@ from pktsim.netfilter.ruleset import (
     Verdict,
     VerdictTarget,
 )
+from pktsim.netfilter.targets.audit import AuditTarget
 from pktsim.netfilter.targets.checksum import ChecksumTarget
 from pktsim.netfilter.targets.classify import ClassifyTarget
-from pktsim.netfilter.targets.connmark import ConnmarkMode, ConnmarkTarget
+from pktsim.netfilter.targets.connmark import ConnmarkMode, ConnmarkTarget, Shift
 from pktsim.netfilter.targets.ct import CtTarget, NotrackTarget, Zone
 from pktsim.netfilter.targets.dnat import DnatTarget
 from pktsim.netfilter.targets.dscp import DscpTarget
+from pktsim.netfilter.targets.ecn import EcnTarget
 from pktsim.netfilter.targets.hl import HlMode, HlTarget
 from pktsim.netfilter.targets.log import LogTarget
 from pktsim.netfilter.targets.mark import MarkTarget
@@ -88,6 +101,7 @@ from pktsim.netfilter.targets.reject import Reject6Target, Reject6With, RejectTa
 from pktsim.netfilter.targets.set import SetElement, SetTarget
 from pktsim.netfilter.targets.snat import SnatTarget
 from pktsim.netfilter.targets.tcpmss import TcpmssTarget
+from pktsim.netfilter.targets.tcpoptstrip import TcpoptstripTarget
 from pktsim.netfilter.targets.tee import TeeTarget
 from pktsim.netfilter.targets.tos import TosTarget
 from pktsim.netfilter.targets.tproxy import TproxyTarget
@@ -130,6 +144,10 @@ def addresses(family: Family) -> st.SearchStrategy[Address]:
         ),
         st.integers(0, 2**128 - 1).map(IPv6Address),
     )
+
+
+def _bits(family: Family) -> int:
+    return 32 if family is Family.IPV4 else 128
 
 
 @st.composite
@@ -299,6 +317,21 @@ def limit_matches(draw: st.DrawFn) -> LimitMatch:
 
 
 @st.composite
+def time_matches(draw: st.DrawFn) -> TimeMatch:
+    """Any time."""
+    dates = st.integers(1, LATEST_DATE_S)
+    times = st.integers(0, LATEST_DAYTIME_S)
+    start, stop = draw(times), draw(times)
+    months, weeks = (
+        draw(st.lists(st.integers(1, last), min_size=1, unique=True).map(lambda days: sum(1 << day for day in days)))
+        for last in (31, 7)
+    )
+    return TimeMatch(
+        draw(dates), draw(dates), start, stop, months, weeks, draw(booleans), start > stop and draw(booleans)
+    )
+
+
+@st.composite
 def u32_matches(draw: st.DrawFn) -> U32Match:
     """One or two tests."""
     shifts = st.tuples(st.sampled_from([U32Op.LEFT_SHIFT, U32Op.RIGHT_SHIFT]), st.integers(0, 31))
@@ -396,7 +429,37 @@ def matches(place: Place, protocol: int | None) -> st.SearchStrategy[Match]:
             booleans,
         ),
         st.builds(ConnlimitMatch, u32, st.integers(0, 32), booleans, booleans),
+        st.builds(QuotaMatch, st.integers(0, 2**64 - 1), booleans),
+        st.builds(ConnlabelMatch, st.integers(0, 127), booleans, booleans),
+        st.builds(CpuMatch, u8, booleans),
+        st.builds(EcnMatch, st.none(), st.none(), st.integers(0, 3), booleans),
+        time_matches(),
+        st.builds(
+            BpfMatch,
+            st.sampled_from(
+                [(BpfInstruction(6, 0, 0, 1),), (BpfInstruction(48, 0, 0, 9), BpfInstruction(22, 0, 0, 0))]
+            ),
+        ),
+        st.builds(
+            lambda average, above, burst, mode: HashlimitMatch(
+                f"{place.family.name}-{average}-{burst}-{''.join(sorted(mode))}",
+                average,
+                above,
+                burst,
+                mode,
+                src_length=_bits(place.family),
+                dst_length=_bits(place.family),
+                expire_ms=1000 if average <= SCALE else 60_000,
+                longest=_bits(place.family),
+            ),
+            st.sampled_from([SCALE // 5, SCALE // 100, SCALE, SCALE * 60 // 7]),
+            booleans,
+            st.integers(1, 1000),
+            st.frozensets(st.sampled_from(["srcip", "dstip", "srcport", "dstport"])),
+        ),
     ]
+    if not hooks & {"OUTPUT", "POSTROUTING"}:
+        some.append(st.builds(DevgroupMatch, st.tuples(u32, u32), booleans))
     if family is Family.IPV4:
         some.append(
             st.sampled_from(TtlComparison).flatmap(
@@ -412,6 +475,21 @@ def matches(place: Place, protocol: int | None) -> st.SearchStrategy[Match]:
             )
         )
         some.append(st.builds(Ipv6headerMatch, st.integers(1, 255), booleans, booleans))
+        some.append(
+            st.builds(
+                FragMatch,
+                st.integers(1, 9),
+                st.integers(9, 99),
+                booleans,
+                st.none(),
+                st.just(False),
+                booleans,
+                booleans,
+            )
+        )
+        some.append(st.builds(RtMatch, st.integers(0, 9), booleans, st.tuples(st.just(0), u8), booleans, u8, booleans))
+        options = st.lists(st.tuples(u8, st.one_of(st.none(), st.integers(0, 254))), max_size=4).map(tuple)
+        some += [st.builds(kind, u8, booleans, options) for kind in (HbhMatch, DstMatch)]
     if hooks <= {"PREROUTING", "INPUT", "FORWARD"}:
         some.append(st.builds(MacMatch, st.binary(min_size=6, max_size=6), booleans))
     if hooks <= {"PREROUTING", "INPUT"}:
@@ -487,9 +565,11 @@ def nat_ranges(
 def connmark_targets(draw: st.DrawFn) -> ConnmarkTarget:
     """Any of the three modes."""
     mode = draw(st.sampled_from(ConnmarkMode))
+    bits = draw(st.sampled_from([0, 0, 0, 1, 16, 31]))
+    shift = draw(st.sampled_from(Shift)) if bits else Shift.LEFT
     if mode is ConnmarkMode.SET:
-        return ConnmarkTarget(mode, draw(u32), draw(u32))
-    return ConnmarkTarget(mode, 0, draw(u32), draw(u32))
+        return ConnmarkTarget(mode, draw(u32), draw(u32), shift=shift, shift_bits=bits)
+    return ConnmarkTarget(mode, 0, draw(u32), draw(u32), shift, bits)
 
 
 @st.composite
@@ -528,6 +608,7 @@ def targets(place: Place, protocol: int | None, reachable: tuple[str, ...]) -> s
         ),
         st.builds(NfqueueTarget, u16.map(lambda one: one)).map(lambda one: NfqueueTarget(one.first, one.first)),
         st.builds(TeeTarget, addresses(family).filter(int), st.just("")),
+        st.builds(AuditTarget, st.sampled_from(["accept", "drop", "reject"])),
     ]
     if reachable:
         jumps = st.builds(Jump, st.sampled_from(reachable), booleans)
@@ -574,6 +655,11 @@ def targets(place: Place, protocol: int | None, reachable: tuple[str, ...]) -> s
             some.append(st.builds(lambda mode, by: TtlTarget(mode, by), st.sampled_from(TtlMode), st.integers(1, 255)))
         else:
             some.append(st.builds(lambda mode, by: HlTarget(mode, by), st.sampled_from(HlMode), st.integers(1, 255)))
+        if protocol == TCP:
+            stripped = st.lists(u8, min_size=1, max_size=5, unique=True).map(lambda some: tuple(sorted(some)))
+            some.append(st.builds(TcpoptstripTarget, stripped))
+            if family is Family.IPV4:
+                some.append(st.just(EcnTarget()))
         if hooks <= {"PREROUTING"} and protocol in (TCP, UDP):
             some.append(st.builds(TproxyTarget, ports, addresses(family), u32, u32))
     if hooks <= {"FORWARD", "OUTPUT", "POSTROUTING"}:

@@ -13,10 +13,8 @@ CASES = "netfilter-cases"
 RANDOM = "netfilter-random"
 #: Cases that need what is not modelled yet, and what that is.
 NOT_MODELLED = {
-    "match-socket": "match socket",
     "nft-basic": "nft rules in a case",
     "nft-verdict-map": "nft rules in a case",
-    "target-classify-tee": "target TEE",
 }
 #: Random cases are many and short: so many to a test.
 _TOGETHER = 50

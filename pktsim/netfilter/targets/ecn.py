@@ -1,0 +1,36 @@
+"""``-j ECN``: take explicit congestion notification out of a TCP header (net/ipv4/netfilter/ipt_ECN.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pktsim.netfilter.option import BadValue, Extension, Given, Option
+from pktsim.netfilter.ruleset import Family, Rule, Target
+
+_TCP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class EcnTarget(Target):
+    """``--ecn-tcp-remove``: ECE and CWR become 0."""
+
+    extension: ClassVar[str] = "ECN"
+    tables: ClassVar[frozenset[str]] = frozenset({"mangle"})
+
+    def options_text(self) -> str:
+        return " --ecn-tcp-remove"
+
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        if rule.header.protocol != _TCP or rule.header.protocol_inverted:
+            return "ECN: -p tcp is needed"
+        return ""
+
+
+def _build(given: Given) -> EcnTarget:
+    if "ecn-tcp-remove" not in given:
+        raise BadValue("ECN: an operation must be specified", "add --ecn-tcp-remove")
+    return EcnTarget()
+
+
+EXTENSIONS = (Extension("ECN", _build, (Option("ecn-tcp-remove"),), Family.IPV4),)
