@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import yaml
+
 from pktsim.cluster.cluster import Cluster
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.kernel.capture import CapturedFrame
@@ -52,3 +54,26 @@ def seen(cluster: Cluster, **wanted: Any) -> list[CapturedFrame]:
 def views(cluster: Cluster, **wanted: Any) -> list[FrameView]:
     """As :func:`seen`, with the fields of each frame."""
     return [FrameView(frame.frame) for frame in seen(cluster, **wanted)]
+
+
+def front(kind: str = "NodePort", policy: str = "Cluster", **more: Any) -> str:
+    """Service ``front``, cluster IP 10.96.0.30, before the pods of ``web``: node port 30080, balancer at 198.51.100.20.
+
+    Args:
+        kind: ``NodePort`` or ``LoadBalancer``.
+        policy: ``externalTrafficPolicy``.
+        more: Further fields of its spec.
+    """
+    spec: dict[str, Any] = {
+        "type": kind,
+        "clusterIP": "10.96.0.30",
+        "externalTrafficPolicy": policy,
+        "selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}],
+    }
+    if kind == "LoadBalancer":
+        spec["loadBalancerIP"] = "198.51.100.20"
+        if policy == "Local":
+            spec["healthCheckNodePort"] = 30999
+    document = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}, "spec": spec | more}
+    return yaml.safe_dump(document, sort_keys=False)

@@ -25,6 +25,16 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         r"\(suspected\) retransmission",
         "ACKed segment that wasn't captured",
     ),
+    # Nobody answers on the node without a pod, on 127.0.0.1 without route_localnet, without hairpin mode.
+    "etp-local-no-endpoint": (r"\(suspected\) retransmission",),
+    # ... and a balancer's address moves to the node that has an endpoint.
+    "etp-local-rollout": (r"\(suspected\) retransmission", r"Duplicate IP address configured \(198\.51\.100\.20\)"),
+    "lb-from-pod-etp-local": (r"Duplicate IP address configured \(198\.51\.100\.20\)",),
+    # The switch floods what is for a node that it has not heard yet, so the sender's router sees it again.
+    "no-endpoints-reject": (r"\(suspected\) retransmission",),
+    # What claims to come from 127.0.0.1 is not believed, so the SYN-ACK goes out again.
+    "nodeport-localhost": (r"\(suspected\) retransmission",),
+    "hairpin": (r"\(suspected\) retransmission",),
     # The SYN that was lost goes out again.
     "snat-port-race": (r"\(suspected\) retransmission",),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from tests.live.netns import Link, Namespace
@@ -66,3 +66,66 @@ def test_masquerade_of_a_low_port_has_511_to_choose_from(node: Namespace, transp
     assert Ether(frame.frame)[transport].sport == 512
     (frame,) = node.exchange("pod1", datagram(1, 512, transport=transport))
     assert 600 <= Ether(frame.frame)[transport].sport <= 1023
+
+
+_LOCALNET_MAC = "02:00:00:00:00:04"
+
+
+@pytest.fixture
+def two_cards() -> Iterator[Namespace]:
+    """A node with two cards, one with two addresses, and route_localnet."""
+    links = [
+        Link("eth0", _LOCALNET_MAC, ("192.168.1.11/24", "192.168.1.111/24")),
+        Link("eth1", "02:00:00:00:00:05", ("172.16.0.1/24",)),
+    ]
+    sysctls = {"net.ipv4.conf.all.route_localnet": 1, "net.ipv4.conf.all.rp_filter": 0}
+    neighbours = [("192.168.1.200", _FAR, "eth0")]
+    with Namespace(links, neighbours=neighbours, sysctls=sysctls) as made:
+        yield made
+
+
+def _syn(source: str, target: str, dport: int = 30080) -> bytes:
+    packet = Ether(src=_FAR, dst=_LOCALNET_MAC) / IP(src=source, dst=target) / TCP(sport=4000, dport=dport, flags="S")
+    return bytes(packet)
+
+
+def test_addrtype_local_is_any_address_of_any_device(two_cards: Namespace) -> None:
+    two_cards.run("ip", "address", "add", "192.0.2.7/32", "dev", "lo")
+    two_cards.iptables_restore("*filter\n-A INPUT -p tcp -m addrtype --dst-type LOCAL -j REJECT\nCOMMIT\n")
+    for target in ("192.168.1.11", "192.168.1.111", "172.16.0.1", "192.0.2.7"):
+        (frame,) = two_cards.exchange("eth0", _syn("192.168.1.200", target))
+        assert Ether(frame.frame)[IP].src == target
+
+
+def test_with_route_localnet_a_neighbour_is_answered_from_127_0_0_1(two_cards: Namespace) -> None:
+    (reset,) = two_cards.exchange("eth0", _syn("192.168.1.200", "127.0.0.1"))
+    assert (Ether(reset.frame)[IP].src, str(Ether(reset.frame)[TCP].flags)) == ("127.0.0.1", "RA")
+    # a neighbour whose MAC it does not know is asked for it in that name
+    (question,) = two_cards.exchange("eth0", _syn("192.168.1.201", "127.0.0.1"))
+    assert Ether(question.frame)[ARP].psrc == "127.0.0.1"
+    two_cards.sysctl("net.ipv4.conf.all.route_localnet", 0)
+    assert two_cards.exchange("eth0", _syn("192.168.1.200", "127.0.0.1")) == []
+
+
+def test_a_gratuitous_request_moves_a_known_address_at_once_and_makes_no_new_entry(two_cards: Namespace) -> None:
+    """What MetalLB sends: request and reply, both to and about the same address, target hardware address broadcast."""
+    other = "02:ff:00:00:00:02"
+    two_cards.sysctl("net.ipv4.neigh.eth0.locktime", 100_000)
+
+    def announce(operation: int, mac: str) -> None:
+        packet = Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(
+            op=operation, hwsrc=mac, psrc="192.168.1.77", hwdst="ff:ff:ff:ff:ff:ff", pdst="192.168.1.77"
+        )
+        assert two_cards.exchange("eth0", bytes(packet)) == []
+
+    def known() -> str:
+        return two_cards.run("ip", "neigh", "show", "192.168.1.77")
+
+    announce(1, _FAR)
+    announce(2, _FAR)
+    assert known() == ""
+    two_cards.run("ip", "neigh", "add", "192.168.1.77", "lladdr", _FAR, "dev", "eth0", "nud", "reachable")
+    announce(2, other)  # no gratuitous one to Linux: its target hardware address is another than its sender's
+    assert other not in known()
+    announce(1, other)
+    assert other in known()
