@@ -24,13 +24,18 @@ from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
 from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
 from pktsim.cluster.endpointslice import EndpointSliceController
+from pktsim.cluster.ingress.install import NAME as INGRESS_NAME
+from pktsim.cluster.ingress.install import NAMESPACE as INGRESS_NAMESPACE
+from pktsim.cluster.ingress.install import Installation
+from pktsim.cluster.ingress.settings import check_ingress, is_controller
+from pktsim.cluster.ingress.status import StatusPublisher
 from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.cluster.kubeproxy.proxier import KubeProxy
 from pktsim.cluster.loadbalancer.controller import LoadBalancers
 from pktsim.cluster.loader import load_objects
-from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine
+from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine, app_of
 from pktsim.cluster.node_host import NodeHost
 from pktsim.cluster.objects import (
     KINDS,
@@ -207,6 +212,7 @@ class Cluster:
         self._control_plane = ControlPlane(self.store, self.ranges)
         self._slices = EndpointSliceController(self.store)
         self.load_balancers = LoadBalancers(self.store, load_balancer)
+        self._ingress_status = StatusPublisher(self.store)
         self._wiring: HostGateway | None = None
         self._pods: dict[tuple[str, str], PodMachine] = {}
         self._nodes: dict[str, NodeMachine] = {}
@@ -271,9 +277,11 @@ class Cluster:
         found = load_objects(objects) if isinstance(objects, str | PathLike) else list(objects)
         for one in found:
             if isinstance(one, Pod):
-                libc_of(one.metadata, str(one))
+                _check_pod(one.metadata, str(one))
             elif isinstance(one, Deployment | ReplicaSet | StatefulSet | DaemonSet):
-                libc_of(one.spec.template.metadata, f"{one}, spec.template")
+                _check_pod(one.spec.template.metadata, f"{one}, spec.template")
+            elif isinstance(one, Ingress):
+                check_ingress(one)
         self.store.apply_all(self._admit(found))
         self._settle()
 
@@ -300,6 +308,40 @@ class Cluster:
         spec = found.spec.model_copy(update={"replicas": replicas})
         self.store.apply(found.model_copy(update={"spec": spec}))
         self._settle()
+
+    def install_ingress(self, **options: Any) -> None:
+        """Apply the objects of an ingress controller: a class, settings, pods, and a service in front of them.
+
+        Args:
+            options: See :class:`~pktsim.cluster.ingress.install.Installation`: ``service="NodePort"``,
+                ``node_ports=(30080, 30443)``, ``replicas=2``, ``config={"proxy-read-timeout": "5"}``…
+        """
+        self.apply(load_objects(Installation(**options).objects()))
+
+    @property
+    def ingress_address(self) -> str:
+        """Where the service in front of the installed ingress controller is reached from outside: ``ADDRESS:PORT``.
+
+        Its load balancer's address with port 80, or else the first node's with the node port.
+        """
+        service = self.store.get(Service, INGRESS_NAME, INGRESS_NAMESPACE)
+        if service is None:
+            raise ObjectError("there is no ingress controller", mend="cluster.install_ingress()")
+        for one in service.status.load_balancer.ingress:
+            if one.ip:
+                return f"{one.ip}:{service.spec.ports[0].port}"
+        return f"{self.nodes[0].address}:{service.spec.ports[0].node_port}"
+
+    def logs(self, reference: str) -> str:
+        """``kubectl logs``: what the program in a pod has printed (``pod/ingress-nginx/NAME``): an access log.
+
+        Raises:
+            TopologyError: There is no such pod.
+        """
+        kind, namespace, name = _reference(reference)
+        if kind != "Pod":
+            raise ObjectError(f"{reference} has no logs", mend="name a pod, as in pod/web-1")
+        return "".join(f"{line}\n" for line in self.pod(f"{namespace}/{name}").log)
 
     # Machines
 
@@ -616,6 +658,7 @@ class Cluster:
         self._slices.reconcile()
         adopt_endpoints(self.store)
         self.load_balancers.assign()
+        self._ingress_status.publish()
         if self._wiring is not None:
             self._sync_outside()
             self._sync_pods()
@@ -704,6 +747,7 @@ class Cluster:
         }
         for key in sorted(self._pods.keys() - wanted.keys()):
             machine = self._pods.pop(key)
+            machine.stop()
             self.network.delete_space(machine.name)
         for key, pod in sorted(wanted.items()):
             machine_or_none = self._pods.get(key)
@@ -726,14 +770,16 @@ class Cluster:
         plug(space.name, space.interface("eth0"), self.network)
         add_routes(space, netns)
         machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
-        if self.serves_dns(pod):
+        if is_controller(pod):
+            machine.start_ingress(self.store)
+        elif self.serves_dns(pod):
             delay_ns = self._dns_watch_delay_ns
             programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4, machine.files, watch_delay_ns=delay_ns)
         return machine
 
     def _ports(self, pod: Pod) -> set[tuple[int, str]]:
         """What something in a pod listens on: the ports that it declares, and those that services lead to."""
-        if self.serves_dns(pod):
+        if self.serves_dns(pod) or is_controller(pod):
             return set()
         ports: set[tuple[int, str]] = set()
         for container in pod.spec.containers:
@@ -775,6 +821,12 @@ def _plan(model: type[_Plan], **values: Any) -> _Plan:
         first = error.errors()[0]
         what = f"{first['loc'][0]} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
         raise TopologyError(what, place=str(values["name"])) from None
+
+
+def _check_pod(metadata: ObjectMeta, place: str) -> None:
+    """Refuse what a pod's annotations ask for in vain."""
+    libc_of(metadata, place)
+    app_of(metadata, place)
 
 
 def libc_of(metadata: ObjectMeta, place: str) -> Libc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
+from pktsim.cluster.apps.http_server import HttpServer, http_echo
+from pktsim.cluster.apps.udp_echo import UdpEchoServer
 from pktsim.cluster.connection import Connection
+from pktsim.cluster.ingress.settings import APP, APP_ANNOTATION
 from pktsim.cluster.node_health import NodeHealthPorts
-from pktsim.cluster.programs import HttpAnswer, PingAnswer, ResolverFiles
-from pktsim.errors import RulesetSyntaxError
+from pktsim.cluster.programs import HttpAnswer, HttpOptions, PingAnswer, ResolverFiles
+from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.kernel import task
 from pktsim.kernel.capture import CapturedFrame
 from pktsim.kernel.netns import Held, Netns
@@ -29,14 +32,22 @@ from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, FrameView
 if TYPE_CHECKING:
     from scapy.packet import Packet
 
+    from pktsim.cluster.ingress.controller import IngressController
     from pktsim.cluster.kubeproxy.proxier import KubeProxy
     from pktsim.cluster.node_host import NodeHost
-    from pktsim.cluster.objects import Pod
+    from pktsim.cluster.objects import ObjectMeta, Pod
+    from pktsim.cluster.store import ObjectStore
 
 T = TypeVar("T")
 
 #: A pod with this annotation, ``"true"``, wants a PROXY header at the beginning of every HTTP connection.
 PROXY_PROTOCOL_ANNOTATION = "pktsim.io/proxy-protocol"
+
+#: What runs in a pod, by its annotation: ``whoami`` (also without one) says who it is and whom it sees, ``http-echo``
+#: tells the request as JSON, ``ingress-controller`` is one.
+APPS = ("whoami", "http-echo", APP)
+#: Which HTTP a pod's server speaks: ``"1.0"`` (also without it) closes after each answer, ``"1.1"`` does not.
+HTTP_VERSION_ANNOTATION = "pktsim.io/http"
 
 #: How long replies to a crafted packet are waited for.
 REPLY_WAIT_S = 1.0
@@ -78,19 +89,78 @@ class Machine:
         """
         return self._run(programs.resolve(self.netns, name, self.files), f"resolve {name}", timeout)
 
-    def http_get(self, url: str, *, sport: int = 0, timeout: float = 5.0) -> HttpAnswer:
+    def http_get(
+        self,
+        url: str,
+        *,
+        sport: int = 0,
+        timeout: float = 5.0,
+        headers: Sequence[str] = (),
+        connect_to: str = "",
+        redirects: int = 0,
+        ca: str = "",
+        insecure: bool = False,
+    ) -> HttpAnswer:
         """``curl``: look the name up, connect, ask, read the answer.
 
         Args:
-            url: ``http://HOST[:PORT]/PATH``.
+            url: ``http://HOST[:PORT]/PATH``, or ``https``.
             sport: The source port; any free one if 0.
             timeout: Seconds after which to give up.
+            headers: ``Name: value`` each, also in place of its own ones: ``Host: shop.example.com``.
+            connect_to: ``HOST``, ``HOST:PORT`` or ``:PORT`` to connect to instead of what the URL says.
+            redirects: How many to follow.
+            ca: For https: certificates in PEM, or a file of them, that are believed; without, none is.
+            insecure: Believe any, as ``curl -k``.
 
         Raises:
             TimeoutError: No answer in time.
-            OSError: The name does not exist, the connection was refused or reset.
+            OSError: The name does not exist, the connection was refused or reset, the certificate is not accepted.
         """
-        return self._run(programs.http_get(self.netns, url, self.files, sport, timeout), f"GET {url}", timeout + 60)
+        options = HttpOptions(sport, timeout, tuple(headers), connect_to, redirects, ca, insecure)
+        return self._request("GET", url, None, options)
+
+    def http_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        sport: int = 0,
+        timeout: float = 5.0,
+        headers: Sequence[str] = (),
+        connect_to: str = "",
+        redirects: int = 0,
+        ca: str = "",
+        insecure: bool = False,
+    ) -> HttpAnswer:
+        """``curl -X METHOD --data-binary BODY``; see :meth:`http_get`."""
+        options = HttpOptions(sport, timeout, tuple(headers), connect_to, redirects, ca, insecure)
+        return self._request(method, url, body, options)
+
+    def _request(self, method: str, url: str, body: bytes | None, options: HttpOptions) -> HttpAnswer:
+        client = programs.http_client(self.netns, self.files, options)
+        work = programs.http_request(client, method, url, body, options.headers)
+        return self._run(work, f"{method} {url}", options.timeout_s + 60)
+
+    def http_session(
+        self,
+        *,
+        sport: int = 0,
+        timeout: float = 5.0,
+        headers: Sequence[str] = (),
+        connect_to: str = "",
+        redirects: int = 0,
+        ca: str = "",
+        insecure: bool = False,
+    ) -> HttpSession:
+        """Several requests, over one connection for each host and port as long as the server leaves it open.
+
+        Args:
+            As for :meth:`http_get`; ``headers`` go with every request, ``timeout`` is for each.
+        """
+        options = HttpOptions(sport, timeout, tuple(headers), connect_to, redirects, ca, insecure)
+        return HttpSession(self, options)
 
     def ping(self, address: str, *, timeout: float = 1.5, size: int = programs.PING_BYTES) -> PingAnswer:
         """One ICMP echo.
@@ -227,13 +297,49 @@ class Machine:
         return result
 
 
+class HttpSession:
+    """An HTTP client that keeps its connections. Made by :meth:`Machine.http_session`."""
+
+    def __init__(self, machine: Machine, options: HttpOptions) -> None:
+        self._machine = machine
+        self._options = options
+        self._client = programs.http_client(machine.netns, machine.files, options)
+        self._client.keep = True
+
+    def get(self, url: str, *, headers: Sequence[str] = ()) -> HttpAnswer:
+        """As :meth:`Machine.http_get`."""
+        return self.request("GET", url, headers=headers)
+
+    def request(self, method: str, url: str, *, body: bytes | None = None, headers: Sequence[str] = ()) -> HttpAnswer:
+        """As :meth:`Machine.http_request`."""
+        work = programs.http_request(self._client, method, url, body, (*self._options.headers, *headers))
+        return self._machine._run(work, f"{method} {url}", self._options.timeout_s + 60)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
+    def __enter__(self) -> HttpSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class PodMachine(Machine):
-    """A pod. Servers run on the ports that it declares and that services lead to."""
+    """A pod. Servers run on the ports that it declares and that services lead to.
+
+    Attributes:
+        ingress: The ingress controller in it, if there is one.
+        log: What its program has printed.
+    """
 
     def __init__(self, name: str, netns: Netns, files: ResolverFiles, pod: Pod) -> None:
         super().__init__(name, netns, files)
         self.pod = pod
+        self.ingress: IngressController | None = None
         self._serving: set[tuple[int, str]] = set()
+        self._servers: list[HttpServer | UdpEchoServer | IngressController] = []
         self._proxy_protocol = pod.metadata.annotations.get(PROXY_PROTOCOL_ANNOTATION) == "true"
 
     def serve(self, ports: Collection[tuple[int, str]]) -> None:
@@ -241,10 +347,48 @@ class PodMachine(Machine):
         for port, protocol in sorted(set(ports) - self._serving):
             self._serving.add((port, protocol))
             if protocol == "TCP":
-                proxied = self._proxy_protocol
-                programs.serve_http(self.netns, self.pod.name, port, Family.IPV4, proxy_protocol=proxied)
+                self._servers.append(self._serve_http(port))
             elif protocol == "UDP":
-                programs.serve_echo(self.netns, self.pod.name, port, Family.IPV4)
+                self._servers.append(programs.serve_echo(self.netns, self.pod.name, port, Family.IPV4))
+
+    def _serve_http(self, port: int) -> HttpServer:
+        pod = self.pod
+        handler = http_echo(pod.name, pod.namespace) if app_of(pod.metadata, str(pod)) == "http-echo" else None
+        version = pod.metadata.annotations.get(HTTP_VERSION_ANNOTATION, "1.0")
+        proxied = self._proxy_protocol
+        return programs.serve_http(
+            self.netns, pod.name, port, Family.IPV4, proxy_protocol=proxied, handler=handler, version=version
+        )
+
+    def start_ingress(self, store: ObjectStore) -> None:
+        """Start an ingress controller."""
+        self.ingress = programs.serve_ingress(self.netns, self.pod, store, self.files)
+        self._servers.append(self.ingress)
+
+    def stop(self) -> None:
+        """Kill what runs in it: the kernel closes its sockets."""
+        for server in self._servers:
+            server.stop()
+        self._servers.clear()
+
+    @property
+    def log(self) -> list[str]:
+        return self.ingress.log if self.ingress is not None else []
+
+
+def app_of(metadata: ObjectMeta, place: str) -> str:
+    """What runs in a pod: ``whoami``, ``http-echo`` or ``ingress-controller``.
+
+    Raises:
+        UnsupportedFeature: Its annotations ask for something else.
+    """
+    app = metadata.annotations.get(APP_ANNOTATION, "whoami")
+    if app not in APPS:
+        raise UnsupportedFeature(f"{APP_ANNOTATION}: {app}", place=place, mend=" or ".join(APPS))
+    version = metadata.annotations.get(HTTP_VERSION_ANNOTATION, "1.0")
+    if version not in ("1.0", "1.1"):
+        raise UnsupportedFeature(f"{HTTP_VERSION_ANNOTATION}: {version}", place=place, mend='"1.0" or "1.1"')
+    return app
 
 
 class RuledMachine(Machine):

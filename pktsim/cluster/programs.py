@@ -9,22 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pktsim.clock import NS_PER_S
 from pktsim.cluster.apps.http_client import EXIT_OPERATION_TIMEDOUT, HttpClient, HttpResult
-from pktsim.cluster.apps.http_server import HttpServer, pattern
+from pktsim.cluster.apps.http_server import Handler, HttpServer, pattern
 from pktsim.cluster.apps.probe import Probe, run_probe
+from pktsim.cluster.apps.tls import Trust
 from pktsim.cluster.apps.udp_echo import UdpEchoServer
 from pktsim.cluster.commands import Client, Command, Curl, Dig
+from pktsim.cluster.ingress.controller import IngressController
 from pktsim.cluster.kubedns.corefile import parse_corefile
 from pktsim.cluster.kubedns.server import DnsServer, ServerConfig
 from pktsim.cluster.kubedns.service import DnsService
 from pktsim.cluster.kubedns.service import serve_dns as serve_dns_on
 from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubedns.upstream_service import UpstreamService
+from pktsim.cluster.objects import Pod
 from pktsim.cluster.resolver.client import Libc
 from pktsim.cluster.resolver.conf import parse_glibc, parse_musl
 from pktsim.cluster.resolver.dig import DigOptions, dig
@@ -48,11 +52,29 @@ def _socket_family(family: Family) -> int:
     return AF_INET if family is Family.IPV4 else AF_INET6
 
 
-def serve_http(netns: Netns, name: str, port: int, family: Family, *, proxy_protocol: bool = False) -> HttpServer:
-    """Start an HTTP server that says who it is and whom it sees."""
+def serve_http(
+    netns: Netns,
+    name: str,
+    port: int,
+    family: Family,
+    *,
+    proxy_protocol: bool = False,
+    handler: Handler | None = None,
+    version: str = "1.0",
+    tls: ssl.SSLContext | None = None,
+) -> HttpServer:
+    """Start an HTTP server that says who it is and whom it sees, unless a handler says something else."""
     server = HttpServer(netns.sockets, name, port, family=_socket_family(family), proxy_protocol=proxy_protocol)
+    server.handler, server.version, server.tls = handler, version, tls
     server.start()
     return server
+
+
+def serve_ingress(netns: Netns, pod: Pod, store: ObjectStore, files: ResolverFiles) -> IngressController:
+    """Start an ingress controller in its pod."""
+    controller = IngressController(netns, pod, store, lambda name: resolve(netns, name, files))
+    controller.start()
+    return controller
 
 
 def serve_echo(netns: Netns, name: str, port: int, family: Family) -> UdpEchoServer:
@@ -131,6 +153,29 @@ def resolver_of(netns: Netns, files: ResolverFiles) -> GlibcResolver | MuslResol
     return GlibcResolver(netns.sockets, own, parse_glibc(files.resolv_conf), hosts, netns.name)
 
 
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """What can be said to an HTTP client, as to curl.
+
+    Attributes:
+        sport: The source port; any free one if 0.
+        timeout_s: Over all, until it gives up.
+        headers: ``Name: value`` each, also instead of its own (``Host: shop.example.com``).
+        connect_to: ``HOST``, ``HOST:PORT`` or ``:PORT`` to connect to instead of what the URL says.
+        redirects: How many to follow.
+        ca: Certificates (PEM, or a file) that are believed for https; without, none is.
+        insecure: Believe any, as ``curl -k``.
+    """
+
+    sport: int = 0
+    timeout_s: float = 5.0
+    headers: tuple[str, ...] = ()
+    connect_to: str = ""
+    redirects: int = 0
+    ca: str = ""
+    insecure: bool = False
+
+
 async def resolve(netns: Netns, name: str, files: ResolverFiles) -> list[str]:
     """Look a name up; an address needs no looking up.
 
@@ -160,8 +205,18 @@ async def getaddrinfo(netns: Netns, name: str, files: ResolverFiles) -> Getaddri
     return GetaddrinfoAnswer(tuple(found.addresses))
 
 
-def _client(netns: Netns, files: ResolverFiles, sport: int, timeout_s: float) -> HttpClient:
-    return HttpClient(netns.sockets, lambda name: resolve(netns, name, files), sport, round(timeout_s * NS_PER_S))
+def http_client(netns: Netns, files: ResolverFiles, options: HttpOptions = HttpOptions()) -> HttpClient:
+    """A client that looks names up as programs in a namespace do."""
+    return HttpClient(
+        netns.sockets,
+        lambda name: resolve(netns, name, files),
+        options.sport,
+        round(options.timeout_s * NS_PER_S),
+        connect_to=options.connect_to,
+        redirects=options.redirects,
+        trust=Trust(options.ca, options.insecure),
+        key_log=netns.capture.key_log if netns.capture is not None else None,
+    )
 
 
 def serve_upstream(netns: Netns, upstream: Upstream) -> UpstreamService:
@@ -178,6 +233,7 @@ class HttpAnswer:
 
     Attributes:
         local, peer: Both ends of the connection as the client sees them.
+        url: Where it came from, after redirects.
     """
 
     status: int
@@ -185,6 +241,11 @@ class HttpAnswer:
     body: bytes
     local: tuple[str, int] | None
     peer: tuple[str, int] | None
+    url: str = ""
+
+    def header(self, name: str) -> str:
+        """A header's value, empty if it is missing."""
+        return next((value for key, value in self.headers if key == name.lower()), "")
 
     @property
     def text(self) -> str:
@@ -211,19 +272,23 @@ class PingAnswer:
         return f"{what} from {self.address}" + (f", ttl {self.ttl}" if self.ttl else "")
 
 
-async def http_get(netns: Netns, url: str, files: ResolverFiles, sport: int, timeout_s: float) -> HttpAnswer:
-    """GET a URL.
+async def http_request(
+    client: HttpClient, method: str, url: str, body: bytes | None, headers: Sequence[str]
+) -> HttpAnswer:
+    """Ask for a URL.
 
     Raises:
         TimeoutError: No answer in time.
         OSError: Anything else that curl would complain about.
     """
-    result = await _client(netns, files, sport, timeout_s).get(url)
+    typed = body is None or any(header.lower().startswith("content-type:") for header in headers)
+    given = tuple(headers) if typed else (*headers, "Content-Type: application/x-www-form-urlencoded")
+    result = await client.request(method, url, headers=given, data=body)
     if result.exit_code == EXIT_OPERATION_TIMEDOUT:
         raise TimeoutError(result.error)
     if result.exit_code:
         raise OSError(result.error)
-    return HttpAnswer(result.status, result.headers, result.body, result.local, result.peer)
+    return HttpAnswer(result.status, result.headers, result.body, result.local, result.peer, result.url)
 
 
 async def ping(netns: Netns, address: str, size: int, timeout_s: float) -> PingAnswer:
@@ -302,7 +367,8 @@ async def _run_client(netns: Netns, command: Client) -> tuple[int, str]:
 
 
 async def _run_curl(netns: Netns, command: Curl, files: ResolverFiles) -> tuple[int, str]:
-    client = _client(netns, files, command.local_port, command.max_time_s)
+    options = HttpOptions(sport=command.local_port, timeout_s=command.max_time_s)
+    client = http_client(netns, files, options)
     if command.data_bytes is None:
         result = await client.get(command.url, headers=command.headers)
     else:

@@ -7,6 +7,9 @@ show whole.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +56,33 @@ class CapturedFrame:
         return f"{self.space}/{self.interface}"
 
 
+class KeyLog:
+    """A file in the format of ``SSLKEYLOGFILE``, into which TLS libraries write the secrets of their connections.
+
+    Args:
+        path: Where it is; a temporary file, made when it is first asked for, if that is not given.
+    """
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        self._path = None if path is None else Path(path)
+
+    @property
+    def path(self) -> Path:
+        """The file's name."""
+        if self._path is None:
+            directory = tempfile.mkdtemp(prefix="pktsim-")
+            weakref.finalize(self, shutil.rmtree, directory, True)
+            self._path = Path(directory) / "keys.log"
+        return self._path
+
+    def secrets(self) -> bytes:
+        """What has been written, each line once: both ends of a connection may have said the same."""
+        if self._path is None or not self._path.exists():
+            return b""
+        lines = dict.fromkeys(line for line in self._path.read_bytes().splitlines() if not line.startswith(b"#"))
+        return b"".join(line + b"\n" for line in lines)
+
+
 #: Says what is worth knowing of a frame, one comment each; called when a capture is written, not when it is made.
 Commenter = Callable[[CapturedFrame], Collection[str]]
 
@@ -70,6 +100,8 @@ class Capture:
         self.commenter: Commenter | None = None
         #: Gives names for addresses where a writer is not told any.
         self.namer: Callable[[], Mapping[bytes, tuple[str, ...]]] | None = None
+        #: Where TLS libraries in the emulated machines leave their secrets, so that files can be read.
+        self.key_log = KeyLog()
         self._wanted = wanted
         self._serial = 0
         self._macs: dict[tuple[str, str], bytes] = {}
@@ -123,7 +155,7 @@ class Capture:
         numbers: dict[tuple[str, str], int] = {}
         if names is None and self.namer is not None:
             names = self.namer()
-        result = WireCapture(names=dict(names or {}), comment=comment)
+        result = WireCapture(names=dict(names or {}), comment=comment, tls_secrets=self.key_log.secrets())
         for frame in self.frames:
             if space not in ("", frame.space):
                 continue

@@ -78,6 +78,8 @@ class Capture:
     #: Address (4 or 16 bytes) -> names, the best one first.
     names: Mapping[bytes, tuple[str, ...]] = field(default_factory=dict)
     comment: str = ""
+    #: Lines as in a file for ``SSLKEYLOGFILE``.
+    tls_secrets: bytes = b""
 
     def on(self, name: str) -> list[CapturedFrame]:
         """The frames of one device, by its name."""

@@ -5,6 +5,7 @@ blocks; reading is Scapy's (:mod:`pktsim.wire.scapy_io`).
 
     section header          what wrote it
     name resolution         addresses of pods and services, so that Wireshark shows names
+    decryption secrets      of TLS connections, if there were any
     interface description   one for each device, before its first frame
     enhanced packet ...     time in nanoseconds, direction, comments
     interface statistics    at the end, one for each device
@@ -37,6 +38,7 @@ INTERFACE_DESCRIPTION: Final = 1
 NAME_RESOLUTION: Final = 4
 INTERFACE_STATISTICS: Final = 5
 ENHANCED_PACKET: Final = 6
+DECRYPTION_SECRETS: Final = 10
 BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 
 # Options; numbers below 2 are common to all blocks
@@ -55,6 +57,9 @@ _ISB_IFRECV: Final = 4
 _NRB_RECORD_END: Final = 0
 _NRB_RECORD_IPV4: Final = 1
 _NRB_RECORD_IPV6: Final = 2
+
+#: ``TLSK``: secrets are a TLS key log (section 4.7).
+_TLS_KEY_LOG: Final = 0x544C534B
 
 #: Both lengths are 16 bits, and Wireshark 4 refuses longer options than this when it edits a file.
 _MAX_TEXT_BYTES: Final = 0xFFFC
@@ -158,6 +163,16 @@ class PcapngWriter:
         if records:
             self._stream.write(_block(NAME_RESOLUTION, bytes(records) + struct.pack("<HH", _NRB_RECORD_END, 0)))
 
+    def tls_secrets(self, key_log: bytes) -> None:
+        """Add the secrets of TLS connections: they have to stand before the packets that they decrypt.
+
+        Args:
+            key_log: Lines as in a file for ``SSLKEYLOGFILE``.
+        """
+        if key_log:
+            head = struct.pack("<II", _TLS_KEY_LOG, len(key_log))
+            self._stream.write(_block(DECRYPTION_SECRETS, head + _padded(key_log)))
+
     def write(
         self,
         interface: int,
@@ -211,6 +226,7 @@ def write_to(stream: BinaryIO, capture: Capture, *, application: str = "pktsim")
     """Write a whole capture to a stream."""
     writer = PcapngWriter(stream, application=application, comment=capture.comment)
     writer.names(capture.names)
+    writer.tls_secrets(capture.tls_secrets)
     for interface in capture.interfaces:
         writer.interface(interface)
     for frame in capture.frames:

@@ -7,13 +7,17 @@ closes after each answer, and says HTTP/1.0 as Python's ``http.server`` does. Al
 from __future__ import annotations
 
 import contextlib
+import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import h11
 
 from pktsim.clock import NS_PER_MS, NS_PER_US
+from pktsim.cluster.apps.http_client import Stream
 from pktsim.cluster.apps.proxy_protocol import ProxyHeaderError, read_first
+from pktsim.cluster.apps.tls import TlsStream
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.task import Task, sleep, spawn
 from pktsim.kernel.tcp import TcpSocket
@@ -38,6 +42,7 @@ class HttpRequest:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     peer: tuple[str, int]
+    version: str = "1.1"
 
     def header(self, name: str) -> str:
         """A header's value, empty if it is missing."""
@@ -81,6 +86,26 @@ def whoami(name: str) -> Handler:
     return handle
 
 
+def http_echo(name: str, namespace: str = "") -> Handler:
+    """A handler that tells the request as JSON, and who it is: what proxies on the way have made of it."""
+
+    def handle(request: HttpRequest) -> HttpResponse:
+        told = {
+            "pod": name,
+            "namespace": namespace,
+            "peer": peer_text(*request.peer),
+            "method": request.method,
+            "path": request.target,
+            "proto": f"HTTP/{request.version}",
+            "host": request.header("host"),
+            "headers": [list(pair) for pair in request.headers],
+            "bytes": len(request.body),
+        }
+        return HttpResponse(json.dumps(told).encode() + b"\n", content_type="application/json")
+
+    return handle
+
+
 @dataclass(slots=True)
 class HttpServer:
     """One server process.
@@ -95,6 +120,7 @@ class HttpServer:
         handler: What it answers; :func:`whoami` by default.
         server: The ``Server`` header, empty for none.
         proxy_protocol: Every connection begins with a PROXY header, which says who the peer is.
+        tls: Every connection is encrypted, with these certificates.
         version: ``1.0`` closes after each answer, ``1.1`` keeps the connection as the client wishes.
         served: Requests answered so far.
     """
@@ -108,6 +134,7 @@ class HttpServer:
     server: str = "pod"
     version: str = "1.0"
     proxy_protocol: bool = False
+    tls: ssl.SSLContext | None = None
     backlog: int = 128
     think_ns: int = THINK_NS
     served: int = 0
@@ -145,14 +172,18 @@ class HttpServer:
             self._tasks.append(spawn(self.sockets.clock, self._serve(socket), f"{self.name} http connection"))
 
     async def _serve(self, socket: TcpSocket) -> None:
+        stream: Stream = socket
         try:
-            await self._converse(socket)
+            if self.tls is not None:
+                stream = secured = TlsStream(socket, self.tls, server_side=True)
+                await secured.handshake()
+            await self._converse(socket, stream)
         except (OSError, ProxyHeaderError):
             return  # the client has gone, or is no proxy: nothing to be done, as any server sees it
         finally:
-            socket.close()
+            stream.close()
 
-    async def _converse(self, socket: TcpSocket) -> None:
+    async def _converse(self, socket: TcpSocket, stream: Stream) -> None:
         connection = h11.Connection(h11.SERVER)
         clock = self.sockets.clock
         peer = socket.remote_address
@@ -163,22 +194,25 @@ class HttpServer:
         assert peer is not None
         while True:
             try:
-                request = await self._read(socket, connection, peer)
+                request = await self._read(stream, connection, peer)
             except h11.RemoteProtocolError as error:
                 answer = HttpResponse(f"{error}\n".encode(), error.error_status_hint, "Bad Request")
-                await socket.sendall(self._render(answer, "GET", close=True))
+                await stream.sendall(self._render(answer, "GET", close=True))
                 return
             if request is None:
                 return
             await sleep(clock, self.think_ns)
             response = (self.handler or whoami(self.name))(request)
             keep = self.version == "1.1" and connection.their_state is h11.DONE and _keeps_alive(request)
-            await socket.sendall(self._render(response, request.method, close=not keep))
+            await stream.sendall(self._render(response, request.method, close=not keep))
             self.served += 1
             if not keep:
                 await self._finish(socket)
                 return
+            left = connection.trailing_data[0]
             connection = h11.Connection(h11.SERVER)
+            if left:
+                connection.receive_data(left)
 
     async def _finish(self, socket: TcpSocket) -> None:
         """Close: either right after the answer, or so late that the client is first."""
@@ -193,7 +227,7 @@ class HttpServer:
             socket.shutdown_write()
 
     @staticmethod
-    async def _read(socket: TcpSocket, connection: h11.Connection, peer: tuple[str, int]) -> HttpRequest | None:
+    async def _read(stream: Stream, connection: h11.Connection, peer: tuple[str, int]) -> HttpRequest | None:
         """Read one request; ``None`` at the end of the stream."""
         request: h11.Request | None = None
         body: list[bytes] = []
@@ -201,9 +235,9 @@ class HttpServer:
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 if connection.they_are_waiting_for_100_continue:
-                    await socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    await stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                     connection.send(h11.InformationalResponse(status_code=100, headers=[]))
-                connection.receive_data(await socket.recv())
+                connection.receive_data(await stream.recv())
             elif isinstance(event, h11.Request):
                 request = event
             elif isinstance(event, h11.Data):
@@ -216,6 +250,7 @@ class HttpServer:
                     tuple((key.decode(), value.decode()) for key, value in request.headers),
                     b"".join(body),
                     peer,
+                    request.http_version.decode(),
                 )
             else:
                 return None

@@ -1,0 +1,220 @@
+"""The process in the pod: what it listens on, what it watches, and what it has made of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import h11
+
+from pktsim.clock import NS_PER_S
+from pktsim.cluster.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Pod, Secret, Service
+from pktsim.cluster.store import EventType, ObjectStore, WatchEvent
+from pktsim.fidelity import approximated
+from pktsim.kernel.netns import Netns
+from pktsim.kernel.task import Task, spawn
+from pktsim.kernel.tcp import TcpSocket
+from pktsim.kernel.transport import AF_INET
+
+from .informer import Informer
+from .messages import page, response_head
+from .proxy import Client, ClientConnection, PlainStream
+from .routing import Builder, Routes, in_order, serves
+from .settings import Arguments, Settings, read_arguments, read_settings
+from .upstream import Pool, RoundRobin
+
+approximated(
+    "ingress.reload",
+    "a change is in force as soon as the controller knows of it (annotation pktsim.io/watch-delay of its pod), and "
+    "connections outlive it; the real one gathers changes for up to three seconds, looks for new endpoints once a "
+    "second, and starts new workers for other changes",
+    source="ingress-nginx pkg/flags/flags.go sync-rate-limit; rootfs/etc/nginx/lua/balancer.lua BACKENDS_SYNC_INTERVAL",
+)
+
+WATCHED = (ConfigMap, EndpointSlice, Ingress, IngressClass, Secret, Service)
+_BACKLOG = 4096  # net.core.somaxconn
+#: How long the addresses of an ExternalName service are good for: they are looked up once a second (balancer.lua).
+_EXTERNAL_NS = NS_PER_S
+
+#: Name to addresses.
+Resolve = Callable[[str], Coroutine[Any, Any, list[str]]]
+
+
+class IngressController:
+    """An ingress controller.
+
+    Args:
+        netns: Its pod's.
+        pod: Its arguments are read from it.
+        store: The objects.
+        resolve: Its pod's resolver, for services of type ExternalName.
+
+    Attributes:
+        log: The access log.
+        settings: What its ConfigMap says.
+    """
+
+    def __init__(self, netns: Netns, pod: Pod, store: ObjectStore, resolve: Resolve) -> None:
+        self.name = netns.name
+        self.clock = netns.clock
+        self.choices = netns.choices
+        self.arguments: Arguments = read_arguments(pod)
+        self.log: list[str] = []
+        self.settings = Settings()
+        self.pool = Pool(netns.sockets, self.name)
+        self._sockets = netns.sockets
+        self._resolve = resolve
+        self._routes: Routes | None = None
+        self._balancers: dict[str, RoundRobin] = {}
+        self._external: dict[str, tuple[int, list[str]]] = {}
+        self._tasks: set[Task[Any]] = set()
+        self._listeners: list[TcpSocket] = []
+        self._informer = Informer(store, WATCHED, self.clock, self.arguments.watch_delay_ns, self._changed)
+
+    # What it goes by
+
+    @property
+    def routes(self) -> Routes:
+        """Servers and backends, made anew when something has changed."""
+        if self._routes is None:
+            self._routes = self._build()
+        return self._routes
+
+    def _changed(self, event: WatchEvent) -> None:
+        new, old = event.object, event.old
+        if (
+            event.type is EventType.MODIFIED
+            and isinstance(new, Ingress)
+            and isinstance(old, Ingress)
+            and new.spec == old.spec
+            and new.metadata.annotations == old.metadata.annotations
+        ):
+            return  # its status, which controllers write themselves
+        self._routes = None
+
+    def _build(self) -> Routes:
+        namespace, _, name = self.arguments.configmap.partition("/")
+        self.settings = self.pool.settings = read_settings(self._informer.all(ConfigMap).get((namespace, name)))
+        builder = Builder(
+            self.arguments,
+            self.settings,
+            self.ingresses(),
+            self._informer.all(Service),
+            self._informer.all(EndpointSlice),
+            self._secret_for,
+        )
+        return builder.build()
+
+    def ingresses(self) -> list[Ingress]:
+        """Those that it serves, the oldest first."""
+        classes = self._informer.all(IngressClass)
+        return in_order(
+            found for found in self._informer.all(Ingress).values() if serves(found, classes, self.arguments)
+        )
+
+    def _secret_for(self, host: str, ingress: Ingress) -> str | None:
+        for tls in ingress.spec.tls:
+            if host in tls.hosts and (ingress.namespace, tls.secret_name) in self._informer.all(Secret):
+                return tls.secret_name
+        return None
+
+    async def balancer(self, backend: str) -> RoundRobin | None:
+        """Whose turn it is among the endpoints of a backend; ``None`` if there are none."""
+        found = self.routes.backends[backend]
+        peers = found.endpoints
+        if found.external:
+            (host, port), *_ = peers
+            peers = tuple((address, port) for address in await self._addresses(host))
+        if not peers:
+            self._balancers.pop(backend, None)
+            return None
+        balancer = self._balancers.get(backend)
+        if balancer is None or balancer.peers != peers:
+            balancer = RoundRobin(peers, self.choices, f"{self.name}/{backend}")
+            self._balancers[backend] = balancer
+        return balancer
+
+    async def _addresses(self, host: str) -> list[str]:
+        """Addresses of an ExternalName service's name."""
+        known = self._external.get(host)
+        if known is None or self.clock.now_ns - known[0] >= _EXTERNAL_NS:
+            try:
+                addresses = await self._resolve(host)
+            except OSError:
+                addresses = []
+            known = self._external[host] = (self.clock.now_ns, addresses)
+        return known[1]
+
+    # Its life
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: A port is taken.
+        """
+        arguments = self.arguments
+        self._listen(arguments.http_port, self._serve_http)
+        self._listen(arguments.default_server_port, self._serve_default)
+
+    def stop(self) -> None:
+        """Kill it: the kernel closes its sockets."""
+        self._informer.stop()
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        for listener in self._listeners:
+            listener.close()
+        self.pool.close()
+
+    def _listen(self, port: int, serve: Callable[[TcpSocket], Coroutine[Any, Any, None]]) -> None:
+        listener = self._sockets.tcp(AF_INET)
+        listener.reuse_address = True
+        listener.bind("", port)
+        listener.listen(_BACKLOG)
+        self._listeners.append(listener)
+        self._spawn(self._accept(listener, serve), f"port {port}")
+
+    async def _accept(self, listener: TcpSocket, serve: Callable[[TcpSocket], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            socket = await listener.accept()
+            socket.set_nodelay()
+            self._tasks = {task for task in self._tasks if not task.done} if len(self._tasks) > 64 else self._tasks
+            self._spawn(serve(socket), "connection")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        self._tasks.add(spawn(self.clock, work, f"{self.name} {what}"))
+
+    async def _serve_http(self, socket: TcpSocket) -> None:
+        peer = socket.remote_address
+        assert peer is not None
+        client = Client(peer[0], peer[0], self.arguments.http_port, "http")
+        await ClientConnection(self, PlainStream(socket), client).run()
+
+    async def _serve_default(self, socket: TcpSocket) -> None:
+        """The server behind the default backend: 404 to everything (nginx.tmpl)."""
+        body = page(404)
+        try:
+            while True:
+                parser = h11.Connection(h11.SERVER)
+                method = b""
+                while (event := parser.next_event()) is h11.NEED_DATA or not isinstance(event, h11.EndOfMessage):
+                    if event is h11.NEED_DATA:
+                        parser.receive_data(await socket.recv(65536, self.settings.keep_alive_s * NS_PER_S))
+                    elif isinstance(event, h11.Request):
+                        method = event.method
+                    elif isinstance(event, h11.ConnectionClosed):
+                        return
+                head = response_head(
+                    404,
+                    "Not Found",
+                    self.clock.now_ns,
+                    content_type=b"text/html",
+                    length=len(body),
+                    connection="keep-alive",
+                )
+                await socket.sendall(head if method == b"HEAD" else head + body)
+        except (OSError, h11.RemoteProtocolError):
+            return
+        finally:
+            socket.close()
