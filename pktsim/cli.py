@@ -35,6 +35,9 @@ Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed,
 OutDirectory = Annotated[
     Path | None, typer.Option("-o", "--out", help="Write captures into this directory (made if missing).")
 ]
+KubeProxyVersion = Annotated[
+    str, typer.Option("--kube-proxy-version", help="Which kube-proxy: 1.30 to 1.38.")
+]
 
 
 class Mode(enum.StrEnum):
@@ -64,13 +67,15 @@ def _print_json(data: Any) -> None:
 
 
 @app.command(epilog="Example: pktsim demo -o out && wireshark out/demo.pcapng")
-def demo(out: OutDirectory = None, seed: Seed = 7, as_json: Json = False) -> None:
+def demo(
+    out: OutDirectory = None, seed: Seed = 7, kube_proxy_version: KubeProxyVersion = "", as_json: Json = False
+) -> None:
     """The tour: two nodes, a service answered by name, the walk of its packets rule by rule, and captures."""
     from pktsim.scenario.library import shipped
     from pktsim.scenario.loader import load_scenario
     from pktsim.scenario.runner import run_scenario
 
-    result = run_scenario(load_scenario(shipped("demo")), seed=seed)
+    result = run_scenario(load_scenario(shipped("demo")), seed=seed, kube_proxy_version=kube_proxy_version)
     _report(result, out, as_json)
 
 
@@ -86,6 +91,7 @@ def run(
     out: OutDirectory = None,
     listing: Annotated[bool, typer.Option("--list", help="List the shipped scenarios instead.")] = False,
     seed: Annotated[int | None, typer.Option(help="Instead of the scenario's own seed.")] = None,
+    kube_proxy_version: KubeProxyVersion = "",
     as_json: Json = False,
 ) -> None:
     """Run a scenario; exit status 1 if one of its expectations is not met."""
@@ -104,7 +110,7 @@ def run(
     if not file:
         raise PktsimError("run needs a scenario: a file, or a name that pktsim run --list shows")
     path = shipped(file) if file in names() and not Path(file).is_file() else Path(file)
-    _report(run_scenario(load_scenario(path), seed=seed), out, as_json)
+    _report(run_scenario(load_scenario(path), seed=seed, kube_proxy_version=kube_proxy_version), out, as_json)
 
 
 def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
@@ -129,6 +135,7 @@ def trace(
         list[str] | None,
         typer.Option(help="NODE=FILE: a real iptables-save dump instead of emulated rules."),
     ] = None,
+    kube_proxy_version: KubeProxyVersion = "1.30",
     seed: Seed = 7,
     as_json: Json = False,
 ) -> None:
@@ -137,7 +144,7 @@ def trace(
     from pktsim.scenario.report import print_trace, trace_as_data
     from pktsim.wire.scapy_io import ip_packets
 
-    cluster = Cluster.load(file, seed=seed)
+    cluster = Cluster.load(file, seed=seed, kube_proxy_version=kube_proxy_version)
     for rule in rules or ():
         node, equals, path = rule.partition("=")
         if not equals:
@@ -161,13 +168,14 @@ def rules(
     file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
     node: Annotated[str, typer.Option(help="Whose rules; the first node's if it is not given.")] = "",
     mode: Annotated[Mode, typer.Option(help="kube-proxy's mode.")] = Mode.iptables,
+    kube_proxy_version: KubeProxyVersion = "1.30",
     counters: Annotated[bool, typer.Option("--counters", help="With packet and byte counters.")] = False,
 ) -> None:
     """What kube-proxy writes on a node, as iptables-save prints it."""
     from pktsim.cluster.cluster import Cluster
 
     # An address that no object names is nothing that kube-proxy would know of.
-    cluster = Cluster.load(file, load_balancer="none")
+    cluster = Cluster.load(file, load_balancer="none", kube_proxy_version=kube_proxy_version)
     chosen = cluster.node(node) if node else cluster.nodes[0]
     print(chosen.iptables_save(counters=counters), end="")
 

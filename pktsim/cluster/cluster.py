@@ -33,6 +33,7 @@ from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.cluster.kubeproxy.proxier import KubeProxy
+from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE, Release
 from pktsim.cluster.loadbalancer.controller import LoadBalancers
 from pktsim.cluster.loader import load_objects
 from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine, app_of
@@ -171,6 +172,7 @@ class Cluster:
             ``outside``, and nodes (so kube-dns too) have it in their ``/etc/resolv.conf``.
         node_resolv_conf: ``/etc/resolv.conf`` of nodes, instead of one with that server.
         dns_watch_delay: Seconds from a change of an object until kube-dns knows of it.
+        kube_proxy_version: Which kube-proxy, and EndpointSlice controller, it is: ``1.30`` to ``1.38``.
         load_balancer: What gives Services of type LoadBalancer their addresses unless objects say so: ``l2``, ``ecmp``,
             ``passthrough``, ``nat``, ``proxy`` (see :class:`~pktsim.cluster.objects_balancer.LoadBalancerSpec`), or
             ``none``, as in a cluster without such a controller.
@@ -189,6 +191,7 @@ class Cluster:
         choices: Choices | None = None,
         ranges: Ranges | None = None,
         kube_proxy: KubeProxyConfiguration | None = None,
+        kube_proxy_version: str = str(DEFAULT_RELEASE),
         dns: bool = True,
         upstream: Upstream | Iterable[str] = (),
         node_resolv_conf: str = f"nameserver {OUTSIDE_ADDRESS}\n",
@@ -209,8 +212,9 @@ class Cluster:
         self._node_resolv_conf = node_resolv_conf
         self._dns_watch_delay_ns = round(dns_watch_delay * NS_PER_S)
         self._kube_proxy_config = kube_proxy
+        self._release = Release.parse(kube_proxy_version)
         self._control_plane = ControlPlane(self.store, self.ranges)
-        self._slices = EndpointSliceController(self.store)
+        self._slices = EndpointSliceController(self.store, release=self._release)
         self.load_balancers = LoadBalancers(self.store, load_balancer)
         self._ingress_status = StatusPublisher(self.store)
         self._wiring: HostGateway | None = None
@@ -235,6 +239,7 @@ class Cluster:
         choices: Choices | None = None,
         upstream: Upstream | Iterable[str] = (),
         kube_proxy: KubeProxyConfiguration | None = None,
+        kube_proxy_version: str = str(DEFAULT_RELEASE),
         load_balancer: str = "l2",
     ) -> Cluster:
         """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
@@ -243,7 +248,7 @@ class Cluster:
             nodes: How many nodes to make if the objects bring none; two if it is not said.
             upstream: What the name server beyond the cluster knows.
             kube_proxy: Its configuration on every node.
-            load_balancer: As for :class:`Cluster`.
+            kube_proxy_version, load_balancer: As for :class:`Cluster`.
 
         Raises:
             ObjectError: The API server would refuse an object.
@@ -260,6 +265,7 @@ class Cluster:
             ranges=ranges,
             upstream=upstream,
             kube_proxy=kube_proxy,
+            kube_proxy_version=kube_proxy_version,
             load_balancer=load_balancer,
         )
         cluster.apply(objects)
@@ -718,7 +724,7 @@ class Cluster:
         if config is None:
             config = KubeProxyConfiguration.model_validate({"clusterCIDR": str(self.ranges.pods)})
         host = NodeHost(netns)
-        proxy = KubeProxy(config, name, host, self.clock, self.store)
+        proxy = KubeProxy(config, name, host, self.clock, self.store, self._release)
         self._nodes[name] = NodeMachine(name, netns, host, proxy, ResolverFiles(self._node_resolv_conf))
         self.explainer.attach(netns)
         proxy.start()

@@ -34,6 +34,7 @@ from .objects import (
     StatefulSet,
     Workload,
 )
+from .objects_nodes import NodeCondition
 from .store import ObjectStore
 
 approximated(
@@ -52,6 +53,8 @@ FIRST_NODE_ADDRESS = NODE_NETWORK.network_address + 11
 DNS_ADDRESS = IPv4Address("172.30.0.10")
 #: kube-apiserver's --service-node-port-range.
 FIRST_NODE_PORT, LAST_NODE_PORT = 30000, 32767
+#: Processors of a node that does not say.
+NODE_CPUS = 4
 #: What this module makes is marked with it, so that a reader of the objects can tell.
 MADE_BY = "pktsim.io/made-by"
 
@@ -119,6 +122,10 @@ class ControlPlane:
             spec = spec.model_copy(
                 update={"pod_cidr": spec.pod_cidr or str(network), "pod_cidrs": (*spec.pod_cidrs, str(network))}
             )
+        if not status.conditions:
+            status = status.model_copy(update={"conditions": (NodeCondition(type="Ready", status="True"),)})
+        if not status.allocatable:
+            status = status.model_copy(update={"allocatable": {"cpu": NODE_CPUS}})
         if spec is not node.spec or status is not node.status:
             self.store.apply(node.model_copy(update={"spec": spec, "status": status}))
 

@@ -3,6 +3,8 @@
 Slices change as little as the real controller changes them: an endpoint stays in its slice, new ones fill slices that
 change anyway, then the fullest one that has room for all, then new slices of at most a hundred.
 
+Hints are worked out in ``topology_hints.py``.
+
 Source: staging/src/k8s.io/endpointslice/reconciler.go and utils.go, pkg/controller/endpointslice, and
 pkg/controller/endpointslicemirroring of Kubernetes 1.30.
 """
@@ -17,6 +19,7 @@ from pktsim.clock import Clock, Timer
 from pktsim.errors import UnsupportedFeature
 
 from .addresses import parse_ip
+from .kubeproxy.versions import DEFAULT_RELEASE, Release
 from .objects import (
     ANNOTATION_TOPOLOGY_AWARE_HINTS,
     ANNOTATION_TOPOLOGY_MODE,
@@ -41,6 +44,7 @@ from .objects import (
 )
 from .objects_services import EndpointAddress, EndpointSubset
 from .store import EventType, ObjectStore, Subscription, WatchEvent
+from .topology_hints import Reconciled, TopologyCache, close_hints, without_hints
 
 MANAGED_BY = "endpointslice-controller.k8s.io"
 MIRRORED_BY = "endpointslicemirroring-controller.k8s.io"
@@ -114,12 +118,23 @@ def _target(endpoint: Endpoint) -> tuple[tuple[str, ...], str]:
     return endpoint.addresses, f"{reference.kind}/{reference.namespace}/{reference.name}" if reference else ""
 
 
-@dataclass(slots=True)
-class _Change:
-    """What one reconciliation comes to."""
+def _same(one: Endpoint, other: Endpoint) -> bool:
+    """Whether two are equal but for their hints (``EndpointsEqualBeyondHash``)."""
+    return one == other or one.model_copy(update={"hints": None}) == other.model_copy(update={"hints": None})
 
-    apply: list[EndpointSlice] = field(default_factory=list)
+
+@dataclass(slots=True)
+class _Change(Reconciled):
+    """What one reconciliation of one address type comes to."""
+
     delete: list[EndpointSlice] = field(default_factory=list)
+
+    def recycle(self) -> None:
+        """Let new slices take the places of those that would be deleted, under their names (``finalize``)."""
+        while self.create and self.delete:
+            new, old = self.create.pop(), self.delete.pop(0)
+            metadata = new.metadata.model_copy(update={"name": old.metadata.name})
+            self.update.append(new.model_copy(update={"metadata": metadata}))
 
 
 class EndpointSliceController:
@@ -131,14 +146,17 @@ class EndpointSliceController:
     Args:
         store: The objects.
         clock: Changes of one instant are taken together; without a clock :meth:`reconcile` has to be called.
+        release: Which controller it is.
     """
 
-    def __init__(self, store: ObjectStore, clock: Clock | None = None) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock | None = None, *, release: Release = DEFAULT_RELEASE) -> None:
         self._store = store
+        self._release = release
         self._clock = clock
         self._dirty: set[tuple[str, str]] = set()
         self._timer: Timer | None = None
         self._serial = 0
+        self._topology = TopologyCache()
         self._subscription: Subscription = store.watch(self._handle, (Service, Pod, Node, Endpoints))
 
     def stop(self) -> None:
@@ -156,9 +174,15 @@ class EndpointSliceController:
             if event.old is not None and event.type is EventType.MODIFIED:
                 labels.append(event.old.metadata.labels)
             self._mark_selecting(found.namespace, labels)
-        elif isinstance(found, Node) and _zone(found) != _zone(event.old):
-            for service in self._store.list(Service):
-                self._mark((service.namespace, service.name))
+        elif isinstance(found, Node):
+            if event.type is not EventType.MODIFIED or _topology(found) != _topology(event.old):
+                self._topology.set_nodes(self._store.list(Node))
+                for key in self._topology.overloaded():
+                    self._mark(key)
+            if event.type is EventType.ADDED:
+                # Pods that were passed over because their node was not known are tried again.
+                for service in self._store.list(Service):
+                    self._mark((service.namespace, service.name))
 
     def _mark_selecting(self, namespace: str, labels: Iterable[Mapping[str, str]]) -> None:
         several = list(labels)
@@ -172,11 +196,7 @@ class EndpointSliceController:
             self._timer = self._clock.after(0, self.reconcile)
 
     def reconcile(self) -> None:
-        """Bring all slices in line now.
-
-        Raises:
-            UnsupportedFeature: A Service asks for topology hints, which are not worked out.
-        """
+        """Bring all slices in line now."""
         while self._dirty:
             keys = sorted(self._dirty)
             self._dirty.clear()
@@ -188,6 +208,8 @@ class EndpointSliceController:
         slices = [one for one in self._store.list(EndpointSlice, namespace) if one.service_name == name]
         if service is None:
             # The garbage collector follows the owner references.
+            for family in ("IPv4", "IPv6"):
+                self._topology.remove((namespace, name), family)
             for one in slices:
                 if any(owner.kind in ("Service", "Endpoints") for owner in one.metadata.owner_references):
                     self._store.delete("EndpointSlice", one.name, namespace)
@@ -196,32 +218,64 @@ class EndpointSliceController:
             return
         if service.spec.selector:
             mine = [one for one in slices if one.metadata.labels.get(LABEL_MANAGED_BY) == MANAGED_BY]
-            change = self._from_pods(service, mine)
+            changes = self._from_pods(service, mine)
         else:
             mine = [one for one in slices if one.metadata.labels.get(LABEL_MANAGED_BY) == MIRRORED_BY]
-            change = self._mirror(service, mine)
-        for one in change.apply:
-            self._store.apply(one)
-        for one in change.delete:
-            self._store.delete("EndpointSlice", one.name, namespace)
+            changes = [self._mirror(service, mine)]
+        for change in changes:
+            change.recycle()
+            for one in change.create:
+                name_of_slice = self._name(namespace, name)
+                metadata = one.metadata.model_copy(update={"name": name_of_slice})
+                self._store.apply(one.model_copy(update={"metadata": metadata}))
+            for one in change.update:
+                self._store.apply(one)
+            for one in change.delete:
+                self._store.delete("EndpointSlice", one.name, namespace)
 
     # from pods
 
-    def _from_pods(self, service: Service, existing: Sequence[EndpointSlice]) -> _Change:
+    def _from_pods(self, service: Service, existing: Sequence[EndpointSlice]) -> list[_Change]:
         pods = [
             pod
             for pod in self._store.list(Pod, service.namespace)
             if selects(service.spec.selector, pod.metadata.labels)
         ]
         if not pods and existing and not any(self._made(one) for one in existing):
-            return _Change()
-        _refuse_hints(service)
+            return []
         families = slice_families(service)
-        change = _Change(delete=[one for one in existing if one.address_type not in families])
+        changes = [_Change(delete=[one for one in existing if one.address_type not in families])]
+        for one in changes[0].delete:
+            self._topology.remove((service.namespace, service.name), one.address_type)
         for family in families:
-            of_family = [one for one in existing if one.address_type == family]
-            self._of_family(service, family, pods, of_family, change)
-        return change
+            change = _Change()
+            self._of_family(service, family, pods, [one for one in existing if one.address_type == family], change)
+            self._hint(service, family, change)
+            changes.append(change)
+        return changes
+
+    def _hint(self, service: Service, family: str, change: _Change) -> None:
+        """Give the slices of one address type their hints, or take them away."""
+        key = (service.namespace, service.name)
+        if self._release.feature("TopologyAwareHints") and _asks_for_hints(service):
+            self._topology.add_hints(key, family, change)
+            return
+        self._topology.remove(key, family)
+        distribution = service.spec.traffic_distribution or ""
+        if distribution and not self._release.feature("ServiceTrafficDistribution"):
+            distribution = ""  # the API server of that release drops the field
+        if distribution in ("PreferSameZone", "PreferSameNode") and not self._release.feature(
+            "PreferSameTrafficDistribution"
+        ):
+            raise UnsupportedFeature(
+                f"trafficDistribution {distribution} with kube-proxy {self._release}",
+                place=str(service),
+                mend="choose --kube-proxy-version 1.34 or later",
+            )
+        if distribution:
+            close_hints(change, node_hints=distribution == "PreferSameNode")
+        else:
+            without_hints(change)
 
     def _of_family(
         self, service: Service, family: str, pods: Sequence[Pod], existing: Sequence[EndpointSlice], change: _Change
@@ -238,20 +292,18 @@ class EndpointSliceController:
         by_ports: dict[frozenset[EndpointPort], list[EndpointSlice]] = {}
         for one in existing:
             by_ports.setdefault(frozenset(one.ports), []).append(one)
-        kept = False
         for ports in sorted(wanted, key=repr):
             self._of_ports(service, family, ports, by_ports.pop(frozenset(ports), []), wanted[ports], change)
-            kept = True
-        left = [one for several in by_ports.values() for one in several]
-        if not kept:
+        if not wanted:
             # A Service without endpoints has one slice that is empty.
-            placeholder = next((one for one in left if not one.ports and not one.endpoints), None)
+            placeholders = by_ports.get(frozenset(), [])
+            placeholder = next((one for one in placeholders if not one.endpoints), None)
             if placeholder is None:
-                change.apply.append(self._new_slice(service, family, (), ()))
+                change.create.append(self._new_slice(service, family, (), ()))
             else:
-                left.remove(placeholder)
+                placeholders.remove(placeholder)
                 self._keep(service, placeholder, placeholder.endpoints, change)
-        change.delete += left
+        change.delete += [one for several in by_ports.values() for one in several]
 
     def _of_ports(
         self,
@@ -265,12 +317,15 @@ class EndpointSliceController:
         """Spread endpoints over slices (``reconcileByPortMapping``)."""
         unchanged: list[EndpointSlice] = []
         changed: list[tuple[EndpointSlice, list[Endpoint]]] = []
+        labels = _labels(service, MANAGED_BY)
         for one in existing:
             stay = [wanted.pop(_target(old)) for old in one.endpoints if _target(old) in wanted]
-            if tuple(stay) == one.endpoints:
+            same = len(stay) == len(one.endpoints) and all(map(_same, stay, one.endpoints))
+            if same and one.metadata.labels == labels:
                 unchanged.append(one)
             elif stay:
-                changed.append((one, stay))
+                # with other labels alone, endpoints stay as they are, hints and all
+                changed.append((one, list(one.endpoints) if same else stay))
             else:
                 change.delete.append(one)
         new = list(wanted.values())
@@ -286,19 +341,20 @@ class EndpointSliceController:
                 changed.append((fullest, [*fullest.endpoints, *new]))
                 new = []
             else:
-                change.apply.append(self._new_slice(service, family, ports, tuple(new[:MAX_ENDPOINTS])))
+                change.create.append(self._new_slice(service, family, ports, tuple(new[:MAX_ENDPOINTS])))
                 del new[:MAX_ENDPOINTS]
-        for one in unchanged:
-            self._keep(service, one, one.endpoints, change)
+        change.unchanged += unchanged
         for one, endpoints in changed:
             self._keep(service, one, tuple(endpoints), change)
 
     def _keep(self, service: Service, one: EndpointSlice, endpoints: tuple[Endpoint, ...], change: _Change) -> None:
         """Keep a slice under its name, with these endpoints and the labels that the Service gives it now."""
         labels = _labels(service, MANAGED_BY)
-        if endpoints != one.endpoints or labels != one.metadata.labels:
-            metadata = one.metadata.model_copy(update={"labels": labels})
-            change.apply.append(one.model_copy(update={"metadata": metadata, "endpoints": endpoints}))
+        if endpoints == one.endpoints and labels == one.metadata.labels:
+            change.unchanged.append(one)
+            return
+        metadata = one.metadata.model_copy(update={"labels": labels})
+        change.update.append(one.model_copy(update={"metadata": metadata, "endpoints": endpoints}))
 
     def _made(self, one: EndpointSlice) -> bool:
         return one.metadata.annotations.get(_MADE) == "true"
@@ -312,7 +368,6 @@ class EndpointSliceController:
         manager: str = MANAGED_BY,
     ) -> EndpointSlice:
         metadata = ObjectMeta(
-            name=self._name(owner.namespace, owner.name),
             generate_name=f"{owner.name}-",
             namespace=owner.namespace,
             labels=_labels(owner, manager),
@@ -363,11 +418,11 @@ class EndpointSliceController:
                     continue
                 old = next((one for one in free if one.address_type == family and one.ports == subset.ports), None)
                 if old is None:
-                    change.apply.append(self._new_slice(endpoints, family, subset.ports, found, MIRRORED_BY))
+                    change.create.append(self._new_slice(endpoints, family, subset.ports, found, MIRRORED_BY))
                     continue
                 free.remove(old)
                 if old.endpoints != found:
-                    change.apply.append(old.model_copy(update={"endpoints": found}))
+                    change.update.append(old.model_copy(update={"endpoints": found}))
         change.delete += free
         return change
 
@@ -409,12 +464,13 @@ def _zone(node: KubeObject | None) -> str:
     return node.metadata.labels.get(LABEL_TOPOLOGY_ZONE, "") if node is not None else ""
 
 
-def _refuse_hints(service: Service) -> None:
+def _topology(node: KubeObject | None) -> tuple[str, bool]:
+    """What of a changed node the controller looks at; with a change of that alone, zones of endpoints stay old."""
+    return _zone(node), isinstance(node, Node) and node.condition("Ready")
+
+
+def _asks_for_hints(service: Service) -> bool:
+    """Whether its annotation asks for hints by CPUs (``hintsEnabled``)."""
     annotations = service.metadata.annotations
     mode = annotations.get(ANNOTATION_TOPOLOGY_AWARE_HINTS, annotations.get(ANNOTATION_TOPOLOGY_MODE, ""))
-    if mode in ("Auto", "auto"):
-        raise UnsupportedFeature(
-            "topology hints of the endpoint slice controller",
-            mend=f"give the EndpointSlices with their hints, or remove the annotation {ANNOTATION_TOPOLOGY_MODE}",
-            place=str(service),
-        )
+    return mode in ("Auto", "auto")

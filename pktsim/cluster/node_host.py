@@ -12,10 +12,11 @@ from pktsim.netfilter.conntrack import ConntrackTable, Entry
 from pktsim.netfilter.ruleset import Family, Ruleset
 
 from .addresses import IPAddress, parse_ip
-from .kubeproxy.conntrack_cleanup import ConntrackDelete
+from .control_plane import NODE_CPUS
+from .kubeproxy.proxier import ConntrackCleanup
 
 #: Processors of an emulated node; the size of its conntrack table follows from it.
-CPUS = 4
+CPUS = NODE_CPUS
 
 
 @dataclass(slots=True)
@@ -26,12 +27,14 @@ class NodeHost:
     tables are in the end.
 
     Attributes:
-        conntrack_tool: Whether kube-proxy finds ``conntrack``; without it, no entry is ever deleted.
+        conntrack_tool: Whether kube-proxy finds ``conntrack``, which it needs up to 1.31 to delete entries.
+        nfacct: Whether the kernel has nfacct objects.
     """
 
     netns: Netns
     cpus: int = CPUS
     conntrack_tool: bool = True
+    nfacct: bool = False
     #: Called when what kube-proxy wrote is in force.
     after_sync: list[Callable[[], None]] = field(default_factory=list)
     _pending: dict[Family, Ruleset] = field(default_factory=dict)
@@ -76,8 +79,8 @@ class NodeHost:
         for call in self.after_sync:
             call()
 
-    def delete_conntrack(self, delete: ConntrackDelete) -> None:
-        if self.conntrack_tool:
+    def delete_conntrack(self, delete: ConntrackCleanup) -> None:
+        if self.conntrack_tool or not delete.arguments:
             ConntrackTable(self.netns.datapath).delete(self.netns.clock.now_ns, _Chosen(delete))
 
 
@@ -85,7 +88,7 @@ class NodeHost:
 class _Chosen:
     """What a ``conntrack -D`` command chooses."""
 
-    delete: ConntrackDelete
+    delete: ConntrackCleanup
 
     def matches(self, entry: Entry) -> bool:
         return self.delete.matches(_Sides(entry))

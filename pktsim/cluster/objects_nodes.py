@@ -74,6 +74,7 @@ class NodeStatus(OpaqueModel):
     """``Node.status``."""
 
     addresses: tuple[NodeAddress, ...] = ()
+    allocatable: dict[str, str | int | float] = Field(default={})
     conditions: tuple[NodeCondition, ...] = ()
     daemon_endpoints: NodeDaemonEndpoints = NodeDaemonEndpoints()
 

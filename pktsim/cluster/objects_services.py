@@ -218,10 +218,17 @@ class ForZone(KubeModel):
     name: str
 
 
+class ForNode(KubeModel):
+    """A node that should use an endpoint."""
+
+    name: str
+
+
 class EndpointHints(KubeModel):
     """Who should use an endpoint."""
 
     for_zones: tuple[ForZone, ...] = ()
+    for_nodes: tuple[ForNode, ...] = ()
 
 
 class ObjectReference(OpaqueModel):

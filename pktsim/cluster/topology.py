@@ -1,6 +1,6 @@
 """The pure choice of endpoints: which of them a node may use, under each traffic policy.
 
-Source: pkg/proxy/topology.go of Kubernetes 1.30.
+Source: pkg/proxy/topology.go of Kubernetes 1.30; node hints: of 1.33 and later.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class CandidateEndpoint(Protocol):
     @property
     def zone_hints(self) -> frozenset[str]:
         """Zones whose nodes should use it."""
+
+    @property
+    def node_hints(self) -> frozenset[str]:
+        """Nodes that should use it."""
 
 
 class PolicyPort(Protocol):
@@ -82,6 +86,7 @@ class HintGates:
 
     topology_aware_hints: bool = True
     service_traffic_distribution: bool = False
+    prefer_same_traffic_distribution: bool = False
 
 
 def categorize_endpoints(
@@ -89,6 +94,7 @@ def categorize_endpoints(
     port: PolicyPort,
     node_labels: Mapping[str, str],
     gates: HintGates = HintGates(),
+    node_name: str = "",
 ) -> Categories[_Endpoint]:
     """Sort out endpoints as ``CategorizeEndpoints`` does.
 
@@ -96,12 +102,13 @@ def categorize_endpoints(
     anywhere, under ``Local`` when none is ready on this node. Hints are not asked in the fallback, nor under ``Local``.
     """
     cluster: Sequence[_Endpoint] = ()
-    by_zone = False
+    by_hints = False
     any_usable = False
     if port.uses_cluster_endpoints:
-        zone = hinted_zone(endpoints, port, node_labels, gates)
-        by_zone = zone is not None
-        cluster = [one for one in endpoints if one.ready and (zone is None or zone in one.zone_hints)]
+        zone = node_labels.get(LABEL_TOPOLOGY_ZONE, "")
+        ready = [one for one in endpoints if one.ready]
+        cluster = hinted(ready, port, node_name, zone, gates)
+        by_hints = len(cluster) < len(ready)
         if not cluster:
             cluster = [one for one in endpoints if one.serving and one.terminating]
         any_usable = bool(cluster)
@@ -116,32 +123,32 @@ def categorize_endpoints(
         fallback = bool(local)
     if not port.uses_cluster_endpoints:
         return Categories(cluster, local, local, any_usable)
-    if not by_zone and not fallback:
+    if not by_hints and not fallback:
         # Every ready endpoint is in cluster, so the local ones are too.
         return Categories(cluster, local, cluster, any_usable)
     merged = {one.text: one for one in (*cluster, *local)}
     return Categories(cluster, local, tuple(merged.values()), any_usable)
 
 
-def hinted_zone(
-    endpoints: Sequence[CandidateEndpoint], port: PolicyPort, node_labels: Mapping[str, str], gates: HintGates
-) -> str | None:
-    """The zone to which ``Cluster`` traffic keeps, or ``None`` if hints do not count (``canUseTopology``).
+def hinted(
+    ready: Sequence[_Endpoint], port: PolicyPort, node_name: str, zone: str, gates: HintGates
+) -> Sequence[_Endpoint]:
+    """Those of the ready endpoints to which ``Cluster`` traffic keeps: all, if hints do not count.
 
-    They count if the service asks for them, the node has a zone, every ready endpoint has hints, and one of these names
-    the node's zone.
+    Hints for nodes, or else for zones, count if the service asks for them (since ServiceTrafficDistribution: always),
+    every ready endpoint has some, and one of them names this node or its zone (``canUseTopology``, since 1.33
+    ``topologyModeFromHints``).
     """
     if not gates.service_traffic_distribution and (
         not gates.topology_aware_hints or port.hints_annotation in ("", "disabled", "Disabled")
     ):
-        return None
-    zone = node_labels.get(LABEL_TOPOLOGY_ZONE)
-    if not zone:
-        return None
-    found = False
-    for one in endpoints:
-        if one.ready:
-            if not one.zone_hints:
-                return None
-            found = found or zone in one.zone_hints
-    return zone if found else None
+        return ready
+    if all(one.node_hints for one in ready):
+        mine = [one for one in ready if node_name in one.node_hints]
+        if mine:
+            return mine
+    if zone and all(one.zone_hints for one in ready):
+        mine = [one for one in ready if zone in one.zone_hints]
+        if mine:
+            return mine
+    return ready

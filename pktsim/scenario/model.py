@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
+from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE
 from pktsim.cluster.objects import KubeObject
 from pktsim.cluster.objects_meta import CIDRText, IPText, KubeModel
 from pktsim.cluster.objects_outside import OutsideSpec
@@ -172,6 +173,7 @@ class ClusterSettings(KubeModel):
     pod_cidr: CIDRText = "10.1.0.0/16"
     service_cidr: CIDRText = "172.30.0.0/16"
     dns: IPText = "172.30.0.10"
+    kube_proxy_version: str = str(DEFAULT_RELEASE)
 
 
 class ScenarioSpec(KubeModel):

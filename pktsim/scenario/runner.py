@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import runpy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -85,25 +86,31 @@ class _Outcome:
     addresses: tuple[str, ...] = ()
 
 
-def run_scenario(scenario: Scenario, *, seed: int | None = None) -> Result:
+def run_scenario(scenario: Scenario, *, seed: int | None = None, kube_proxy_version: str = "") -> Result:
     """Run a scenario.
 
     Args:
         seed: Instead of its own.
+        kube_proxy_version: Instead of the one that it chooses.
 
     Raises:
         ScenarioError: It asks for something that does not exist.
         PktsimError: Its objects cannot be used.
     """
     if scenario.script is not None:
-        return _run_script(scenario.script, scenario.name, 0 if seed is None else seed)
+        return _run_script(scenario.script, scenario.name, 0 if seed is None else seed, kube_proxy_version)
     spec = scenario.spec
     settings = spec.cluster
     ranges = Ranges(IPv4Network(settings.pod_cidr), IPv4Network(settings.service_cidr), IPv4Address(settings.dns))
     nodes = settings.nodes
     if not nodes and not any(isinstance(found, Node) for found in scenario.objects):
         nodes = 2
-    cluster = Cluster(nodes, seed=spec.seed if seed is None else seed, ranges=ranges)
+    cluster = Cluster(
+        nodes,
+        seed=spec.seed if seed is None else seed,
+        ranges=ranges,
+        kube_proxy_version=kube_proxy_version or settings.kube_proxy_version,
+    )
     if spec.outside != OutsideSpec():
         cluster.apply([Outside(metadata=ObjectMeta(name=scenario.name), spec=spec.outside)])
     cluster.apply(scenario.objects)
@@ -122,17 +129,25 @@ def run_scenario(scenario: Scenario, *, seed: int | None = None) -> Result:
     return result
 
 
-def _run_script(path: Path, name: str, seed: int) -> Result:
-    """A script has a function ``run(seed)``, which returns the cluster it used or tells a story."""
+def _run_script(path: Path, name: str, seed: int, kube_proxy_version: str) -> Result:
+    """A script has a function ``run(seed)``, which returns the cluster it used or tells a story.
+
+    If it goes with several kube-proxies, it has a second argument, ``kube_proxy_version``.
+    """
     try:
         found = runpy.run_path(str(path), run_name=f"pktsim_scenario_{name}")
     except SyntaxError as error:
         raise ScenarioError(f"{error.msg}", file=str(path), line=error.lineno) from None
-    function: Callable[[int], Any] | None = found.get("run")
+    function: Callable[..., Any] | None = found.get("run")
     if function is None:
         raise ScenarioError("has no function run(seed)", file=str(path))
     about = (found.get("__doc__") or "").strip().partition("\n")[0]
-    made = function(seed)
+    several = "kube_proxy_version" in inspect.signature(function).parameters
+    if kube_proxy_version and not several:
+        raise ScenarioError(
+            "goes with one kube-proxy only", file=str(path), mend="give run() an argument kube_proxy_version"
+        )
+    made = function(seed, kube_proxy_version=kube_proxy_version) if kube_proxy_version else function(seed)
     if isinstance(made, Cluster):
         return Result(name, about, made)
     cluster = next(made, None) if isinstance(made, Iterator) else None

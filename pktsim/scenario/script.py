@@ -20,6 +20,7 @@ import yaml
 
 from pktsim.cluster.cluster import Cluster
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
+from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE
 from pktsim.kernel.capture import CapturedFrame
 from pktsim.scenario.frames import frame_fits
 from pktsim.scenario.model import FrameExpectation
@@ -30,19 +31,33 @@ Story: TypeAlias = Iterator[Cluster | str]
 _WORLD = Path(__file__).with_name("world.yaml")
 
 
-def world(seed: int = 0, *more: str, kube_proxy: dict[str, Any] | None = None, load_balancer: str = "l2") -> Cluster:
+def world(
+    seed: int = 0,
+    *more: str,
+    kube_proxy: dict[str, Any] | None = None,
+    kube_proxy_version: str = str(DEFAULT_RELEASE),
+    load_balancer: str = "l2",
+) -> Cluster:
     """Two nodes, ``node1`` and ``node2``, Service ``web`` with pods ``a`` and ``b``, pods ``client`` and ``neighbour``.
 
     Args:
         seed: Where all chance comes from.
         more: Further objects, as YAML.
         kube_proxy: What is to be said in kube-proxy's configuration.
+        kube_proxy_version: Which kube-proxy.
         load_balancer: What gives Services of type LoadBalancer their addresses.
     """
     config = None
     if kube_proxy is not None:
         config = KubeProxyConfiguration.model_validate({"clusterCIDR": "10.244.0.0/16", **kube_proxy})
-    return Cluster.load(_WORLD, *more, seed=seed, kube_proxy=config, load_balancer=load_balancer)
+    return Cluster.load(
+        _WORLD,
+        *more,
+        seed=seed,
+        kube_proxy=config,
+        kube_proxy_version=kube_proxy_version,
+        load_balancer=load_balancer,
+    )
 
 
 def seen(cluster: Cluster, **wanted: Any) -> list[CapturedFrame]:

@@ -21,6 +21,7 @@ class Ep:
     serving: bool = True
     terminating: bool = False
     zone_hints: frozenset[str] = frozenset()
+    node_hints: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ def hinted(text: str, *zones: str, local: bool = False) -> Ep:
     return Ep(text, local, zone_hints=frozenset(zones))
 
 
+def meant(text: str, node: str, zone: str) -> Ep:
+    return Ep(text, zone_hints=frozenset(zone), node_hints=frozenset(node))
+
+
+ALL_GATES = HintGates(service_traffic_distribution=True, prefer_same_traffic_distribution=True)
 CLUSTER, BOTH = Port(), Port(uses_local_endpoints=True)
 LOCAL = Port(uses_cluster_endpoints=False, uses_local_endpoints=True)
 HINTS = Port(hints_annotation="Auto")
@@ -96,13 +102,19 @@ CASES = {
     "hints without annotation by traffic distribution": Case(
         (hinted("x", "a"), hinted("y", "b")), CLUSTER, cluster="x", gates=HintGates(service_traffic_distribution=True)
     ),
+    "own node": Case((meant("x", "n", "a"), meant("y", "m", "a")), cluster="x", gates=ALL_GATES),
+    "own zone where no endpoint is on the node": Case(
+        (meant("x", "k", "b"), meant("y", "m", "a")), cluster="y", gates=ALL_GATES
+    ),
+    "neither": Case((meant("x", "k", "b"), meant("y", "m", "c")), cluster="xy", gates=ALL_GATES),
+    "one without a node hint": Case((meant("x", "n", "a"), hinted("y", "a")), cluster="xy", gates=ALL_GATES),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_choice(name: str) -> None:
     case = CASES[name]
-    found = categorize_endpoints(case.endpoints, case.port, case.labels, case.gates)
+    found = categorize_endpoints(case.endpoints, case.port, case.labels, case.gates, "n")
     assert "".join(one.text for one in found.cluster) == case.cluster
     assert "".join(one.text for one in found.local) == case.local
     reachable = case.cluster if case.reachable is None else case.reachable

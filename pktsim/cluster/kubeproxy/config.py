@@ -181,23 +181,6 @@ class KubeProxyConfiguration(LenientModel):
         """``clusterCIDR`` is a comma separated list."""
         return tuple(parse_cidr(part.strip()) for part in self.cluster_cidr.split(",") if part.strip())
 
-    def feature(self, gate: str) -> bool:
-        """Whether a feature gate is on."""
-        stage, default = _GATES[gate]
-        if gate in self.feature_gates:
-            return self.feature_gates[gate]
-        return self.feature_gates.get(f"All{stage}", default)
-
-
-#: The feature gates of 1.30 that change what kube-proxy does in iptables mode: their stage, and the default
-#: (pkg/features/kube_features.go).
-_GATES: dict[str, tuple[str, bool]] = {
-    "LoadBalancerIPMode": ("Beta", True),
-    "TopologyAwareHints": ("Beta", True),
-    "ServiceTrafficDistribution": ("Alpha", False),
-    "KubeProxyDrainingTerminatingNodes": ("Beta", True),
-}
-
 
 def _findings(config: KubeProxyConfiguration) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What kube-proxy refuses at its start."""

@@ -18,6 +18,7 @@ from pktsim.netfilter.matches.addrtype import AddrType, AddrtypeMatch
 from pktsim.netfilter.matches.comment import CommentMatch
 from pktsim.netfilter.matches.conntrack import ConntrackMatch
 from pktsim.netfilter.matches.mark import MarkMatch
+from pktsim.netfilter.matches.nfacct import NfacctMatch
 from pktsim.netfilter.matches.recent import RecentAction, RecentMatch
 from pktsim.netfilter.matches.sctp import SctpMatch
 from pktsim.netfilter.matches.statistic import StatisticRandomMatch
@@ -75,6 +76,9 @@ TO_NODEPORTS = Jump(KUBE_NODEPORTS)
 NEW = ConntrackMatch(states=int(CtStateBit.NEW))
 FROM_LOCAL = AddrtypeMatch(src_types=int(AddrType.LOCAL))
 TO_LOCAL = AddrtypeMatch(dst_types=int(AddrType.LOCAL))
+#: nfacct objects (pkg/proxy/metrics/metrics.go of 1.31).
+INVALID_COUNTER = NfacctMatch("ct_state_invalid_dropped_pkts")
+LOCALHOST_NODE_PORT_COUNTER = NfacctMatch("localhost_nps_accepted_pkts")
 _LOOPBACK_4 = parse_cidr("127.0.0.0/8")
 _LOOPBACK_6 = parse_cidr("::1/128")
 
@@ -127,6 +131,8 @@ class WriterSettings:
         masquerade_mark: The bit that marks a packet for masquerading.
         localhost_node_ports: Whether node ports answer on 127.0.0.0/8 (IPv4 only).
         tcp_be_liberal: Whether conntrack was told to be liberal; then INVALID packets pass.
+        node_name: The node, for hints that name it.
+        nfacct: Whether two rules count into nfacct objects (from 1.31 on).
     """
 
     family: Family
@@ -138,6 +144,8 @@ class WriterSettings:
     node_port_addresses: NodePortAddresses
     tcp_be_liberal: bool
     gates: HintGates
+    node_name: str = ""
+    nfacct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +290,7 @@ class RuleWriter:
         external_chain = EXTERNAL_PREFIX + suffix
         firewall_chain = FIREWALL_PREFIX + suffix
 
-        found = categorize_endpoints(endpoints, info, node_labels, self.settings.gates)
+        found = categorize_endpoints(endpoints, info, node_labels, self.settings.gates, self.settings.node_name)
         any_usable = found.any_usable
         internal_chain = local_chain if info.internal_policy_local else cluster_chain
         internal_usable = any_usable and (bool(found.local) or not info.internal_policy_local)
@@ -330,6 +338,10 @@ class RuleWriter:
         if info.node_port:
             node_port = _port_match(info.protocol, info.node_port)
             if any_usable:
+                if self.settings.nfacct and self.settings.localhost_node_ports:
+                    local = HeaderMatch(dst=masked(_LOOPBACK_4), protocol=header_of.protocol)
+                    counted = (CommentMatch(text), node_port, LOCALHOST_NODE_PORT_COUNTER)
+                    draft.nat_node_ports.append(Rule(local, counted, Jump(external_chain)))
                 draft.nat_node_ports.append(Rule(header_of, (CommentMatch(text), node_port), Jump(external_chain)))
             if not external_usable:
                 draft.external.append(Rule(header_of, (refused, TO_LOCAL, node_port), refusal))
@@ -508,7 +520,10 @@ class RuleWriter:
         ]
         if not self.settings.tcp_be_liberal:
             # kubernetes issue 74839: an out of window segment that is forwarded without NAT resets the connection.
-            forward.insert(0, Rule(matches=(ConntrackMatch(states=int(CtStateBit.INVALID)),), target=DROP))
+            invalid: tuple[Match, ...] = (ConntrackMatch(states=int(CtStateBit.INVALID)),)
+            if self.settings.nfacct:
+                invalid += (INVALID_COUNTER,)
+            forward.insert(0, Rule(matches=invalid, target=DROP))
         static = {
             ("nat", KUBE_POSTROUTING): (
                 Rule(matches=(MarkMatch(mark, mark, inverted=True),), target=RETURN),

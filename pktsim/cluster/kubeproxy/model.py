@@ -25,6 +25,7 @@ from ..objects import (
     Service,
     ServicePort,
 )
+from ..topology import HintGates
 
 approximated(
     "kube_proxy.slice_order",
@@ -112,6 +113,7 @@ class EndpointInfo:
     serving: bool
     terminating: bool
     zone_hints: frozenset[str] = frozenset()
+    node_hints: frozenset[str] = frozenset()
 
 
 ServicePortMap = dict[ServicePortName, ServicePortInfo]
@@ -199,12 +201,17 @@ class ServiceUpdate:
     Attributes:
         services: Those added, changed or deleted.
         ports: The service ports that each of them has now.
-        deleted_udp_cluster_ips: Cluster IPs of UDP ports that are gone.
+        deleted_ports: Service ports that are gone.
     """
 
     services: set[ServiceKey] = field(default_factory=set)
     ports: dict[ServiceKey, set[ServicePortName]] = field(default_factory=dict)
-    deleted_udp_cluster_ips: set[IPAddress] = field(default_factory=set)
+    deleted_ports: list[ServicePortInfo] = field(default_factory=list)
+
+    @property
+    def deleted_udp_cluster_ips(self) -> set[IPAddress]:
+        """Cluster IPs of UDP ports that are gone."""
+        return {info.cluster_ip for info in self.deleted_ports if info.protocol == "UDP"}
 
 
 class ServiceChangeTracker:
@@ -242,8 +249,8 @@ class ServiceChangeTracker:
             update.ports[key] = set(after)
             ports.update(after)
             for name in before:
-                if name not in after and (gone := ports.pop(name, None)) is not None and gone.protocol == "UDP":
-                    update.deleted_udp_cluster_ips.add(gone.cluster_ip)
+                if name not in after and (gone := ports.pop(name, None)) is not None:
+                    update.deleted_ports.append(gone)
         self._changes.clear()
         return update
 
@@ -255,6 +262,7 @@ class _EndpointData(NamedTuple):
     node_name: str | None
     zone: str | None
     zone_hints: frozenset[str]
+    node_hints: frozenset[str]
     ready: bool
     serving: bool
     terminating: bool
@@ -278,18 +286,20 @@ class _SliceData:
     remove: bool
 
 
-def _slice_data(found: EndpointSlice, *, remove: bool, hints_gate: bool) -> _SliceData:
+def _slice_data(found: EndpointSlice, *, remove: bool, gates: HintGates) -> _SliceData:
     ports = tuple(_PortData(port.name, port.protocol, port.port, port.app_protocol) for port in found.ports)
     endpoints = []
     for one in () if remove else found.endpoints:
         conditions = one.conditions
-        zones = one.hints.for_zones if one.hints and hints_gate else ()
+        zones = one.hints.for_zones if one.hints and gates.topology_aware_hints else ()
+        nodes = one.hints.for_nodes if one.hints and gates.prefer_same_traffic_distribution else ()
         endpoints.append(
             _EndpointData(
                 one.addresses,
                 one.node_name,
                 one.zone,
                 frozenset(zone.name for zone in zones),
+                frozenset(node.name for node in nodes),
                 conditions.ready is not False,
                 conditions.serving is not False,
                 conditions.terminating is True,
@@ -315,11 +325,13 @@ class EndpointsUpdate:
         services: Those whose slices changed.
         deleted_udp_endpoints: UDP endpoints that were serving and are in no slice any more.
         newly_active_udp_services: UDP ports that had no serving endpoint and now have.
+        udp_changed: Whether a Service with UDP endpoints, before or after, is among them.
     """
 
     services: set[ServiceKey] = field(default_factory=set)
     deleted_udp_endpoints: list[tuple[ServicePortName, EndpointInfo]] = field(default_factory=list)
     newly_active_udp_services: list[ServicePortName] = field(default_factory=list)
+    udp_changed: bool = False
 
 
 class EndpointsChangeTracker:
@@ -328,13 +340,13 @@ class EndpointsChangeTracker:
     Args:
         family: Endpoints of the other family are passed over.
         hostname: The node: its endpoints are local.
-        hints_gate: Whether hints are read at all.
+        gates: Which hints are read at all.
     """
 
-    def __init__(self, family: Family, hostname: str, *, hints_gate: bool = True) -> None:
+    def __init__(self, family: Family, hostname: str, gates: HintGates) -> None:
         self._family = family
         self._hostname = hostname
-        self._hints_gate = hints_gate
+        self._gates = gates
         self._trackers: dict[ServiceKey, _SliceTracker] = {}
         self._changed: set[ServiceKey] = set()
 
@@ -348,7 +360,7 @@ class EndpointsChangeTracker:
             return False
         key = (found.namespace, found.service_name)
         tracker = self._trackers.setdefault(key, _SliceTracker())
-        data = _slice_data(found, remove=remove, hints_gate=self._hints_gate)
+        data = _slice_data(found, remove=remove, gates=self._gates)
         known = tracker.pending.get(found.name) or tracker.applied.get(found.name)
         if known == data or (known is None and remove):
             return False
@@ -374,6 +386,9 @@ class EndpointsChangeTracker:
                 endpoints.pop(gone, None)
             endpoints.update(after)
             _detect_stale(before, after, update)
+            update.udp_changed = update.udp_changed or any(
+                name.protocol == "UDP" for endpoints_of in (before, after) for name in endpoints_of
+            )
         self._changed.clear()
         return update
 
@@ -404,7 +419,7 @@ class EndpointsChangeTracker:
             is_local = bool(self._hostname) and one.node_name == self._hostname
             if text not in by_text or is_local:
                 by_text[text] = EndpointInfo(
-                    ip, port, text, is_local, one.ready, one.serving, one.terminating, one.zone_hints
+                    ip, port, text, is_local, one.ready, one.serving, one.terminating, one.zone_hints, one.node_hints
                 )
 
 

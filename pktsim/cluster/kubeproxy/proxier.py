@@ -20,7 +20,15 @@ from pktsim.netfilter.lower import without_collector
 from pktsim.netfilter.ruleset import Family, Rule, Ruleset
 
 from ..addresses import IPAddress, parse_cidr
-from ..objects import LABEL_HEADLESS, LABEL_SERVICE_PROXY_NAME, EndpointSlice, KubeObject, Node, Service
+from ..objects import (
+    LABEL_HEADLESS,
+    LABEL_SERVICE_PROXY_NAME,
+    LABEL_TOPOLOGY_ZONE,
+    EndpointSlice,
+    KubeObject,
+    Node,
+    Service,
+)
 from ..store import EventType, ObjectStore, Subscription, WatchEvent
 from ..topology import HintGates
 from .chain_names import KUBE_PROXY_CANARY, is_service_chain
@@ -35,6 +43,7 @@ from .config import (
     startup_sysctls,
 )
 from .conntrack_cleanup import ConntrackDelete, stale_entries
+from .conntrack_reconciler import ConntrackReconciliation, needs_reconciliation, reconciliation
 from .healthcheck import ANY_ADDRESS, HealthResponse, PortRegistry, ProxyHealth, ServiceHealthServer
 from .iptables import JUMP_RULES, LARGE_CLUSTER_ENDPOINTS, RuleWriter, ServiceRules, WriterSettings
 from .model import (
@@ -51,8 +60,12 @@ from .model import (
 )
 from .restore import RestoreFailed, TableChange, TableWriter, ensure_chain, ensure_first_rule
 from .sync_runner import BURST_SYNCS, MAX_INTERVAL_NS, SyncRunner
+from .versions import DEFAULT_RELEASE, Behaviour, Release
 
 FAMILIES = (Family.IPV4, Family.IPV6)
+
+#: What a sync asks of the conntrack table: a command of the tool, or from 1.32 on one pass through the table.
+ConntrackCleanup = ConntrackDelete | ConntrackReconciliation
 
 #: The tables that the monitor guards, the one that it asks first (``iptables.Monitor`` in ``NewProxier``).
 CANARY_TABLES = ("mangle", "nat", "filter")
@@ -67,6 +80,10 @@ class ProxyHost(Protocol):
     @property
     def cpus(self) -> int:
         """How many processors it has."""
+
+    @property
+    def nfacct(self) -> bool:
+        """Whether its kernel has nfacct objects to count into."""
 
     def addresses(self) -> Sequence[IPAddress]:
         """All addresses of all interfaces, loopback included."""
@@ -89,7 +106,7 @@ class ProxyHost(Protocol):
                 all other chains that are still there keep their counters.
         """
 
-    def delete_conntrack(self, delete: ConntrackDelete) -> None:
+    def delete_conntrack(self, delete: ConntrackCleanup) -> None:
         """Delete the conntrack entries that match."""
 
 
@@ -113,7 +130,7 @@ class SyncReport:
     succeeded: bool
     written: Mapping[str, frozenset[str]]
     deleted: Mapping[str, frozenset[str]]
-    conntrack: tuple[ConntrackDelete, ...] = ()
+    conntrack: tuple[ConntrackCleanup, ...] = ()
     failure: str = ""
 
 
@@ -143,6 +160,7 @@ class FamilyProxier:
         clock: Clock,
         health: ServiceHealthServer,
         proxy_health: ProxyHealth,
+        release: Release,
     ) -> None:
         self.family = settings.family
         self._settings = settings
@@ -152,11 +170,10 @@ class FamilyProxier:
         self._health = health
         self._proxy_health = proxy_health
         self._sync_period_ns = config.iptables.sync_period
-        ip_mode_gate = config.feature("LoadBalancerIPMode")
+        self._release = release
+        ip_mode_gate = release.feature("LoadBalancerIPMode", config.feature_gates)
         self.service_changes = ServiceChangeTracker(self.family, ip_mode_gate=ip_mode_gate)
-        self.endpoint_changes = EndpointsChangeTracker(
-            self.family, hostname, hints_gate=config.feature("TopologyAwareHints")
-        )
+        self.endpoint_changes = EndpointsChangeTracker(self.family, hostname, settings.gates)
         self.ports: ServicePortMap = {}
         self.endpoints: EndpointsMap = {}
         self.node_labels: Mapping[str, str] = {}
@@ -184,7 +201,8 @@ class FamilyProxier:
     def start(self) -> None:
         """The initial objects are all there: sync, and from now on with every change."""
         self._initialized = True
-        self._runner = SyncRunner(self._clock, self._sync, self._min_sync_period_ns, MAX_INTERVAL_NS, BURST_SYNCS)
+        burst = 1 if self._release.has(Behaviour.NO_BURST) else BURST_SYNCS
+        self._runner = SyncRunner(self._clock, self._sync, self._min_sync_period_ns, MAX_INTERVAL_NS, burst)
         self._proxy_health.updated(self.family, self._clock.now_ns)
         self._sync()
 
@@ -207,14 +225,19 @@ class FamilyProxier:
         A node that once had labels and has none is taken for changed whenever anything of it changes: in Go a map
         without keys is not equal to no map (``OnNodeUpdate``).
         """
-        if (labels or self._node_known) and (not labels or dict(labels) != dict(self.node_labels)):
+        if self._release.has(Behaviour.TOPOLOGY_LABELS_ONLY):
+            labels = {name: value for name, value in labels.items() if name == LABEL_TOPOLOGY_ZONE}
+            if labels != self.node_labels:
+                self._new_labels(labels)
+        elif (labels or self._node_known) and (not labels or dict(labels) != dict(self.node_labels)):
             self._node_known = True
             self._new_labels(labels)
 
     def forget_node(self) -> None:
         """The own node is deleted."""
-        self._node_known = False
-        self._new_labels({})
+        if self._node_known or self.node_labels or not self._release.has(Behaviour.TOPOLOGY_LABELS_ONLY):
+            self._node_known = False
+            self._new_labels({})
 
     def _new_labels(self, labels: Mapping[str, str]) -> None:
         self.node_labels = dict(labels)
@@ -282,7 +305,7 @@ class FamilyProxier:
         self._report(writes, full=full, conntrack=deletes)
 
     def _report(
-        self, writes: _Writes, *, full: bool, conntrack: tuple[ConntrackDelete, ...] = (), failure: str = ""
+        self, writes: _Writes, *, full: bool, conntrack: tuple[ConntrackCleanup, ...] = (), failure: str = ""
     ) -> None:
         report = SyncReport(
             self.family,
@@ -297,8 +320,14 @@ class FamilyProxier:
         for observer in self.observers:
             observer(report)
 
-    def _clean_conntrack(self, services: ServiceUpdate, endpoints: EndpointsUpdate) -> tuple[ConntrackDelete, ...]:
-        deletes = tuple(stale_entries(self.family, self.ports, services, endpoints))
+    def _clean_conntrack(self, services: ServiceUpdate, endpoints: EndpointsUpdate) -> tuple[ConntrackCleanup, ...]:
+        deletes: tuple[ConntrackCleanup, ...]
+        if not self._release.has(Behaviour.CONNTRACK_RECONCILER):
+            deletes = tuple(stale_entries(self.family, self.ports, services, endpoints))
+        elif needs_reconciliation(self._release, endpoints, services.deleted_ports):
+            deletes = (reconciliation(self._release, self.family, self.ports, self.endpoints, services.deleted_ports),)
+        else:
+            deletes = ()
         for delete in deletes:
             self._host.delete_conntrack(delete)
         return deletes
@@ -422,17 +451,27 @@ class KubeProxy:
         host: The node.
         clock: Simulated time.
         store: The objects. It watches them from :meth:`start` on.
+        release: Which kube-proxy it is.
 
     Raises:
+        ObjectError: The release would not start with this configuration.
         UnsupportedFeature: The mode is not modelled.
         TopologyError: It could not start: it needs a pod network that the node does not have.
     """
 
     def __init__(
-        self, config: KubeProxyConfiguration, hostname: str, host: ProxyHost, clock: Clock, store: ObjectStore
+        self,
+        config: KubeProxyConfiguration,
+        hostname: str,
+        host: ProxyHost,
+        clock: Clock,
+        store: ObjectStore,
+        release: Release = DEFAULT_RELEASE,
     ) -> None:
         require_iptables(config)
+        release.check(config.feature_gates)
         self.config = config
+        self.release = release
         # component-helpers/node/util/hostname.go, GetHostname
         self.hostname = (config.hostname_override or hostname).strip().lower()
         self._host = host
@@ -456,7 +495,11 @@ class KubeProxy:
         for sysctl in startup_sysctls(config, host.cpus):
             if host.sysctl(sysctl.name) != sysctl.value:
                 host.set_sysctl(sysctl.name, sysctl.value)
-        gates = HintGates(config.feature("TopologyAwareHints"), config.feature("ServiceTrafficDistribution"))
+        gates = HintGates(
+            self.feature("TopologyAwareHints"),
+            self.feature("ServiceTrafficDistribution"),
+            self.feature("PreferSameTrafficDistribution"),
+        )
         self.health = ProxyHealth(2 * config.iptables.sync_period)
         registry = PortRegistry()
         self.proxiers: dict[Family, FamilyProxier] = {}
@@ -475,6 +518,8 @@ class KubeProxy:
                 node_port_addresses=node_port_addresses,
                 tcp_be_liberal=bool(host.sysctl(TCP_BE_LIBERAL)),
                 gates=gates,
+                node_name=self.hostname,
+                nfacct=host.nfacct and release.has(Behaviour.NFACCT),
             )
             listen = (
                 (ANY_ADDRESS,)
@@ -483,7 +528,9 @@ class KubeProxy:
             )
             server = ServiceHealthServer(registry, listen, lambda: self.health.healthy(clock.now_ns))
             self._health_servers[family] = server
-            self.proxiers[family] = FamilyProxier(settings, config, self.hostname, host, clock, server, self.health)
+            self.proxiers[family] = FamilyProxier(
+                settings, config, self.hostname, host, clock, server, self.health, release
+            )
 
     def start(self) -> None:
         """List and watch the objects, then sync for the first time."""
@@ -499,6 +546,10 @@ class KubeProxy:
         for family in FAMILIES:
             self.proxiers[family].stop()
             self._health_servers[family].sync_services({})
+
+    def feature(self, gate: str) -> bool:
+        """Whether a feature gate is on."""
+        return self.release.feature(gate, self.config.feature_gates)
 
     def observe(self, observer: Observer) -> None:
         """Tell ``observer`` of every sync from now on."""
@@ -538,7 +589,7 @@ class KubeProxy:
     def _node(self, node: Node, *, deleted: bool) -> None:
         if node.name != self.hostname:
             return
-        if self.config.feature("KubeProxyDrainingTerminatingNodes"):
+        if self.feature("KubeProxyDrainingTerminatingNodes"):
             self.health.set_node(node, deleted=deleted)
         if not deleted:
             self._check_pod_cidrs(node)

@@ -24,8 +24,7 @@ from ..loader import load_objects
 from ..objects import KubeObject, Service
 from ..store import ObjectStore
 from .config import KubeProxyConfiguration, load_config
-from .conntrack_cleanup import ConntrackDelete
-from .proxier import FAMILIES, KubeProxy
+from .proxier import FAMILIES, ConntrackCleanup, KubeProxy
 
 SAVE_FILES = {Family.IPV4: "iptables-save.txt", Family.IPV6: "ip6tables-save.txt"}
 
@@ -47,8 +46,9 @@ class RecordedHost:
     interface_addresses: tuple[IPAddress, ...]
     sysctls: dict[str, int] = field(default_factory=lambda: dict(_FRESH_SYSCTLS))
     rulesets: dict[Family, Ruleset] = field(default_factory=lambda: {family: Ruleset(family) for family in FAMILIES})
-    commands: list[ConntrackDelete] = field(default_factory=list)
+    commands: list[ConntrackCleanup] = field(default_factory=list)
     cpus: int = 1
+    nfacct: bool = False
     on_ruleset: Callable[[Ruleset], None] | None = None
 
     def addresses(self) -> Sequence[IPAddress]:
@@ -68,7 +68,7 @@ class RecordedHost:
         if self.on_ruleset is not None:
             self.on_ruleset(ruleset)
 
-    def delete_conntrack(self, delete: ConntrackDelete) -> None:
+    def delete_conntrack(self, delete: ConntrackCleanup) -> None:
         self.commands.append(delete)
 
 

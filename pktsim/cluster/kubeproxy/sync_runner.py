@@ -21,6 +21,9 @@ class SyncRunner:
     """Calls a function when asked, at most ``burst`` times in a row and then once in ``min_interval_ns``.
 
     Requests of the same instant become one run, as do requests that have to wait.
+
+    Args:
+        burst: How many runs may follow each other at once; 1 from 1.34 on, whose runner has no bursts.
     """
 
     def __init__(
