@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from pktsim.clock import NS_PER_MS, NS_PER_S
+from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.datagram import os_error
 from pktsim.kernel.task import sleep
 from pktsim.kernel.tcp_connection import TcpConnection
-from pktsim.kernel.tcp_listen import TcpListener
+from pktsim.kernel.tcp_listen import TcpListener, seconds_to_retransmissions
 from pktsim.kernel.tcp_state import CAN_SEND, TcpState
 from pktsim.kernel.tcp_window import ReceiveWindow, initial_window
 from pktsim.kernel.transport import AF_INET, ANY, IPV4_HEADER, IPV6_HEADER, OutputRoute, address_bytes
@@ -19,11 +21,18 @@ if TYPE_CHECKING:
 
 _MIN_ADVMSS = {AF_INET: 256, 10: 1220}
 _MAX_ADVMSS = 65535 - 40
+_FIN_TIMEOUT_MAX_S = 120
 #: A write that had the kernel send something returns this much later: on one CPU the receiver has run meanwhile.
 TRANSMIT_NS = 60_000
 #: From one burst of a write to the next: as above more than a round trip, but less than it takes to have another
 #: process run (WAKE_NS in task.py), because packets interrupt a system call and processes do not.
 BURST_NS = 15_000
+
+
+def _checked(value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise os_error(errno.EINVAL)
+    return value
 
 
 class TcpSocket:
@@ -61,6 +70,14 @@ class TcpSocket:
         self.rcvbuf_locked = False
         self.sndbuf = 0
         self.syn_retries = demux.settings.syn_retries
+        self.cork = False
+        self.keepidle_s = 0
+        self.keepintvl_s = 0
+        self.keepcnt = 0
+        self.user_timeout_ms = 0
+        self.linger2_s = 0
+        self.linger_s = -1
+        self.defer_accept = 0
         self.closed = False
         self._bound = False
         self._listener: TcpListener | None = None
@@ -82,6 +99,96 @@ class TcpSocket:
             if on and connection.state in CAN_SEND:
                 connection.push_pending()
 
+    def set_cork(self, on: bool = True) -> None:
+        """TCP_CORK: only full segments; what was held back goes when it is taken off, or after 200 ms."""
+        self.cork = on
+        connection = self._connection
+        if connection is not None:
+            connection.cork = on
+            if not on and connection.state in CAN_SEND:
+                connection.push_pending(nagle_off=self.nodelay)
+
+    def set_quickack(self, on: bool = True) -> None:
+        """TCP_QUICKACK: acknowledge at once, until data goes the other way again; or wait for that."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.pingpong = 0 if on else max(connection.pingpong, connection.settings.pingpong_thresh)
+        if on and connection.state in CAN_SEND and connection.ack_scheduled:
+            connection.ack_pushed = True
+            connection.after_read(1)
+
+    def set_keepalive(
+        self, on: bool = True, *, idle_s: int | None = None, interval_s: int | None = None, count: int | None = None
+    ) -> None:
+        """SO_KEEPALIVE, and TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT where they are given."""
+        if idle_s is not None:
+            self.keepidle_s = _checked(idle_s, 1, 32767)
+        if interval_s is not None:
+            self.keepintvl_s = _checked(interval_s, 1, 32767)
+        if count is not None:
+            self.keepcnt = _checked(count, 1, 127)
+        was = self.keepalive
+        self.keepalive = on
+        connection = self._connection
+        if connection is None:
+            return
+        connection.keepalive = on
+        connection.keepidle_ns = self.keepidle_s * NS_PER_S
+        connection.keepintvl_ns = self.keepintvl_s * NS_PER_S
+        connection.keepcnt = self.keepcnt
+        if connection.state in (TcpState.CLOSE, TcpState.LISTEN):
+            return
+        if on and (not was or idle_s is not None):
+            # tcp_set_keepalive; a new time counts from what came last (tcp_sock_set_keepidle_locked)
+            idle_ns = connection.keepidle_ns or connection.settings.keepalive_time * NS_PER_S
+            if was:
+                idle_ns = max(idle_ns - connection.idle_ns(), 0)
+            connection.arm_state_timer(idle_ns)
+        elif was and not on:
+            connection.cancel_state_timer()
+
+    def set_user_timeout(self, milliseconds: int) -> None:
+        """TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; 0 is as the settings say."""
+        self.user_timeout_ms = _checked(milliseconds, 0, 0x7FFFFFFF)
+        if self._connection is not None:
+            self._connection.user_timeout_ns = milliseconds * NS_PER_MS
+
+    def set_linger(self, seconds: int) -> None:
+        """SO_LINGER: with 0, closing resets. A process that waits in close() for longer is not modelled.
+
+        Raises:
+            UnsupportedFeature: ``seconds`` is more than 0; -1 takes the option off.
+        """
+        if seconds > 0:
+            raise UnsupportedFeature("SO_LINGER with a time", mend="0, or none")
+        self.linger_s = seconds
+
+    def set_linger2(self, seconds: int) -> None:
+        """TCP_LINGER2: how long FIN_WAIT2 lasts without a process; less than 0: not at all, but a RST."""
+        self.linger2_s = -1 if seconds < 0 else min(seconds, _FIN_TIMEOUT_MAX_S)
+        if self._connection is not None:
+            default_s = self.linger2_s or self._demux.settings.fin_timeout
+            self._connection.linger2_ns = default_s * NS_PER_S
+
+    def set_syncnt(self, count: int) -> None:
+        """TCP_SYNCNT: how often a SYN is sent again."""
+        self.syn_retries = _checked(count, 1, 127)
+        if self._connection is not None:
+            self._connection.syn_retries = count
+
+    def set_defer_accept(self, seconds: int) -> None:
+        """TCP_DEFER_ACCEPT: a listener wakes its process only when data has come, for about so long."""
+        self.defer_accept = seconds_to_retransmissions(seconds)
+
+    def take_error(self) -> int:
+        """SO_ERROR: the error that is pending, which is none any more then; 0 for none."""
+        connection = self._connection
+        if connection is None:
+            return 0
+        error, connection.error = connection.error, 0
+        return error
+
     def copy_options(self, connection: TcpConnection) -> None:
         """Give a connection what was set on the socket."""
         connection.mark = self.mark
@@ -93,6 +200,13 @@ class TcpSocket:
         connection.reuse_address = self.reuse_address
         connection.user_mss = self.mss
         connection.syn_retries = self.syn_retries
+        connection.cork = self.cork
+        connection.keepidle_ns = self.keepidle_s * NS_PER_S
+        connection.keepintvl_ns = self.keepintvl_s * NS_PER_S
+        connection.keepcnt = self.keepcnt
+        connection.user_timeout_ns = self.user_timeout_ms * NS_PER_MS
+        if self.linger2_s:
+            connection.linger2_ns = self.linger2_s * NS_PER_S
         if self.sndbuf:
             connection.sndbuf = 2 * self.sndbuf
             connection.sndbuf_locked = True
@@ -389,4 +503,4 @@ class TcpSocket:
             self._bound = False
         if self._connection is not None:
             self._connection.changed.fire()
-            self._connection.close(reset=reset)
+            self._connection.close(reset=reset or self.linger_s == 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from pktsim.clock import NS_PER_MS, NS_PER_US
+from pktsim.clock import NS_PER_MS, NS_PER_US, Timer
 from pktsim.kernel.task import Signal
 from pktsim.kernel.tcp_congestion import Reno
 from pktsim.kernel.tcp_queue import Reassembly, ReceiveQueue, SendQueue
@@ -101,12 +101,14 @@ class TcpBlock:
         self.mss_clamp = 536
         self.mss_cache = 536
         self.advmss = 536
+        self.syn_mss = 536  # what a SYN advertises: without the time stamp's bytes taken off
         self.pmtu = 0
         self.gso_segments = 0
         self.sndbuf = self.settings.wmem[1]
         self.sndbuf_locked = False
         self.queue = SendQueue()
         self.nonagle = False
+        self.cork = False
         self.nospace = False
         self.last_sent_ns = 0
         # Receiving.
@@ -136,6 +138,12 @@ class TcpBlock:
         self.ack_now = False
         self.ack_pushed = False
         self.ack_pushed2 = False
+        self.ack_deferred = False
+        self.in_backlog = False  # what came while a process was at work is taken in
+        self.dup_acks_sent = 0
+        self.compressed_acks = 0  # duplicate ACKs that one will stand for
+        self.compressed_at_rcv_nxt = 0
+        self.compressed_timer: Timer | None = None
         self.ack_timer: TimerHandle | None = None
         self.ack_due_ns = 0
         self.quick = 0
@@ -146,7 +154,7 @@ class TcpBlock:
         self.rtt_seq_receiver = 0
         self.rtt_start_receiver_ns = 0
         # Retransmission.
-        self.rtt = RttEstimator()
+        self.rtt = RttEstimator(rto_min_us=self.settings.rto_min_us, rto_max_ns=self.settings.rto_max_ms * NS_PER_MS)
         self.reno = Reno()
         self.retransmits = 0
         self.backoff = 0
@@ -159,8 +167,24 @@ class TcpBlock:
         self.rack_end_seq = 0
         self.rack_rtt_ns = 0
         self.rack_advanced = False
+        self.rack_reo_wnd_steps = 1
+        self.rack_reo_wnd_persist = 0
+        self.rack_dsack_seen = False
+        self.rack_last_delivered = 0
+        self.reordering = self.settings.reordering  # segments that the order may be apart by
         self.reord_seen = False
-        self.dup_acks = 0
+        self.reno_sacked = 0  # without SACK: duplicate ACKs, each of which stands for a segment that has arrived
+        self.delivered = 0
+        self.lost_total = 0
+        self.total_retrans = 0
+        self.dsack_dups = 0
+        self.undo_marker: int | None = None  # where the retransmissions began that may turn out needless
+        self.undo_retrans = 0  # how many of them are not known to be so yet; -1: none was sent
+        self.frto = False
+        self.stamp_echo: int | None = None
+        self.last_ack_ns = 0
+        self.probes_began_ns = 0
+        self.pacing_rate = 0  # bytes per second; 0: no measure yet
         self.timer_kind = XmitTimer.NONE
         self.timer: TimerHandle | None = None
         self.state_timer: TimerHandle | None = None  # keep-alive, or the end of FIN_WAIT2
@@ -173,7 +197,9 @@ class TcpBlock:
         self.send_shutdown = False
         self.orphan = False
         self.keepalive = False
-        self.keepalive_probes = 0
+        self.keepidle_ns = 0  # 0: as the settings say; so are the next two
+        self.keepintvl_ns = 0
+        self.keepcnt = 0
         self.linger2_ns = self.settings.fin_timeout * 1000 * NS_PER_MS
         self.syn_sent_ns = 0
         self.syn_retries = self.settings.syn_retries
@@ -221,24 +247,28 @@ class TcpBlock:
     @property
     def sacked_out(self) -> int:
         mss = self.mss_cache
-        return sum(buffer.segments(mss) for buffer in self.queue.rtx if buffer.sacked)
+        return self.reno_sacked + sum(buffer.segments(mss) for buffer in self.queue.rtx if buffer.sacked)
+
+    @property
+    def lost_out(self) -> int:
+        mss = self.mss_cache
+        return sum(buffer.segments(mss) for buffer in self.queue.rtx if buffer.lost)
+
+    @property
+    def retrans_out(self) -> int:
+        mss = self.mss_cache
+        return sum(buffer.segments(mss) for buffer in self.queue.rtx if buffer.retransmitted)
 
     @property
     def packets_in_flight(self) -> int:
         """Sent, and neither arrived nor lost; what was sent again counts again (tcp_packets_in_flight)."""
         mss = self.mss_cache
-        count = 0
+        count = -self.reno_sacked
         for buffer in self.queue.rtx:
-            if buffer.sacked:
-                continue
-            if buffer.retransmitted or not buffer.lost:
-                count += buffer.segments(mss)
-        return max(count - self.dup_acks_held, 0)
-
-    @property
-    def dup_acks_held(self) -> int:
-        """Without SACK each duplicate ACK stands for one segment that has left the network."""
-        return 0 if self.sack_ok else self.dup_acks
+            weight = 1 - buffer.sacked - buffer.lost + buffer.retransmitted
+            if weight:
+                count += weight * buffer.segments(mss)
+        return max(count, 0)
 
     @property
     def in_pingpong(self) -> bool:
@@ -251,7 +281,7 @@ class TcpBlock:
             return
         per_mss = max(self.mss_clamp, self.mss_cache) + HEAD_TRUESIZE - 256
         per_mss = (1 << (per_mss - 1).bit_length()) + 256
-        segments = max(INIT_CWND, self.reno.cwnd, self.settings.reordering + 1)
+        segments = max(INIT_CWND, self.reno.cwnd, self.reordering + 1)
         need = 2 * segments * per_mss
         if self.sndbuf < need:
             self.sndbuf = min(need, self.settings.wmem[2])

@@ -42,6 +42,7 @@ class Reno:
         "is_cwnd_limited",
         "max_packets_out",
         "prior_cwnd",
+        "prior_ssthresh",
         "prr_delivered",
         "prr_out",
         "ssthresh",
@@ -57,6 +58,7 @@ class Reno:
         self.ssthresh = INFINITE_SSTHRESH
         self.high_seq = 0
         self.prior_cwnd = 0
+        self.prior_ssthresh = 0  # before the last reduction; 0: it is not to be undone
         self.prr_delivered = 0
         self.prr_out = 0
         self.is_cwnd_limited = False
@@ -68,6 +70,11 @@ class Reno:
     @property
     def in_slow_start(self) -> bool:
         return self.cwnd < self.ssthresh
+
+    @property
+    def in_slow_start_from_the_beginning(self) -> bool:
+        """tcp_in_initial_slowstart."""
+        return self.ssthresh >= INFINITE_SSTHRESH
 
     @property
     def in_reduction(self) -> bool:
@@ -138,25 +145,28 @@ class Reno:
             self.cwnd += delta
         self.stamp_ns = now_ns
 
-    def enter_recovery(self, snd_nxt: int) -> None:
-        """Fast retransmit begins (tcp_enter_recovery)."""
-        if not self.in_reduction:
-            self._begin_reduction()
+    @property
+    def current_ssthresh(self) -> int:
+        """What to go back to if a reduction turns out needless (tcp_current_ssthresh)."""
+        if self.in_reduction:
+            return self.ssthresh
+        return max(self.ssthresh, (self.cwnd >> 1) + (self.cwnd >> 2))
+
+    def begin_reduction(self, snd_nxt: int) -> None:
+        """The window shrinks from here to ``ssthresh`` (tcp_init_cwnd_reduction)."""
         self.high_seq = snd_nxt
-        self.state = CaState.RECOVERY
-
-    def enter_cwr(self, snd_nxt: int) -> None:
-        """The peer reports congestion (RFC 3168)."""
-        if self.state < CaState.CWR:
-            self._begin_reduction()
-            self.high_seq = snd_nxt
-            self.state = CaState.CWR
-
-    def _begin_reduction(self) -> None:
+        self.cwnd_cnt = 0
         self.prior_cwnd = self.cwnd
         self.prr_delivered = 0
         self.prr_out = 0
         self.ssthresh = max(self.cwnd >> 1, 2)
+
+    def undo(self, now_ns: int) -> None:
+        """The reduction was needless (tcp_undo_cwnd_reduction)."""
+        if self.prior_ssthresh:
+            self.cwnd = max(self.cwnd, self.prior_cwnd)
+            self.ssthresh = max(self.ssthresh, self.prior_ssthresh)
+        self.stamp_ns = now_ns
 
     def reduce(self, *, in_flight: int, newly_delivered: int, newly_lost: int, advanced: bool) -> None:
         """Proportional rate reduction (tcp_cwnd_reduction, RFC 6937)."""
@@ -174,24 +184,32 @@ class Reno:
         count = max(count, 0 if self.prr_out else 1)
         self.cwnd = in_flight + count
 
-    def end_reduction(self, now_ns: int) -> None:
-        """tcp_end_cwnd_reduction."""
-        if self.ssthresh < INFINITE_SSTHRESH and self.in_reduction:
+    def end_reduction(self, now_ns: int, *, undone: bool) -> None:
+        """tcp_end_cwnd_reduction: unless it was undone meanwhile."""
+        if self.ssthresh < INFINITE_SSTHRESH and (self.state == CaState.CWR or not undone):
             self.cwnd = self.ssthresh
             self.stamp_ns = now_ns
 
-    def enter_loss(self, snd_nxt: int, in_flight: int, *, fresh: bool) -> None:
-        """A retransmission time-out (tcp_enter_loss).
+    def begin_loss(self) -> None:
+        """A time-out is paid for, once (tcp_enter_loss)."""
+        self.prior_ssthresh = self.current_ssthresh
+        self.prior_cwnd = self.cwnd
+        self.ssthresh = max(self.cwnd >> 1, 2)
+
+    def enter_loss(self, snd_nxt: int, in_flight: int, now_ns: int) -> None:
+        """A retransmission time-out.
 
         Args:
             snd_nxt: Where recovery ends.
             in_flight: Segments in flight when everything thought lost is taken off.
-            fresh: Whether this loss has not been paid for yet.
         """
-        if self.state <= CaState.DISORDER or fresh:
-            self.prior_cwnd = self.cwnd
-            self.ssthresh = max(self.cwnd >> 1, 2)
         self.cwnd = in_flight + 1
         self.cwnd_cnt = 0
+        self.stamp_ns = now_ns
         self.state = CaState.LOSS
         self.high_seq = snd_nxt
+
+    def begin_transfer(self, *, syn_lost: bool) -> None:
+        """The handshake is over; what it has lost costs all but one segment (tcp_init_transfer, RFC 5681)."""
+        self.cwnd = 1 if syn_lost else INIT_CWND
+        self.ssthresh = INFINITE_SSTHRESH

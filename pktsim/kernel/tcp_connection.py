@@ -12,15 +12,16 @@ import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pktsim.clock import NS_PER_S
+from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_block import MASK32, XmitTimer, unwrap
 from pktsim.kernel.tcp_congestion import CaState
 from pktsim.kernel.tcp_input import TcpInput
 from pktsim.kernel.tcp_queue import SendBuffer
+from pktsim.kernel.tcp_rtt import TIMEWAIT_NS
 from pktsim.kernel.tcp_segment import ACK, SYN, Segment
 from pktsim.kernel.tcp_state import FIN_ON_CLOSE, Event, TcpState, next_state
-from pktsim.kernel.tcp_timewait import TIMEWAIT_NS, TimeWait
+from pktsim.kernel.tcp_timewait import TimeWait
 from pktsim.kernel.transport import IpPacket, family_of
 
 if TYPE_CHECKING:
@@ -81,11 +82,17 @@ class TcpConnection(TcpInput):
         """release_sock up to the next burst that goes out (__release_sock); ``False`` if all is done."""
         before = self.snd_nxt
         self.go_on()
+        self.in_backlog = True
         while self.backlog and not self.dead and self.snd_nxt == before:
             segment, ecn = self.backlog.pop(0)
             self.receive(segment, ecn=ecn)
+        self.in_backlog = False
         if self.snd_nxt != before and not self.dead:
             return True
+        if self.ack_deferred:
+            self.ack_deferred = False
+            if self.ack_scheduled and not self.dead:
+                self.send_ack()
         self.backlog.clear()
         self.owned = self.stepwise = False
         return False
@@ -114,7 +121,7 @@ class TcpConnection(TcpInput):
         self.sack_ok = bool(settings.sack)
         self.wscale_ok = bool(settings.window_scaling)
         self.ts_offset = self.demux.ts_offset(self.laddr, self.raddr)
-        self.advmss = advmss
+        self.advmss = self.syn_mss = advmss
         self.mss_clamp = min(0xFFFF, self.user_mss or 0xFFFF)
         self.iss = self.demux.isn(self.key)
         self.first_seq = self.snd_una = self.snd_nxt = self.snd_high = self.iss
@@ -122,6 +129,7 @@ class TcpConnection(TcpInput):
         self.ip_id = layer.choices.below(f"{layer.name}/ip.id", 1 << 16)
         self.flow_label = layer.new_flow_label() if len(self.laddr) == 16 else 0
         self.state = TcpState.SYN_SENT
+        self.retrans_stamp_ns = self.now_ns or 1  # tcp_connect: 0 is for none
         self.sync_mss(mtu)
         self.register()
         syn = SendBuffer(self.iss, b"", SYN, 1)
@@ -142,7 +150,15 @@ class TcpConnection(TcpInput):
         self.last_received_ns = self.now_ns
         self.retransmits = 0
         self.total_rto = 0
+        first = (self.syn_sent_ns // NS_PER_MS + self.ts_offset) & MASK32
+        if self.timestamps and self.stamp_echo == first:
+            self.undo_marker = None  # tcp_try_undo_spurious_syn: the first SYN was answered after all
         self._begin_transfer()
+
+    def take_handshake_rtt(self, rtt_us: int) -> None:
+        """tcp_synack_rtt_meas."""
+        self.rtt.measure_min(rtt_us, self.now_ns)
+        self.rtt.sample(rtt_us, self.snd_una, self.snd_nxt)
 
     def passive_established(self) -> None:
         """The same on the side that was called."""
@@ -151,10 +167,15 @@ class TcpConnection(TcpInput):
         self.last_sent_ns = self.now_ns
 
     def _begin_transfer(self) -> None:
+        """tcp_init_transfer."""
+        if not self.rtt.srtt_us:
+            self.rtt.fall_back()
+        self.reno.begin_transfer(syn_lost=self.total_retrans > 1 and self.undo_marker is not None)
+        self.update_pacing_rate()
         self.expand_sndbuf()
         self.window.establish(self.advmss, self.mss_cache, self.rcv_nxt, self.now_us)
         if self.keepalive:
-            self.arm_state_timer(self.settings.keepalive_time * NS_PER_S)
+            self.arm_state_timer(self.keepidle_ns or self.settings.keepalive_time * NS_PER_S)
 
     # Sending and receiving for the process.
 
@@ -259,7 +280,22 @@ class TcpConnection(TcpInput):
                 self.state = next_state(state, Event.CLOSE)
                 self.queue_fin()
         if self.state == TcpState.FIN_WAIT2:
-            self.enter_time_wait(TcpState.FIN_WAIT2, self.linger2_ns)
+            self.wait_for_fin()
+
+    def end_fin_wait2(self, duration_ns: int) -> None:
+        self.enter_time_wait(TcpState.FIN_WAIT2, duration_ns)
+
+    def wait_for_fin(self) -> None:
+        """FIN_WAIT2, and no process any more: not for ever."""
+        if self.linger2_ns < 0:
+            self.send_active_reset()
+            self.fail(0)
+            return
+        time_ns = self.fin_time()
+        if time_ns > TIMEWAIT_NS:
+            self.arm_state_timer(time_ns - TIMEWAIT_NS)
+        else:
+            self.end_fin_wait2(time_ns)
 
     def abort(self) -> None:
         """Reset the connection at once."""
@@ -355,13 +391,15 @@ class TcpConnection(TcpInput):
         found = False
         for buffer in self.queue.rtx:
             if not buffer.sacked and min(len(buffer.data), old_mss) > self.mss_cache:
-                buffer.lost = True
-                buffer.retransmitted = False
+                self.mark_lost(buffer)
                 found = True
         if not found:
             return
         # tcp_simple_retransmit: no congestion, so the window stays.
         if self.reno.state != CaState.LOSS:
             self.reno.high_seq = self.snd_nxt
+            self.reno.ssthresh = self.reno.current_ssthresh
+            self.reno.prior_ssthresh = 0
+            self.undo_marker = None
             self.reno.state = CaState.LOSS
         self.retransmit_lost()

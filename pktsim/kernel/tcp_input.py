@@ -17,12 +17,14 @@ from pktsim.kernel.tcp_block import (
     unwrap,
 )
 from pktsim.kernel.tcp_recovery import TcpRecovery
+from pktsim.kernel.tcp_rtt import TIMEWAIT_NS
 from pktsim.kernel.tcp_segment import ACK, CWR, FIN, PSH, RST, SYN, Segment
 from pktsim.kernel.tcp_state import Event, TcpState, next_state
 
 _RST_AFTER_FIN = (TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING)
 _AFTER_CLOSE = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK)
 _CE = 3
+_FASTRETRANS_THRESH = 3
 
 
 class TcpInput(TcpRecovery):
@@ -310,9 +312,18 @@ class TcpInput(TcpRecovery):
             self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex)
             self.fail(0)
             return False
-        if segment.flags & FIN:
+        if self.linger2_ns < 0:
+            self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex)
+            self.fail(0)
+            return False
+        time_ns = self.fin_time()
+        if time_ns > TIMEWAIT_NS:
+            self.arm_state_timer(time_ns - TIMEWAIT_NS)
             return True
-        self.enter_time_wait(TcpState.FIN_WAIT2, self.linger2_ns)
+        if segment.flags & FIN:
+            self.arm_state_timer(time_ns)  # it would get lost otherwise
+            return True
+        self.end_fin_wait2(time_ns)
         return False
 
     # Data.
@@ -443,7 +454,7 @@ class TcpInput(TcpRecovery):
         self.ack_scheduled = True
 
     def _set_dsack(self, seq: int, end_seq: int) -> None:
-        if self.sack_ok:
+        if self.sack_ok and self.settings.dsack:
             self.dsack = (seq, end_seq)
 
     def _extend_dsack(self, seq: int, end_seq: int) -> None:
@@ -524,10 +535,42 @@ class TcpInput(TcpRecovery):
         full = self.rcv_nxt - window.wup > window.rcv_mss and (
             not self.received.length or window.candidate()[0] >= window.wnd
         )
-        if full or (self.quick and not self.in_pingpong) or self.ack_now or self.reassembly:
+        if full or (self.quick and not self.in_pingpong) or self.ack_now:
+            if self.in_backlog:
+                self.ack_deferred = True  # net.ipv4.tcp_backlog_ack_defer
+            else:
+                self.send_ack()
+        elif not self.reassembly:
+            self.send_delayed_ack()
+        elif not self._compress_ack():
             self.send_ack()
-            return
-        self.send_delayed_ack()
+
+    def _compress_ack(self) -> bool:
+        """After three duplicate ACKs that say nothing else, the next ones are gathered for a moment."""
+        settings = self.settings
+        if not self.sack_ok or self.compressed_acks >= settings.comp_sack_nr:
+            return False
+        if self.compressed_at_rcv_nxt != self.rcv_nxt:
+            self.compressed_at_rcv_nxt = self.rcv_nxt
+            self.dup_acks_sent = 0
+        if self.dup_acks_sent < _FASTRETRANS_THRESH:
+            self.dup_acks_sent += 1
+            return False
+        self.compressed_acks += 1
+        if self.compressed_timer is None:
+            rtt8_us = self.receiver_rtt8_us
+            if self.rtt.srtt_us and self.rtt.srtt_us < rtt8_us:
+                rtt8_us = self.rtt.srtt_us
+            # 5% of the round trip; an hrtimer, so no jiffies, but the slack that it is given is taken
+            delay_ns = min(settings.comp_sack_delay_ns, rtt8_us * (NS_PER_US >> 3) // 20)
+            self.compressed_timer = self.clock.after(delay_ns + settings.comp_sack_slack_ns, self._send_compressed_ack)
+        return True
+
+    def _send_compressed_ack(self) -> None:
+        """tcp_compressed_ack_kick."""
+        self.compressed_timer = None
+        if self.compressed_acks and self.state not in (TcpState.CLOSE, TcpState.TIME_WAIT):
+            self.send_ack()
 
     def after_read(self, count: int) -> None:
         """The process has read ``count`` bytes: maybe there is window to tell of (tcp_cleanup_rbuf)."""

@@ -37,6 +37,19 @@ _SYNACK_TIMEOUT_NS = NS_PER_S
 _MIN_MSS_OPTION = 536
 
 
+def seconds_to_retransmissions(seconds: int) -> int:
+    """How many retransmissions with exponential back-off take that long (secs_to_retrans); at most 255."""
+    count = 0
+    if seconds > 0:
+        timeout_s = period_s = 1
+        count = 1
+        while seconds > period_s and count < 255:
+            count += 1
+            timeout_s = min(timeout_s << 1, RTO_MAX_NS // NS_PER_S)
+            period_s += timeout_s
+    return count
+
+
 class TcpListener:
     """A listening socket."""
 
@@ -52,6 +65,7 @@ class TcpListener:
         self.reuse_address = socket.reuse_address
         self.backlog = backlog
         self.requests = 0
+        self.young = 0  # those whose SYN-ACK was not sent again yet
         self.accepted: deque[TcpConnection] = deque()
         self.changed = Signal()
         self.closed = False
@@ -69,6 +83,16 @@ class TcpListener:
         if len(self.accepted) > self.backlog or self.requests > max(self.backlog, 8):
             return
         TcpRequest(self, segment, packet, isn=isn)
+
+    def most_retries(self) -> int:
+        """How often a SYN-ACK is sent again: less, the more old requests there are (reqsk_timer_handler)."""
+        most = self.demux.settings.synack_retries
+        if self.requests << 1 > max(8, self.backlog):
+            young = self.young << 1
+            while most > 2 and self.requests >= young:
+                most -= 1
+                young <<= 1
+        return most
 
     def close(self) -> None:
         """Stop; whoever is not accepted yet is reset (inet_csk_listen_stop)."""
@@ -117,6 +141,7 @@ class TcpRequest:
         self.syn_tos = packet.tos
         self.retransmissions = 0
         self.timeouts = 0
+        self.acked = False
         self.sent_ns = demux.layer.clock.now_ns
         self.timeout_ns = _SYNACK_TIMEOUT_NS
         self._last_oow_ack_ns = -(1 << 62)
@@ -143,6 +168,7 @@ class TcpRequest:
         self.isn = demux.isn(self.key) if isn is None else isn
         demux.connections[self.key] = self
         listener.requests += 1
+        listener.young += 1
         self._send_syn_ack()
         self._schedule(self.timeout_ns)
 
@@ -190,12 +216,20 @@ class TcpRequest:
 
     def _expire(self) -> None:
         """reqsk_timer_handler."""
-        if self.timeouts >= self.demux.settings.synack_retries:
+        listener = self.listener
+        most = listener.most_retries()
+        defer = listener.socket.defer_accept
+        expired = self.timeouts >= most and not (defer and self.acked and self.timeouts < defer)
+        if expired:
             self.drop()
             return
+        # syn_ack_recalc: an ACK has come, and data is waited for
+        if not defer or not self.acked or self.timeouts >= defer - 1:
+            self.retransmissions += 1
+            self._send_syn_ack()
+        if not self.timeouts:
+            listener.young -= 1
         self.timeouts += 1
-        self.retransmissions += 1
-        self._send_syn_ack()
         self._schedule(min(self.timeout_ns << self.timeouts, RTO_MAX_NS))
 
     def drop(self) -> None:
@@ -206,6 +240,8 @@ class TcpRequest:
         if self.demux.connections.get(self.key) is self:
             del self.demux.connections[self.key]
             self.listener.requests -= 1
+            if not self.timeouts:
+                self.listener.young -= 1
 
     def icmp(self, error: IcmpError) -> None:
         """tcp_req_err: only an error about our own SYN-ACK counts."""
@@ -276,10 +312,15 @@ class TcpRequest:
             return
         if not flags & ACK:
             return
+        if self.timeouts < self.listener.socket.defer_accept and end_seq == self.rcv_nxt:
+            self.acked = True  # TCP_DEFER_ACCEPT: no data yet
+            return
         if len(self.listener.accepted) > self.listener.backlog:
             if self.demux.settings.abort_on_overflow:
                 self.demux.send_reset(segment, self.laddr, self.raddr)
                 self.drop()
+            else:
+                self.acked = True
             return
         self._become_connection(segment, packet, ifindex=ifindex)
 
@@ -324,8 +365,12 @@ class TcpRequest:
         connection.snd_wl1 = unwrap(segment.seq, self.rcv_nxt)
         connection.sync_mss(self.mtu)
         if not self.retransmissions:
-            rtt_us = (now_ns - self.sent_ns) // NS_PER_US
-            connection.rtt.sample(rtt_us, connection.snd_una, connection.snd_nxt)
+            connection.take_handshake_rtt((now_ns - self.sent_ns) // NS_PER_US)
+        elif self.timestamps and segment.ts_ecr:
+            delta_ms = (self.demux.ts_now(self.laddr, self.raddr) - segment.ts_ecr) & MASK32
+            if delta_ms < 1 << 20:
+                connection.take_handshake_rtt(max(delta_ms, 1) * 1000)
+        connection.total_retrans = self.retransmissions
         connection.register()
         connection.passive_established()
         listener.accepted.append(connection)

@@ -18,7 +18,6 @@ from pktsim.kernel.tcp_block import (
 )
 from pktsim.kernel.tcp_congestion import CaState
 from pktsim.kernel.tcp_queue import SendBuffer
-from pktsim.kernel.tcp_rtt import RTO_MAX_NS, RTO_MIN_US
 from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP_HEADER, Segment, build_segment
 from pktsim.kernel.tcp_state import SYNCHRONIZED, TcpState
 from pktsim.kernel.tcp_window import TCP_MSS_DEFAULT
@@ -26,7 +25,8 @@ from pktsim.kernel.transport import IPPROTO_TCP, build_ip
 
 ALL_BUT_ENDS = ~(FIN | PSH)
 _ECT0 = 2
-_CLOCK_SLACK_NS = 2 * NS_PER_MS  # TCP_TIMEOUT_MIN
+CLOCK_SLACK_NS = 2 * NS_PER_MS  # TCP_TIMEOUT_MIN_US
+_PACING_SHIFT = 10  # sk_pacing_shift: a burst is about a millisecond's worth
 
 
 class TcpOutput(TcpBlock):
@@ -153,6 +153,10 @@ class TcpOutput(TcpBlock):
 
     def clear_ack(self) -> None:
         """Nothing is owed any more (inet_csk_clear_xmit_timer, ICSK_TIME_DACK)."""
+        self.compressed_acks = 0
+        if self.compressed_timer is not None:
+            self.compressed_timer.cancel()
+            self.compressed_timer = None
         self.ack_scheduled = self.ack_now = self.ack_pushed = self.ack_pushed2 = False
         if self.ack_timer is not None:
             self.ack_timer.cancel()
@@ -262,9 +266,29 @@ class TcpOutput(TcpBlock):
 
     def _small(self, length: int, mss: int, *, nagle_off: bool) -> bool:
         """Whether Nagle's algorithm holds a segment back (tcp_nagle_check, RFC 1122 section 4.2.3.4)."""
-        if length >= mss or nagle_off or self.nonagle:
+        if length >= mss or nagle_off:
+            return False
+        if self.cork:
+            return True
+        if self.nonagle:
             return False
         return bool(self.queue.rtx) and self.snd_una < self.snd_sml <= self.snd_nxt
+
+    def burst_segments(self, mss: int) -> int:
+        """How many segments go out in one piece: less, the longer the way (tcp_tso_autosize)."""
+        settings = self.settings
+        size = self.pacing_rate >> _PACING_SHIFT if self.pacing_rate else GSO_MAX_SIZE
+        distance = self.rtt.min_rtt_us >> settings.tso_rtt_log
+        if distance < 32:
+            size += GSO_MAX_SIZE >> distance
+        return max(min(size, GSO_MAX_SIZE) // mss, settings.min_tso_segs)
+
+    def update_pacing_rate(self) -> None:
+        """tcp_update_pacing_rate. Nothing is paced here; but bursts are measured by it."""
+        settings, reno = self.settings, self.reno
+        ratio = settings.pacing_ss_ratio if reno.cwnd < reno.ssthresh >> 1 else settings.pacing_ca_ratio
+        rate = self.mss_cache * (10_000 << 3) * ratio * max(reno.cwnd, self.packets_out)
+        self.pacing_rate = rate // self.rtt.srtt_us if self.rtt.srtt_us else rate
 
     def _cwnd_quota(self) -> int:
         in_flight = self.packets_in_flight
@@ -289,7 +313,7 @@ class TcpOutput(TcpBlock):
             Whether there is something to send and nothing in flight that would bring on an ACK.
         """
         queue = self.queue
-        max_segments = max(GSO_MAX_SIZE // mss, 2)
+        max_segments = self.burst_segments(mss)
         sent = 0
         limited = False
         while queue.write:
@@ -405,16 +429,20 @@ class TcpOutput(TcpBlock):
             return needed - partial
         return needed
 
-    def _send_head(self, mss: int) -> None:
-        """Send the head of the write queue for the first time (tcp_transmit_skb, tcp_event_new_data_sent)."""
+    def _send_head(self, mss: int, *, probe: bool = False) -> None:
+        """Send the head of the write queue for the first time (tcp_transmit_skb, tcp_event_new_data_sent).
+
+        A window ``probe`` is no small segment that Nagle's algorithm would know of.
+        """
         queue = self.queue
         head = queue.write[0]
         had_none = not queue.rtx
         head.sent_at_ns = self.now_ns
+        head.delivered = self.delivered
         queue.head_sent()
         self.snd_high = self.snd_nxt
         self.snd_nxt = head.end_seq
-        if len(head.data) < head.segments(mss) * mss:
+        if not probe and len(head.data) < head.segments(mss) * mss:
             self.snd_sml = head.end_seq
         if had_none or self.timer_kind == XmitTimer.LOSS_PROBE:
             self.rearm_rto()
@@ -454,15 +482,20 @@ class TcpOutput(TcpBlock):
         if buffer.seq >= self.wnd_end and buffer.seq != self.snd_una:
             return False
         length = mss * segments
-        if self.wnd_end > buffer.seq:
-            length = min(length, max(self.wnd_end - buffer.seq, 1))
-        if len(buffer.data) > length:
-            queue.split_rtx(index, length, ALL_BUT_ENDS)
-        if not self.retrans_stamp_ns:
-            self.retrans_stamp_ns = self.now_ns
+        room = self.wnd_end - buffer.seq if self.wnd_end > buffer.seq else mss
+        if len(buffer.data) > min(length, room):
+            queue.split_rtx(index, min(length, room), ALL_BUT_ENDS)
+        elif self.settings.retrans_collapse and len(buffer.data) < min(room, mss):
+            queue.collapse(index, min(room, mss), self.wnd_end)
         buffer.sent_at_ns = self.now_ns
-        buffer.retransmitted = buffer.retransmitted or not probe
         buffer.retransmissions += 1
+        count = buffer.segments(mss)
+        self.total_retrans += count
+        if not probe:
+            buffer.retransmitted = True
+            if not self.retrans_stamp_ns:
+                self.retrans_stamp_ns = self.now_ns
+            self.undo_retrans = max(self.undo_retrans, 0) + count
         if buffer.flags & SYN:
             self.send_syn(buffer)
         else:
@@ -472,34 +505,43 @@ class TcpOutput(TcpBlock):
     def retransmit_lost(self) -> None:
         """Send again what is lost, as far as the congestion window allows (tcp_xmit_retransmit_queue)."""
         queue = self.queue
+        if not queue.rtx:
+            return
+        most = self.burst_segments(self.current_mss())
         index = 0
-        again = False
+        head_again = False
         while index < len(queue.rtx):
             buffer = queue.rtx[index]
             index += 1
-            if buffer.sacked or not buffer.lost or buffer.retransmitted:
-                continue
             room = self.reno.cwnd - self.packets_in_flight
-            if room <= 0:
+            if room <= 0 or self.retrans_out >= self.lost_out:
                 break
-            if not self.retransmit(index - 1, room):
+            if not buffer.lost or buffer.sacked or buffer.retransmitted:
+                continue
+            if not self.retransmit(index - 1, min(room, most)):
                 break
-            again = True
             if self.reno.in_reduction:
                 self.reno.prr_out += buffer.segments(self.mss_cache)
-        if again and self.timer_kind != XmitTimer.REO_TIMEOUT:
-            self.rearm_rto()
+            head_again = head_again or index == 1
+        if head_again and self.timer_kind != XmitTimer.REO_TIMEOUT:
+            self.arm(XmitTimer.RETRANS, self.rtt.rto_ns)
+
+    def mark_lost(self, buffer: SendBuffer) -> None:
+        """tcp_mark_skb_lost; what was sent again already is lost again."""
+        if buffer.sacked:
+            return
+        if not buffer.lost or buffer.retransmitted:
+            self.lost_total += buffer.segments(self.mss_cache)
+        if buffer.lost:
+            buffer.retransmitted = False
+        buffer.lost = True
 
     def send_syn(self, buffer: SendBuffer) -> None:
         """A SYN of our own: first, again, or as SYN-ACK in a simultaneous open."""
         flags = buffer.flags
-        self.emit(buffer.seq, flags, syn_mss=self.syn_mss(), window=min(self.window.wnd, 65535))
+        self.emit(buffer.seq, flags, syn_mss=self.syn_mss, window=min(self.window.wnd, 65535))
         if flags & ACK:
             self._ack_sent()
-
-    def syn_mss(self) -> int:
-        """What a SYN advertises; the stored value has lost the time stamp's bytes once established."""
-        return self.advmss
 
     def send_active_reset(self) -> None:
         """Tell the peer that the connection is gone (tcp_send_active_reset)."""
@@ -525,7 +567,7 @@ class TcpOutput(TcpBlock):
                     queue.split_write_head(size, ALL_BUT_ENDS | PSH)
             head = queue.write[0]
             head.flags |= PSH
-            self._send_head(mss)
+            self._send_head(mss, probe=True)
             return True
         self.send_probe()
         return True
@@ -537,7 +579,7 @@ class TcpOutput(TcpBlock):
         if self.timer is not None:
             self.timer.cancel()
         self.timer_kind = kind
-        self.timer = self.layer.timer(min(max(delay_ns, 0), RTO_MAX_NS), self.on_timer)
+        self.timer = self.layer.timer(min(max(delay_ns, 0), self.rtt.rto_max_ns), self.on_timer)
 
     def disarm(self) -> None:
         if self.timer is not None:
@@ -573,9 +615,9 @@ class TcpOutput(TcpBlock):
         if self.rtt.srtt_us:
             delay_ns = (self.rtt.srtt_us >> 2) * NS_PER_US
             if self.packets_out == 1:
-                delay_ns += RTO_MIN_US * NS_PER_US
+                delay_ns += self.rtt.rto_min_us * NS_PER_US
             else:
-                delay_ns += _CLOCK_SLACK_NS
+                delay_ns += CLOCK_SLACK_NS
         else:
             delay_ns = NS_PER_S
         left = self.rtt.rto_ns if advancing else self._rto_left()

@@ -21,10 +21,22 @@ class SendBuffer:
         sacked: The peer holds it.
         lost: It is thought to be lost, and not sent again yet.
         retransmitted: It is in flight again.
+        delivered: How much had been delivered when it was sent first.
         retransmissions: How often it was sent again.
     """
 
-    __slots__ = ("data", "flags", "lost", "retransmissions", "retransmitted", "sacked", "sent_at_ns", "seq", "syn_fin")
+    __slots__ = (
+        "data",
+        "delivered",
+        "flags",
+        "lost",
+        "retransmissions",
+        "retransmitted",
+        "sacked",
+        "sent_at_ns",
+        "seq",
+        "syn_fin",
+    )
 
     def __init__(self, seq: int, data: bytes, flags: int, syn_fin: int = 0) -> None:
         self.seq = seq
@@ -36,6 +48,7 @@ class SendBuffer:
         self.lost = False
         self.retransmitted = False
         self.retransmissions = 0
+        self.delivered = 0
 
     @property
     def end_seq(self) -> int:
@@ -60,6 +73,7 @@ class SendBuffer:
         rest.lost = self.lost
         rest.retransmitted = self.retransmitted
         rest.retransmissions = self.retransmissions
+        rest.delivered = self.delivered
         return rest
 
 
@@ -84,6 +98,23 @@ class SendQueue:
     def split_rtx(self, index: int, length: int, keep_flags: int) -> None:
         self.rtx.insert(index + 1, self.rtx[index].split(length, keep_flags))
         self.queued_bytes += HEAD_TRUESIZE
+
+    def collapse(self, index: int, room: int, wnd_end: int) -> None:
+        """Join what follows a small buffer with it, so that one segment repeats both (tcp_retrans_try_collapse)."""
+        rtx = self.rtx
+        first = rtx[index]
+        room -= len(first.data)
+        while index + 1 < len(rtx) and not first.sacked:
+            follower = rtx[index + 1]
+            room -= len(follower.data)
+            if follower.sacked or room < 0 or follower.end_seq > wnd_end:
+                return
+            first.data += follower.data
+            first.flags |= follower.flags
+            first.syn_fin += follower.syn_fin
+            first.retransmissions = max(first.retransmissions, follower.retransmissions)
+            del rtx[index + 1]
+            self.queued_bytes -= HEAD_TRUESIZE
 
     def head_sent(self) -> None:
         """Move the head of the write queue to the retransmit queue."""

@@ -10,23 +10,56 @@ from __future__ import annotations
 from pktsim.clock import NS_PER_S, NS_PER_US
 
 RTO_INITIAL_NS = NS_PER_S
+TIMEWAIT_NS = 60 * NS_PER_S  # TCP_TIMEWAIT_LEN
+RTO_FALLBACK_NS = 3 * NS_PER_S
 RTO_MIN_US = 200_000
 RTO_MAX_NS = 120 * NS_PER_S
+#: ``tcp_min_rtt`` before there is one.
+NO_RTT = 0xFFFFFFFF
+MIN_RTT_WINDOW_NS = 300 * NS_PER_S  # net.ipv4.tcp_min_rtt_wlen
 
 
 class RttEstimator:
     """Smoothed round-trip time, its deviation, and the time-out that follows."""
 
-    __slots__ = ("mdev_max_us", "mdev_us", "min_rtt_us", "rto_ns", "rtt_seq", "rttvar_us", "srtt_us")
+    __slots__ = (
+        "_min_at_ns",
+        "mdev_max_us",
+        "mdev_us",
+        "min_rtt_us",
+        "rto_max_ns",
+        "rto_min_us",
+        "rto_ns",
+        "rtt_seq",
+        "rttvar_us",
+        "srtt_us",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, rto_min_us: int = RTO_MIN_US, rto_max_ns: int = RTO_MAX_NS) -> None:
+        self.rto_min_us = rto_min_us
+        self.rto_max_ns = rto_max_ns
         self.srtt_us = 0  # eight times the smoothed round-trip time
         self.mdev_us = NS_PER_S // NS_PER_US  # tcp_init_sock: TCP_TIMEOUT_INIT
         self.mdev_max_us = 0
         self.rttvar_us = 0
         self.rtt_seq = 0
-        self.min_rtt_us = 0
+        self.min_rtt_us = NO_RTT
+        self._min_at_ns = 0
         self.rto_ns = RTO_INITIAL_NS
+
+    def measure_min(self, rtt_us: int, now_ns: int, *, maybe_delayed: bool = False) -> None:
+        """Keep the shortest of the last five minutes (tcp_update_rtt_min).
+
+        Args:
+            rtt_us: Of what was sent last among what was acknowledged.
+            maybe_delayed: The ACK may have waited for company.
+        """
+        if maybe_delayed and rtt_us > self.min_rtt_us:
+            return
+        rtt_us = max(rtt_us, 1)
+        if rtt_us <= self.min_rtt_us or now_ns - self._min_at_ns > MIN_RTT_WINDOW_NS:
+            self.min_rtt_us = rtt_us
+            self._min_at_ns = now_ns
 
     def sample(self, rtt_us: int, snd_una: int, snd_nxt: int) -> None:
         """Take in one measurement and set the time-out.
@@ -37,7 +70,6 @@ class RttEstimator:
             snd_nxt: Next one to be sent.
         """
         m = max(rtt_us, 1)
-        self.min_rtt_us = min(self.min_rtt_us, m) if self.min_rtt_us else m
         srtt = self.srtt_us
         if srtt:
             m -= srtt >> 3
@@ -58,11 +90,11 @@ class RttEstimator:
                 if self.mdev_max_us < self.rttvar_us:
                     self.rttvar_us -= (self.rttvar_us - self.mdev_max_us) >> 2
                 self.rtt_seq = snd_nxt
-                self.mdev_max_us = RTO_MIN_US
+                self.mdev_max_us = self.rto_min_us
         else:
             srtt = m << 3
             self.mdev_us = m << 1
-            self.rttvar_us = max(self.mdev_us, RTO_MIN_US)
+            self.rttvar_us = max(self.mdev_us, self.rto_min_us)
             self.mdev_max_us = self.rttvar_us
             self.rtt_seq = snd_nxt
         self.srtt_us = max(1, srtt)
@@ -71,8 +103,13 @@ class RttEstimator:
     def reset_rto(self) -> None:
         """Undo the back-off: the time-out from the estimate alone (tcp_set_rto)."""
         if self.srtt_us:
-            self.rto_ns = min(((self.srtt_us >> 3) + self.rttvar_us) * NS_PER_US, RTO_MAX_NS)
+            self.rto_ns = min(((self.srtt_us >> 3) + self.rttvar_us) * NS_PER_US, self.rto_max_ns)
 
     def back_off(self) -> None:
         """Double the time-out (RFC 6298 section 5.5)."""
-        self.rto_ns = min(self.rto_ns * 2, RTO_MAX_NS)
+        self.rto_ns = min(self.rto_ns * 2, self.rto_max_ns)
+
+    def fall_back(self) -> None:
+        """The handshake has given no measure (tcp_init_metrics, RFC 6298 section 5.7)."""
+        self.rttvar_us = self.mdev_us = self.mdev_max_us = RTO_FALLBACK_NS // NS_PER_US
+        self.rto_ns = RTO_FALLBACK_NS

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pktsim.clock import NS_PER_MS, NS_PER_S
+from pktsim.clock import NS_PER_MS
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_block import MASK32, PAWS_IDLE_NS, ts_before, unwrap
+from pktsim.kernel.tcp_rtt import TIMEWAIT_NS
 from pktsim.kernel.tcp_segment import ACK, FIN, RST, SYN, Segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.transport import IpPacket, TimerHandle
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp_connection import TcpConnection
-
-TIMEWAIT_NS = 60 * NS_PER_S
 
 
 class TimeWait:

@@ -639,23 +639,35 @@ def test_three_duplicate_acks_without_sack_retransmit() -> None:
     _, peer, socket = accepted()
     socket.set_nodelay()
     for _ in range(5):
-        socket.send(bytes(100))
+        socket.send(bytes(1460))
     assert len(peer.heard()) == 5
     for _ in range(3):
         peer.send(ACK, 1, 1)
-    assert peer.heard() == ["P. 1+100 ack 1"]
-    peer.send(ACK, 1, 101)
-    assert peer.heard() == ["P. 101+100 ack 1"]  # a partial ACK: the next hole
+    assert peer.heard() == ["P. 1+1460 ack 1"]
+    peer.send(ACK, 1, 1461)
+    assert peer.heard() == ["P. 1461+1460 ack 1"]  # a partial ACK: the next hole
+
+
+def test_small_segments_are_repeated_as_one() -> None:
+    """net.ipv4.tcp_retrans_collapse."""
+    _, peer, socket = accepted()
+    socket.set_nodelay()
+    for _ in range(6):
+        socket.send(bytes(300))
+    assert len(peer.heard()) == 6
+    for _ in range(3):
+        peer.send(ACK, 1, 1)
+    assert peer.heard() == ["P. 1+1200 ack 1"]  # four fit into one
 
 
 def test_sack_retransmits_only_the_hole() -> None:
     _, peer, socket = accepted(sack=True)
     socket.set_nodelay()
     for _ in range(5):
-        socket.send(bytes(100))
+        socket.send(bytes(1460))
     peer.heard()
-    peer.send(ACK, 1, 1, sack=((201, 501),))
-    assert peer.heard() == ["P. 1+100 ack 1", "P. 101+100 ack 1"]
+    peer.send(ACK, 1, 1, sack=((2921, 7301),))
+    assert peer.heard() == ["P. 1+1460 ack 1", "P. 1461+1460 ack 1"]
 
 
 def test_the_mss_of_the_peer_is_kept() -> None:
@@ -698,7 +710,8 @@ def test_keepalive() -> None:
     peer.send(ACK, 1, 1)
     assert peer.heard(11 * NS_PER_S) == [". 0 ack 1"]
     peer.send(ACK, 1, 1)
-    assert peer.heard(9 * NS_PER_S + NS_PER_S) == [". 0 ack 1", ". 0 ack 1"]
+    assert peer.heard(10 * NS_PER_S) == [". 0 ack 1"]  # ten seconds after that answer
+    assert peer.heard(5 * NS_PER_S) == [". 0 ack 1"]
     assert peer.heard(5 * NS_PER_S) == ["R. 1 ack 1"]
     assert not host.sockets.tcp_table.connections
 

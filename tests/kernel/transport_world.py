@@ -13,6 +13,7 @@ from pktsim.kernel.ip import OutputRoute
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_segment import Segment, parse_segment
 from pktsim.kernel.tcp_settings import TcpSettings
+from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, parse_ip
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.addr import ip_from_text, is_loopback
@@ -54,8 +55,15 @@ class World:
         self.log: list[Seen] = []
         self.wire = Wire()
 
-    def host(self, name: str, *addresses: str, mtu: int = 1500, tcp: TcpSettings | None = None) -> Host:
-        return Host(self, name, [ip_from_text(text) for text in addresses], mtu, tcp)
+    def host(
+        self,
+        name: str,
+        *addresses: str,
+        mtu: int = 1500,
+        tcp: TcpSettings | None = None,
+        wheel: TimerWheel | None = None,
+    ) -> Host:
+        return Host(self, name, [ip_from_text(text) for text in addresses], mtu, tcp, wheel)
 
     def segments(self) -> list[str]:
         """The log in tcpdump's manner, with relative sequence numbers."""
@@ -104,8 +112,17 @@ class World:
 class Host:
     """One namespace: an :class:`~pktsim.kernel.transport.IpStack` with a :class:`SocketLayer` on top."""
 
-    def __init__(self, world: World, name: str, addresses: list[bytes], mtu: int, tcp: TcpSettings | None) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        addresses: list[bytes],
+        mtu: int,
+        tcp: TcpSettings | None,
+        wheel: TimerWheel | None,
+    ) -> None:
         self.world = world
+        self.wheel = wheel
         self.name = name
         self.addresses = addresses
         self.mtu = mtu
