@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,106 +21,18 @@ import pytest
 from pktsim.clock import NS_PER_MS
 from pktsim.kernel.task import run
 from pktsim.kernel.tcp import TcpSocket
-from pktsim.kernel.tcp_segment import ACK, FIN, PSH, RST, SYN, Segment, build_segment, parse_segment
+from pktsim.kernel.tcp_segment import ACK, FIN, PSH, RST, SYN
 from pktsim.kernel.tcp_settings import TcpSettings
-from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, parse_ip
-from pktsim.wire.addr import ip_from_text, mac_from_text
+from pktsim.kernel.transport import IPPROTO_TCP, parse_ip
+from pktsim.wire.addr import mac_from_text
 from tests.kernel.transport_world import Wire, World
 from tests.live import netns, tcp_process
+from tests.live.tcp_conversation import FAR_MAC, NEAR_MAC, SYSCTLS, Conversation, Options, Say
 
-ME, PEER = ip_from_text("10.77.0.1"), ip_from_text("10.77.0.2")
-NEAR_MAC, FAR_MAC = "02:00:00:00:77:01", "02:ff:00:00:00:01"
-PEER_PORT = 40000
-PEER_ISN = 1_000_000
 #: Longer than a delayed ACK, shorter than a retransmission.
 PATIENCE_MS = 90
 
-SYSCTLS: dict[str, str | int] = {
-    "net.ipv4.tcp_congestion_control": "reno",
-    "net.ipv4.tcp_invalid_ratelimit": 0,
-    "net.ipv4.tcp_rmem": "4096 131072 33554432",
-    "net.ipv4.tcp_no_metrics_save": 1,
-}
-
-
-@dataclass(frozen=True)
-class Say:
-    """A segment of the peer. ``seq`` and ``ack`` count from the two SYNs; ``stamp`` is its time stamp's value."""
-
-    flags: int
-    seq: int = 0
-    ack: int = 0
-    length: int = 0
-    window: int = 1000
-    sack: tuple[tuple[int, int], ...] = ()
-    stamp: int = 100
-
-
 Step = Say | str
-
-
-@dataclass
-class Options:
-    """What the peer's SYN offers."""
-
-    mss: int = 1460
-    wscale: int = 7
-    sack: bool = True
-    timestamps: bool = True
-
-
-@dataclass
-class Conversation:
-    """Numbers of one connection, and answers in words."""
-
-    options: Options
-    isn: int = 0
-    first_id: int | None = None
-    said: list[str] = field(default_factory=list)
-
-    def packet(self, say: Say) -> bytes:
-        syn = say.flags & SYN
-        segment = Segment(
-            PEER_PORT,
-            tcp_process.PORT,
-            (PEER_ISN + say.seq) & 0xFFFFFFFF,
-            (self.isn + say.ack) & 0xFFFFFFFF if say.flags & ACK else 0,
-            say.flags,
-            say.window,
-            b"y" * say.length,
-            self.options.mss if syn else 0,
-            self.options.wscale if syn else -1,
-            bool(syn) and self.options.sack,
-            say.stamp if self.options.timestamps else None,
-            0,
-            tuple(((self.isn + left) & 0xFFFFFFFF, (self.isn + right) & 0xFFFFFFFF) for left, right in say.sack),
-        )
-        return build_ip(PEER, ME, IPPROTO_TCP, build_segment(segment, PEER, ME), ttl=64)
-
-    def describe(self, packet: IpPacket) -> str:
-        segment = parse_segment(packet.payload)
-        assert segment is not None
-        if segment.flags & SYN:
-            self.isn = segment.seq
-            self.first_id = None
-        identification = int.from_bytes(packet.data[4:6], "big")
-        if identification and self.first_id is None:
-            self.first_id = identification
-        step = "0" if not identification else f"+{(identification - (self.first_id or 0)) & 0xFFFF}"
-        header = packet.payload[20 : (packet.payload[12] >> 4) * 4].hex()
-        if segment.ts_val is not None:
-            header = header.replace(f"080a{segment.ts_val:08x}", "080a........", 1)
-        for left, right in segment.sack:
-            header = header.replace(f"{left:08x}{right:08x}", f"<{left - PEER_ISN}-{right - PEER_ISN}>", 1)
-        letters = "".join(
-            c for bit, c in ((SYN, "S"), (FIN, "F"), (RST, "R"), (PSH, "P"), (ACK, ".")) if segment.flags & bit
-        )
-        seq = (segment.seq - self.isn) & 0xFFFFFFFF if segment.seq else "zero"
-        ack = f" ack {(segment.ack - PEER_ISN) & 0xFFFFFFFF}" if segment.flags & ACK else ""
-        return (
-            f"{letters} {seq}+{len(segment.payload)}{ack} win {segment.window} options {header} "
-            f"ttl {packet.ttl} df {packet.data[6] >> 6 & 1} id {step}"
-        )
 
 
 class Kernel:
@@ -129,7 +40,7 @@ class Kernel:
 
     def __init__(self, node: netns.Namespace, options: Options) -> None:
         self.node = node
-        self.conversation = Conversation(options)
+        self.conversation = Conversation(options, tcp_process.PORT)
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", node.name, sys.executable, str(Path(tcp_process.__file__)), "4"],
             stdin=subprocess.PIPE,
@@ -173,7 +84,7 @@ class Ours:
         self.world.wire = Wire(lambda number, packet: [])
         settings = TcpSettings.from_sysctls({key: str(value) for key, value in SYSCTLS.items()})
         self.host = self.world.host("me", "10.77.0.1", tcp=settings)
-        self.conversation = Conversation(options)
+        self.conversation = Conversation(options, tcp_process.PORT)
         self.listener = self.host.sockets.tcp()
         self.listener.reuse_address = True
         self.listener.bind("", tcp_process.PORT)

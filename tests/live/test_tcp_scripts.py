@@ -1,0 +1,90 @@
+"""The kernel's TCP and ours over time: retransmission, recovery, probes, keep-alive, opening, closing.
+
+All scripts are played to the kernel at once, so that they take no longer than the longest of them; then each is played
+to ours, and compared.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import tests
+from pktsim.kernel.tcp_segment import ACK
+from tests.live import netns, tcp_scripts
+from tests.live.tcp_conversation import FAR_MAC, NEAR_MAC, SYSCTLS, Options, Say
+from tests.live.tcp_script import Event, Script, differences, replay, transcript
+
+SCRIPTS: dict[str, Script] = {
+    f"{group}: {name}": script
+    for group, scripts in {
+        "retransmission": tcp_scripts.RETRANSMISSION,
+        "timers": tcp_scripts.TIMERS,
+        "acknowledging": tcp_scripts.ACKNOWLEDGING,
+        "opening": tcp_scripts.OPENING_SCRIPTS,
+        "closing": tcp_scripts.CLOSING,
+    }.items()
+    for name, script in scripts.items()
+}
+
+
+def play(scripts: Mapping[str, Script]) -> dict[str, list[Event]]:
+    """Play scripts, all with the same settings, to the kernel."""
+    sysctls = {**SYSCTLS, **next(iter(scripts.values())).sysctls}
+    link = netns.Link("eth0", NEAR_MAC, ("10.77.0.1/24",), far_mac=FAR_MAC)
+    with netns.Namespace([link], neighbours=[("10.77.0.2", FAR_MAC, "eth0")], sysctls=sysctls) as node:
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.live.tcp_script_process", node.far, node.name],
+            input=json.dumps({name: script.to_json() for name, script in scripts.items()}),
+            cwd=Path(tests.__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr
+    return {name: [Event(*event) for event in events] for name, events in json.loads(ran.stdout).items()}
+
+
+@pytest.fixture(scope="module")
+def kernel(_live_machine: None) -> dict[str, list[Event]]:
+    """What came of each script in the kernel."""
+    by_sysctls: dict[str, dict[str, Script]] = {}
+    for name, script in SCRIPTS.items():
+        by_sysctls.setdefault(json.dumps(script.sysctls), {})[name] = script
+    return {name: events for scripts in by_sysctls.values() for name, events in play(scripts).items()}
+
+
+def _compare(name: str, script: Script, theirs: list[Event]) -> None:
+    ours = replay(script, theirs, {**SYSCTLS, **script.sysctls})
+    found = differences(script, theirs, ours)
+    assert not found, "\n".join([name, *found, "kernel:", transcript(theirs), "here:", transcript(ours)])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_alike(kernel: dict[str, list[Event]], name: str) -> None:
+    _compare(name, SCRIPTS[name], kernel[name])
+
+
+def test_the_harness_sees_another_segment_and_another_time() -> None:
+    """It must be able to fail."""
+    script = tcp_scripts.script((10, "write 100"), end_ms=400)
+    theirs = replay(script, [Event(number * 10_000_000, "did", "") for number in range(5)], SYSCTLS)
+    assert not differences(script, theirs, theirs)
+    other = [*theirs]
+    other[-1] = Event(other[-1].at_ns, "seen", other[-1].text.replace("P.", "."))
+    assert differences(script, theirs, other)
+    assert differences(script, theirs, theirs[:-1])
+    late = [*theirs]
+    late[-1] = Event(late[-1].at_ns + 120_000_000, "seen", late[-1].text)
+    assert "120" in differences(script, late, theirs)[0] or "after" in differences(script, late, theirs)[0]
+
+
+def test_scripts_survive_being_written_down() -> None:
+    script = Script([(1.5, Say(ACK, 1, 2, sack=((3, 4),))), (0, "read")], 20, Options(mss=500), sysctls={"a": 1})
+    assert Script.from_json(json.loads(json.dumps(script.to_json()))) == script
