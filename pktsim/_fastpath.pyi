@@ -159,12 +159,13 @@ class Datapath:
         self,
         family: int,
         table: int,
-        routes: Sequence[tuple[bytes, int, int, int, bytes, int, bytes, int, int]],
+        routes: Sequence[tuple[Any, ...]],
     ) -> None:
         """Replace a routing table.
 
         Each route is (dst, prefix length, RouteType, scope, gateway or b"", ifindex, preferred source or b"", mtu or 0,
-        metric).
+        metric). One next hop of several has three more: its weight, which it is, and how many there are; they stand
+        one behind the other.
 
         The local table (255) is one of them: the local and broadcast routes that follow from the addresses.
         """

@@ -532,7 +532,7 @@ cdef class Datapath:
         for i in range(<int>t.n_buckets):
             t.buckets[i] = -1
         plens = set()
-        for dst, plen, type_, scope, gateway, oif, prefsrc, mtu, metric in entries:
+        for dst, plen, type_, scope, gateway, oif, prefsrc, mtu, metric, *more in entries:
             if not 0 <= plen <= 8 * addr_len(family):
                 raise ValueError(f"prefix length {plen}")
             r = t.routes + t.n_routes
@@ -549,6 +549,10 @@ cdef class Datapath:
             if prefsrc:
                 self._load_addr(&r.prefsrc, prefsrc, family)
                 r.has_prefsrc = 1
+            r.hops = 1
+            if more:
+                r.weight, r.hop, hops = more
+                r.hops = hops
             plens.add(plen)
             t.n_routes += 1
         for i, plen in enumerate(sorted(plens, reverse=True)):
@@ -557,6 +561,8 @@ cdef class Datapath:
         # chains keep the sorted order: put the last in first
         for at in range(t.n_routes - 1, -1, -1):
             r = t.routes + at
+            if r.hop:
+                continue
             slot = route_bucket(t, &r.dst, r.plen)
             r.next = t.buckets[slot]
             t.buckets[slot] = at

@@ -9,6 +9,7 @@ cdef struct RouteResult:
     Addr nexthop
     Addr prefsrc               # set where ``has_prefsrc``
     int has_prefsrc
+    const Route *route         # where it comes from, NULL if from no table
 
 
 cdef inline Link *link_get(State *s, int ifindex) noexcept nogil:
@@ -31,10 +32,9 @@ cdef inline uint32_t route_bucket(const RouteTable *t, const Addr *dst, int plen
 
 cdef Route *table_lookup(State *s, RouteTable *t, const Addr *dst, int oif) noexcept nogil:
     """The longest prefix's first route (lowest metric, then first added) that leaves by ``oif``, if that is not 0."""
-    cdef int i, at, plen
+    cdef int i, at, plen, hop
     cdef Addr masked
     cdef Route *r
-    cdef Link *l
     for i in range(t.n_plens):
         plen = t.plens[i]
         addr_masked(&masked, dst, plen, t.family)
@@ -42,16 +42,21 @@ cdef Route *table_lookup(State *s, RouteTable *t, const Addr *dst, int oif) noex
         while at >= 0:
             r = t.routes + at
             if r.plen == plen and addr_eq(&r.dst, &masked):
-                # a host keeps its addresses when their device goes down: local routes are not synchronised with it
-                if r.type == RTN_UNICAST or r.type == RTN_BROADCAST:
-                    l = link_get(s, r.oif)
-                    if l == NULL or not l.up:
-                        at = r.next
-                        continue
-                if oif == 0 or r.oif == oif or r.type > RTN_MULTICAST:
-                    return r
+                for hop in range(r.hops):
+                    if hop_usable(s, r + hop) and (oif == 0 or r[hop].oif == oif or r.type > RTN_MULTICAST):
+                        return r + hop
             at = r.next
     return NULL
+
+
+cdef bint hop_usable(State *s, const Route *r) noexcept nogil:
+    """Whether packets may leave there. A host keeps its addresses when their device goes down: local routes do not
+    look at it."""
+    cdef Link *l
+    if r.type != RTN_UNICAST and r.type != RTN_BROADCAST:
+        return True
+    l = link_get(s, r.oif)
+    return l != NULL and l.up
 
 
 cdef inline bint prefix_match(const Addr *a, const Addr *net, int plen, int family) noexcept nogil:
@@ -71,7 +76,146 @@ cdef int fib_result(State *s, const Route *r, const Addr *dst, RouteResult *out)
     out.nexthop = r.gateway if r.has_gateway else dst[0]
     out.has_prefsrc = r.has_prefsrc
     out.prefsrc = r.prefsrc
+    out.route = r
     return r.type
+
+
+# Several next hops: which of them a flow takes (net/ipv4/fib_semantics.c, net/ipv4/route.c of Linux 6.18).
+
+cdef inline uint64_t rotl64(uint64_t x, int n) noexcept nogil:
+    return (x << n) | (x >> (64 - n))
+
+
+cdef inline void sip_round(uint64_t *v) noexcept nogil:
+    v[0] += v[1]
+    v[1] = rotl64(v[1], 13) ^ v[0]
+    v[0] = rotl64(v[0], 32)
+    v[2] += v[3]
+    v[3] = rotl64(v[3], 16) ^ v[2]
+    v[0] += v[3]
+    v[3] = rotl64(v[3], 21) ^ v[0]
+    v[2] += v[1]
+    v[1] = rotl64(v[1], 17) ^ v[2]
+    v[2] = rotl64(v[2], 32)
+
+
+cdef uint64_t siphash(const uint8_t *data, uint32_t length, uint64_t key) noexcept nogil:
+    """SipHash-2-4 (Aumasson and Bernstein, 2012) with both halves of the key alike."""
+    cdef uint64_t v[4]
+    cdef uint64_t word
+    cdef uint32_t at, i
+    v[0] = <uint64_t>0x736F6D6570736575 ^ key
+    v[1] = <uint64_t>0x646F72616E646F6D ^ key
+    v[2] = <uint64_t>0x6C7967656E657261 ^ key
+    v[3] = <uint64_t>0x7465646279746573 ^ key
+    at = 0
+    while at + 8 <= length:
+        memcpy(&word, data + at, 8)
+        v[3] ^= word
+        sip_round(v)
+        sip_round(v)
+        v[0] ^= word
+        at += 8
+    word = <uint64_t>length << 56
+    for i in range(length - at):
+        word |= <uint64_t>data[at + i] << 8 * i
+    v[3] ^= word
+    sip_round(v)
+    sip_round(v)
+    v[0] ^= word
+    v[2] ^= 0xFF
+    for i in range(4):
+        sip_round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+cdef inline void put_in_order(uint8_t *pair, int length) noexcept nogil:
+    """The smaller of two numbers first, as a little-endian machine reads them."""
+    cdef uint8_t other[4]
+    cdef int i
+    for i in range(length - 1, -1, -1):
+        if pair[i] != pair[length + i]:
+            if pair[length + i] < pair[i]:
+                memcpy(other, pair, length)
+                memcpy(pair, pair + length, length)
+                memcpy(pair + length, other, length)
+            return
+
+
+cdef uint32_t multipath_hash(State *s, Pkt *p, const Addr *src, const Addr *dst) noexcept nogil:
+    """fib_multipath_hash: 31 bits, by addresses (policy 0) or by addresses, protocol and ports (1).
+
+    The keys are laid out as ``struct flow_keys`` from ``basic`` on, with the padding at its end (its size is a multiple of
+    8); addresses and ports are put in order (__flow_hash_consistentify), so both directions of a flow hash alike::
+
+         0        2       3      4          24      28     32     36       40       44    48
+        | n_proto | proto | pad | 0 ... 0 | keyid | ports | icmp | source | target | pad |
+    """
+    cdef uint8_t keys[48]
+    cdef const uint8_t *inner
+    cdef uint64_t key
+    cdef uint32_t hash
+    memset(keys, 0, sizeof(keys))
+    memcpy(keys + 36, src.b, 4)
+    memcpy(keys + 40, dst.b, 4)
+    if s.sysctl[SYSCTL_FIB_MULTIPATH_HASH_POLICY] == 0:
+        # an ICMP error goes where the packets that it is about go (ip_multipath_l3_keys)
+        if p.proto == 1 and p.l4 and p.l4 + 28 <= p.end:
+            if p.buf[p.l4] in (3, 4, 5, 11, 12):
+                inner = p.buf + p.l4 + 8
+                memcpy(keys + 36, inner + 12, 8)
+    else:
+        keys[2] = p.proto
+        if p.l4 and not p.fragment and p.proto in (6, 17, 33, 50, 51, 132, 136) and p.l4 + 8 <= p.end:
+            # skb_flow_get_ports: AH has its SPI behind four other bytes, the others begin with ports or SPI
+            memcpy(keys + 28, p.buf + p.l4 + (4 if p.proto == 51 else 0), 4)
+    put_in_order(keys + 36, 4)
+    put_in_order(keys + 28, 2)
+    key = <uint64_t>s.sysctl[SYSCTL_FIB_MULTIPATH_HASH_SEED] & <uint64_t>0xFFFFFFFF
+    key |= key << 32
+    hash = <uint32_t>siphash(keys, sizeof(keys), key)
+    return (hash if hash else 1) >> 1
+
+
+cdef void fib_select(State *s, Pkt *p, const Addr *src, const Addr *dst, bint output, RouteResult *out) noexcept nogil:
+    """fib_select_multipath: the next hop of a flow, where a route has several.
+
+    Each gets a part of the hash's range by its weight (fib_rebalance). A host that has chosen its address prefers next
+    hops whose address that is.
+    """
+    cdef const Route *first
+    cdef const Route *best = NULL
+    cdef uint64_t total = 0, sum = 0, bound
+    cdef uint32_t hash
+    cdef int i, score = -1, points
+    cdef Addr own
+    if out.route == NULL or out.route.hops < 2:
+        return
+    first = out.route - out.route.hop
+    for i in range(first.hops):
+        if hop_usable(s, first + i):
+            total += first[i].weight
+    if total == 0:
+        return
+    hash = multipath_hash(s, p, src, dst)
+    for i in range(first.hops):
+        if not hop_usable(s, first + i):
+            continue
+        sum += first[i].weight
+        bound = ((sum << 31) + total // 2) // total - 1
+        points = 1 if hash <= bound else 0
+        if output:
+            if first[i].has_prefsrc:
+                own = first[i].prefsrc
+            elif not select_addr(s, p.family, first[i].oif, &first[i].gateway, &own):
+                own.q[0] = 0
+                own.q[1] = 0
+            if addr_eq(&own, src):
+                points += 2
+        if score < points:
+            score = points
+            best = first + i
+    fib_result(s, best, dst, out)
 
 
 cdef int fib_lookup(State *s, int family, const Addr *dst, const Addr *src, uint32_t mark, int iif, int oif,
@@ -191,6 +335,17 @@ cdef inline int max_sysctl(int a, int b) noexcept nogil:
     return a if a > b else b
 
 
+cdef inline bint route_uses(const RouteResult *r, int ifindex) noexcept nogil:
+    """fib_info_nh_uses_dev: whether any of a route's next hops is there."""
+    cdef int i
+    if r.route == NULL:
+        return r.oif == ifindex
+    for i in range(r.route.hops):
+        if (r.route - r.route.hop)[i].oif == ifindex:
+            return True
+    return False
+
+
 cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int oif) noexcept nogil:
     """fib_validate_source (net/ipv4/fib_frontend.c): 0 fine, else the DropReason.
 
@@ -215,7 +370,7 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
         return DR_RP_FILTER if rpf else 0
     if r.type != RTN_UNICAST and not (r.type == RTN_LOCAL and (dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL])):
         return DR_MARTIAN_SOURCE
-    if r.oif == dev.ifindex:
+    if route_uses(&r, dev.ifindex):
         return 0
     if not has_addr:
         return DR_RP_FILTER if rpf else 0

@@ -434,6 +434,7 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
     reason = validate_source(s, p, &src, &dst, r.oif)
     if reason:
         return reason
+    fib_select(s, p, &src, &dst, False, &r)
     route_attach(s, p, &r)
     return 0
 
@@ -525,6 +526,8 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
         type = RTN_UNICAST
     else:
         type = fib_lookup(s, p.family, dst, src, p.mark, s.lo_ifindex, oif, &r)
+        if type == RTN_UNICAST and oif == 0:
+            fib_select(s, p, src, dst, True, &r)
     if type == 0 and oif and (p.family == AF4 or dst.b[0] == 0xFF):
         # IPv6 has a route for groups on every device, IPv4 says:
         # "Apparently, routing tables are wrong. Assume, that the destination is on link." (net/ipv4/route.c)

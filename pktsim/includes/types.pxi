@@ -245,6 +245,9 @@ cdef struct Route:
     Addr gateway
     Addr prefsrc
     int32_t next               # in its hash bucket, -1 = end
+    uint32_t weight            # of a next hop among several, 0 where there is only one
+    uint16_t hops              # how many next hops the route has; they stand one behind the other
+    uint16_t hop               # which of them this is
 
 cdef struct RouteTable:
     uint32_t id

@@ -58,6 +58,7 @@ AGEING_NS: Final = 300 * NS_PER_S
 ENGINE_SETTINGS: Final = {
     "net.bridge.bridge-nf-call-iptables": Sysctl.BRIDGE_NF_CALL_IPTABLES,
     "net.bridge.bridge-nf-call-ip6tables": Sysctl.BRIDGE_NF_CALL_IP6TABLES,
+    "net.ipv4.fib_multipath_hash_policy": Sysctl.FIB_MULTIPATH_HASH_POLICY,
     "net.ipv4.ip_forward_use_pmtu": Sysctl.IP_FORWARD_USE_PMTU,
     "net.ipv4.ip_default_ttl": Sysctl.IP_DEFAULT_TTL,
     "net.ipv4.ip_forward_update_priority": Sysctl.IP_FORWARD_UPDATE_PRIORITY,
@@ -91,6 +92,9 @@ ENGINE_SETTINGS: Final = {
     }.items()
     for state in states
 }  # fmt: skip
+_HASH_SEED: Final = "net.ipv4.fib_multipath_hash_seed"
+#: Fields of a route in the engine's form that is not one of several next hops.
+_ONE_HOP: Final = 9
 #: ... and per-interface ones.
 ENGINE_CONF: Final = {
     ("net.ipv4.conf", "forwarding"): Sysctl.IP_FORWARD,
@@ -131,6 +135,7 @@ class Configuration:
         #: Tables with the counters that the engine had for them when it was last looked.
         self._counted: dict[tuple[Family, TableId], _Counted] = {}
         self._batches = 0
+        self._several_next_hops = False
         self._fixed_mac: set[int] = set()
         self._fixed_mtu: set[int] = set()
         for setting in ENGINE_SETTINGS:
@@ -447,6 +452,13 @@ class Configuration:
                 self._push_addresses()
                 self._push_routes(everything=True)
 
+    def _push_hash_seed(self) -> None:
+        """``proc_fib_multipath_hash_set_seed``: without a seed one is drawn, once it is needed."""
+        seed = self.sysctls.number(_HASH_SEED)
+        if not seed and self._several_next_hops:
+            seed = self.choices.below(f"{self.name}/fib.multipath_hash_seed", (1 << 32) - 1) + 1
+        self.datapath.sysctl_set(Sysctl.FIB_MULTIPATH_HASH_SEED, seed)
+
     def _push_routes(self, *, everything: bool = False) -> None:
         """Tell the engine what changed; with ``everything`` also routes whose preferred source may have changed."""
         if self._batches:
@@ -456,7 +468,11 @@ class Configuration:
             dirty.update((family, table) for family in (AF_INET, AF_INET6) for table in self.fib.tables(family))
         localnet = [device.name for device in self.devices if self.sysctls.conf_or(device.name, "route_localnet")]
         for family, table in sorted(dirty):
-            self.datapath.routes_set(family, table, self.fib.engine_routes(family, table, localnet=localnet))
+            routes = self.fib.engine_routes(family, table, localnet=localnet)
+            if not self._several_next_hops and any(len(route) > _ONE_HOP for route in routes):
+                self._several_next_hops = True
+                self._push_hash_seed()
+            self.datapath.routes_set(family, table, routes)
         self.fib.dirty.clear()
         # Rules may name interfaces that have come or gone.
         for family in (AF_INET, AF_INET6):
@@ -528,6 +544,8 @@ class Configuration:
             engine_key = ENGINE_SETTINGS.get(family)
             if engine_key is not None:
                 self.datapath.sysctl_set(engine_key, self.sysctls.number(family))
+            if family == _HASH_SEED:
+                self._push_hash_seed()
             for listener in self.setting_listeners:
                 listener(family)
             return

@@ -6,9 +6,9 @@ what may be added, what an address brings with it and takes away, and which sour
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from pktsim.errors import TopologyError, UnsupportedFeature
 from pktsim.kernel.netdev import (
@@ -24,6 +24,7 @@ from pktsim.kernel.netdev import (
     scope_text,
     select_address,
 )
+from pktsim.kernel.nexthop import NextHop, parse_next_hops
 from pktsim.kernel.route_table import RouteTable
 from pktsim.netfilter.opcodes import RouteType
 from pktsim.wire.addr import ip_from_text, ip_to_text
@@ -50,7 +51,7 @@ _REFUSALS: Final = frozenset((RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteT
 
 #: Words of ``ip route`` that change where or how packets go and that have no counterpart here.
 UNSUPPORTED_WORDS: Final = frozenset(
-    ("nexthop", "nhid", "encap", "tos", "dsfield", "weight", "realm", "realms", "pervasive", "as", "from", "expires")
+    ("nhid", "encap", "tos", "dsfield", "realm", "realms", "pervasive", "as", "from", "expires")
 )
 #: ... and those that a transport would have to heed.
 METRIC_WORDS: Final = frozenset(
@@ -69,6 +70,7 @@ class Route:
         source: The preferred source address, empty if it is chosen when used.
         mtu: 0 if the device's counts.
         mtu_locked: Path MTU discovery must not lower it, and forwarding heeds it.
+        next_hops: Instead of gateway and device, where there are several.
     """
 
     destination: bytes
@@ -84,6 +86,7 @@ class Route:
     onlink: bool = False
     mtu: int = 0
     mtu_locked: bool = False
+    next_hops: tuple[NextHop, ...] = ()
 
     @property
     def family(self) -> int:
@@ -128,6 +131,7 @@ class Route:
             words.append("onlink")
         if self.family == AF_INET6:
             words += ["pref", "medium"]
+        words += map(str, self.next_hops)
         return " ".join(words)
 
 
@@ -190,9 +194,13 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
     scope: int | None = None
     proto, metric, table, mtu = PROTO_BOOT, 0, TABLE_MAIN, 0
     onlink = locked = False
+    next_hops: tuple[NextHop, ...] = ()
     at += 1
     while at < len(words):
         word = words[at]
+        if word == "nexthop":
+            next_hops = parse_next_hops(words[at + 1 :], text)
+            break
         if word == "via":
             value = argument()
             gateway = ip_from_text(argument() if value in ("inet", "inet6") else value)
@@ -231,6 +239,14 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
         at += 1
     if default and gateway and len(gateway) != len(destination):
         destination = bytes(len(gateway))
+    if next_hops:
+        if gateway or device:
+            raise TopologyError(f"route {text!r}: via or dev, and next hops besides")
+        if len(destination) != 4 or any(len(hop.gateway) not in (0, 4) for hop in next_hops):
+            raise UnsupportedFeature("several next hops in IPv6", mend=f"in {text!r}")
+        if len(next_hops) == 1:
+            (only,) = next_hops
+            gateway, device, onlink, next_hops = only.gateway, only.device, only.onlink, ()
     if gateway and len(gateway) != len(destination):
         raise UnsupportedFeature("route with a next hop of the other family", mend=f"in {text!r}")
     if scope is None:
@@ -238,7 +254,7 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
         if route_type == RouteType.LOCAL:
             scope = Scope.HOST
         elif route_type in (RouteType.BROADCAST, RouteType.MULTICAST, RouteType.ANYCAST) or (
-            route_type == RouteType.UNICAST and not gateway
+            route_type == RouteType.UNICAST and not gateway and not any(hop.gateway for hop in next_hops)
         ):
             scope = Scope.LINK
         else:
@@ -264,6 +280,7 @@ def parse_route(text: str, family: int = AF_INET) -> Route:
         onlink,
         mtu,
         locked,
+        next_hops,
     )
 
 
@@ -399,6 +416,7 @@ class Fib:
                 and route.device in ("", old.device)
                 and route.source in (b"", old.source)
                 and route.metric in (0, old.metric)
+                and route.next_hops in ((), old.next_hops)
             ):
                 table.remove(old)
                 self.dirty.add((route.family, route.table))
@@ -411,6 +429,8 @@ class Fib:
                 raise TopologyError(f"route {route}: a route that refuses has neither device nor next hop")
             # An IPv6 reject route is one through the loopback device with the lowest priority (ip6_route_info_create).
             return route
+        if route.next_hops:
+            return replace(route, next_hops=tuple(self._checked_hop(route, hop) for hop in route.next_hops))
         if route.gateway and not route.onlink:
             device = self._device_towards(route)
             route = replace(route, device=device) if not route.device else route
@@ -429,6 +449,11 @@ class Fib:
         if route.family == AF_INET6 and route.metric == 0:
             route = replace(route, metric=1024)  # IP6_RT_PRIO_USER
         return route
+
+    def _checked_hop(self, route: Route, hop: NextHop) -> NextHop:
+        """What would be checked of a route with this next hop alone."""
+        alone = replace(route, next_hops=(), gateway=hop.gateway, device=hop.device, onlink=hop.onlink)
+        return replace(hop, device=self._checked(alone).device)
 
     def _type_in_local_table(self, address: bytes) -> RouteType | None:
         table = self._tables[family_of(address)].get(TABLE_LOCAL, RouteTable())
@@ -532,13 +557,23 @@ class Fib:
         return any(entry.address == address for device in self._devices for entry in device.addresses)
 
     def link_down(self, device: NetDevice, *, deleted: bool) -> None:
-        """``fib_sync_down_dev``: routes through a device go when it goes down, local ones only when it is deleted."""
+        """``fib_sync_down_dev``: routes through a device go when it goes down, local ones only when it is deleted.
+
+        One with several next hops goes when none is left; until then those that are dead keep their places.
+        """
         for family, tables in self._tables.items():
             for number, table in tables.items():
                 if table.keep(
-                    lambda route: route.device != device.name or (not deleted and route.type == RouteType.LOCAL)
+                    lambda route: (
+                        any(self._alive(hop.device) for hop in route.next_hops if hop.device != device.name)
+                        if any(hop.device == device.name for hop in route.next_hops)
+                        else route.device != device.name or (not deleted and route.type == RouteType.LOCAL)
+                    )
                 ):
                     self.dirty.add((family, number))
+
+    def _alive(self, name: str) -> bool:
+        return name in self._devices and self._devices.named(name).up
 
     def link_up(self, device: NetDevice) -> None:
         """The connected routes come back; routes that somebody had added do not."""
@@ -572,7 +607,7 @@ class Fib:
 
     def engine_routes(
         self, family: int, table: int, *, localnet: Iterable[str] = ()
-    ) -> list[tuple[bytes, int, int, int, bytes, int, bytes, int, int]]:
+    ) -> list[tuple[Any, ...]]:
         """A table as :meth:`Datapath.routes_set` takes it, each route with the source address it prefers.
 
         Args:
@@ -580,9 +615,12 @@ class Fib:
             table: Its number.
             localnet: Names of the devices with ``route_localnet``.
         """
-        result = []
+        result: list[tuple[Any, ...]] = []
         local_devices = frozenset(localnet)
         for route in sorted(self._tables[family].get(table, RouteTable()), key=lambda route: route.metric):
+            if route.next_hops:
+                result += self._engine_hops(route, local_devices)
+                continue
             device = self._devices.named(route.device) if route.device else None
             source = route.source
             if not source and device is not None and family == AF_INET:
@@ -597,6 +635,19 @@ class Fib:
                 )
             )  # fmt: skip
         return result
+
+    def _engine_hops(self, route: Route, localnet: frozenset[str]) -> Iterator[tuple[Any, ...]]:
+        """One entry for each next hop whose device there is."""
+        hops = [hop for hop in route.next_hops if hop.device in self._devices]
+        for number, hop in enumerate(hops):
+            device = self._devices.named(hop.device)
+            source = route.source or select_address(
+                self._devices, device, hop.gateway, route.scope, route_localnet=hop.device in localnet
+            )
+            yield (
+                route.destination, route.prefix_length, int(route.type), route.scope, hop.gateway, device.ifindex,
+                source, route.mtu, route.metric, hop.weight, number, len(hops),
+            )  # fmt: skip
 
     def engine_rules(self, family: int) -> list[tuple[int, int, int, bytes, int, bytes, int, int, int]]:
         """The policy rules as :meth:`Datapath.rules_set` takes them; none if they are the usual ones."""

@@ -66,10 +66,14 @@ ONLY_DEFAULT: Final = frozenset(
         "net.ipv4.conf.IF.medium_id",
         "net.ipv4.conf.IF.src_valid_mark",
         "net.ipv4.conf.IF.tag",
+        "net.ipv4.fib_multipath_hash_fields",
+        "net.ipv4.fib_multipath_use_neigh",
         "net.ipv4.icmp_echo_enable_probe",
         "net.netfilter.nf_conntrack_events",
     )
 )
+#: Settings of which some values are modelled: up to this one.
+_HIGHEST_MODELLED: Final = {"net.ipv4.fib_multipath_hash_policy": 1}
 #: ... except that turning these off is what not modelling them amounts to.
 _ONLY_DEFAULT_OR_OFF: Final = frozenset(("net.netfilter.nf_conntrack_events",))
 
@@ -239,6 +243,9 @@ class Sysctls:
             default = _INTERFACE[family][conf_key] if conf_key else _PLAIN[generic]
             if text != default and not (text == "0" and generic in _ONLY_DEFAULT_OR_OFF):
                 raise UnsupportedFeature(f"sysctl {name}={text}", mend=f"leave it at {default}")
+        highest = _HIGHEST_MODELLED.get(generic)
+        if highest is not None and int(text) > highest:
+            raise UnsupportedFeature(f"sysctl {name}={text}", mend=f"0 to {highest}")
         values[key] = text
         self._cache.clear()
         if conf_key:

@@ -28,6 +28,7 @@ wmem_max 4194304
     "net.ipv4": """
 fib_multipath_hash_fields 7
 fib_multipath_hash_policy 0
+fib_multipath_hash_seed 0
 fib_multipath_use_neigh 0
 fib_notify_on_flag_change 0
 fwmark_reflect 0

@@ -129,6 +129,8 @@ class Sysctl(enum.IntEnum):
     CT_HASHSIZE = 43
     SEND_REDIRECTS = 44  # net.ipv4.conf.IF.send_redirects
     SHARED_MEDIA = 45  # net.ipv4.conf.IF.shared_media
+    FIB_MULTIPATH_HASH_POLICY = 46
+    FIB_MULTIPATH_HASH_SEED = 47  # never 0: what the setting says, or what was drawn in its place
 
 
 class Event(enum.IntEnum):

@@ -9,6 +9,7 @@ from pktsim.errors import ObjectError
 from ..objects import LoadBalancer
 from ..store import ObjectStore
 from .addresses import AddressBook, Assignment
+from .ecmp import Ecmp
 from .layer2 import Layer2
 from .nat import Nat
 from .passthrough import Passthrough
@@ -17,6 +18,7 @@ from .surroundings import Balancer, Surroundings, VirtualService, serving_nodes,
 
 _MODES: dict[str, Callable[[LoadBalancer, Surroundings], Balancer]] = {
     "l2": lambda found, world: Layer2(world, found.spec.detection_s),
+    "ecmp": lambda found, world: Ecmp(found.spec, world),
     "passthrough": lambda found, world: Passthrough(found.name, found.spec, world),
     "nat": lambda found, world: Nat(found.name, found.spec, world),
     "proxy": lambda found, world: Proxy(found.name, found.spec, world),

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from pktsim.errors import TopologyError
 from pktsim.kernel.netdev import LOOPBACK_IFINDEX
 
 from ..kubeproxy.healthcheck import HEALTHZ_PORT
@@ -48,12 +47,7 @@ class ProbingBalancer:
     def update(self, services: Sequence[VirtualService]) -> None:
         self.services = tuple(services)
         for service in self.services:
-            if self._world.on_the_nodes_wire(service.address):
-                raise TopologyError(
-                    f"{service.address} is an address of the nodes' own network",
-                    place=str(service.service),
-                    mend="only mode l2 answers ARP for such a one; take another pool",
-                )
+            service.check_routed(self._world)
             self.check(service)
         self._route({service.address for service in self.services})
         powered = self._world.powered()

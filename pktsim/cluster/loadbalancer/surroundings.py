@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from pktsim.clock import Clock
+from pktsim.errors import TopologyError
 from pktsim.rng import Choices
 
 from ..machines import NodeMachine, RuledMachine
@@ -18,7 +19,6 @@ from ..store import ObjectStore
 #: A node with this label is no target of any load balancer (KEP-1143).
 LABEL_EXCLUDE = "node.kubernetes.io/exclude-from-external-load-balancers"
 UPLINK = "eth0"
-SLASH_32 = 32
 
 
 class Surroundings(Protocol):
@@ -80,6 +80,19 @@ class VirtualService:
         if self.service.external_policy_local:
             return tuple(target for target in self.targets if target.name in self.endpoints)
         return self.targets if self.endpoints else ()
+
+    def check_routed(self, world: Surroundings) -> None:
+        """Refuse an address that no router would be asked for.
+
+        Raises:
+            TopologyError: It is one of the network between the nodes.
+        """
+        if world.on_the_nodes_wire(self.address):
+            raise TopologyError(
+                f"{self.address} is an address of the nodes' own network",
+                place=str(self.service),
+                mend="only mode l2 answers ARP for such a one; take another pool",
+            )
 
 
 class Balancer(Protocol):

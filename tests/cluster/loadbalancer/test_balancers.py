@@ -285,3 +285,46 @@ def test_what_is_no_service_at_the_address_is_refused_by_a_node() -> None:
     assert (reset[IP].src, str(reset[TCP].flags)) == (VIP, "RA")
     (error,) = cluster.outside.send(IP(dst=VIP) / UDP(sport=4000, dport=81))
     assert (error[ICMP].type, error[ICMP].code) == (3, 3)
+
+
+# Routes through several nodes
+
+
+def ecmp_nodes(cluster: Cluster) -> dict[int, str]:
+    """Source port of a client, and the node that its SYN came to."""
+    found = {}
+    for sport in range(4000, 4012):
+        cluster.outside.http_get(URL, sport=sport)
+        frames = seen(cluster, direction="in", sport=sport, dst=VIP, flags="S")
+        (found[sport],) = {frame.space for frame in frames if frame.space in ("node1", "node2")}
+    return found
+
+
+def test_ecmp_the_router_spreads_flows_over_the_nodes_that_announce() -> None:
+    cluster = balanced("ecmp", "Local")
+    nodes = ecmp_nodes(cluster)
+    assert set(nodes.values()) == {"node1", "node2"}
+    (route,) = [route for route in cluster.router.netns.routes() if VIP in route]
+    assert route == (
+        f"{VIP} proto bgp nexthop via 192.168.1.11 dev eth0 weight 1 nexthop via 192.168.1.12 dev eth0 weight 1"
+    )
+    assert saw(cluster.outside.http_get(URL).text) == "203.0.113.9"
+
+
+def test_ecmp_a_node_without_endpoints_withdraws_and_the_last_one_takes_the_route_along() -> None:
+    cluster = balanced("ecmp", "Local")
+    cluster.outside  # noqa: B018
+    cluster.delete("pod/b")
+    (route,) = [route for route in cluster.router.netns.routes() if VIP in route]
+    assert route == f"{VIP} via 192.168.1.11 dev eth0 proto bgp"
+    assert set(ecmp_nodes(cluster).values()) == {"node1"}
+    cluster.delete("pod/a")
+    assert not [route for route in cluster.router.netns.routes() if VIP in route]
+
+
+def test_ecmp_hash_policy_0_sends_a_client_to_one_node() -> None:
+    balancer = (
+        "apiVersion: pktsim.io/v1\nkind: LoadBalancer\nmetadata: {name: bgp}\nspec: {mode: ecmp, hashPolicy: 0}\n"
+    )
+    cluster = world(3, balancer, service("Local"))
+    assert len(set(ecmp_nodes(cluster).values())) == 1
