@@ -51,7 +51,6 @@ class IngressController:
 
     Attributes:
         log: The access log.
-        settings: What its ConfigMap says.
     """
 
     def __init__(self, netns: Netns, pod: Pod, store: ObjectStore, resolve: Resolve) -> None:
@@ -60,7 +59,7 @@ class IngressController:
         self.choices = netns.choices
         self.arguments: Arguments = read_arguments(pod)
         self.log: list[str] = []
-        self.settings = Settings()
+        self._settings = Settings()
         self.pool = Pool(netns.sockets, self.name)
         self._sockets = netns.sockets
         self._resolve = resolve
@@ -80,6 +79,13 @@ class IngressController:
             self._routes = self._build()
         return self._routes
 
+    @property
+    def settings(self) -> Settings:
+        """What its ConfigMap says."""
+        if self._routes is None:
+            self._routes = self._build()
+        return self._settings
+
     def _changed(self, event: WatchEvent) -> None:
         new, old = event.object, event.old
         if (
@@ -94,10 +100,10 @@ class IngressController:
 
     def _build(self) -> Routes:
         namespace, _, name = self.arguments.configmap.partition("/")
-        self.settings = self.pool.settings = read_settings(self._informer.all(ConfigMap).get((namespace, name)))
+        self._settings = self.pool.settings = read_settings(self._informer.all(ConfigMap).get((namespace, name)))
         builder = Builder(
             self.arguments,
-            self.settings,
+            self._settings,
             self.ingresses(),
             self._informer.all(Service),
             self._informer.all(EndpointSlice),

@@ -23,6 +23,7 @@ from .access_log import Attempt, Entry
 from .messages import (
     CLOSING,
     REASONS,
+    Headers,
     Hop,
     Request,
     header,
@@ -274,10 +275,18 @@ class ClientConnection:
             headers, line,
         )  # fmt: skip
         entry.request = request
+        entry.remote = self._remote(headers)
         entry.request_id = (header(headers, b"x-request-id") or b"").decode("latin-1")
         if not entry.request_id and self.worker.settings.generate_request_id:
             entry.request_id = f"{self.worker.choices.below(f'{self.worker.name}/request_id', 1 << 128):032x}"
         return request
+
+    def _remote(self, headers: Headers) -> str:
+        """Whom a request is from: where X-Forwarded-For is believed, who stands first in it (``real_ip_recursive``)."""
+        forwarded = header(headers, b"x-forwarded-for") if self.worker.settings.use_forwarded_headers else None
+        if not forwarded:
+            return self.client.remote
+        return forwarded.decode("latin-1").partition(",")[0].strip()
 
     async def _body(self, request: Request, limit: int, length: int) -> None:
         """Gather the body (``proxy_request_buffering on``).
@@ -507,7 +516,7 @@ class ClientConnection:
             _ClientGone: The client has closed meanwhile.
         """
         worker, settings = self.worker, location.settings
-        hop = Hop(self.client.remote, self.client.peer, self.client.scheme, self.client.port, entry.request_id)
+        hop = Hop(entry.remote, self.client.peer, self.client.scheme, self.client.port, entry.request_id)
         data = upstream_request(request, hop, worker.settings, settings.upstream_vhost)
         upgrade = header(request.headers, b"upgrade") is not None
         clock = worker.clock
