@@ -35,9 +35,7 @@ Seed = Annotated[int, typer.Option(help="Where all chance comes from: same seed,
 OutDirectory = Annotated[
     Path | None, typer.Option("-o", "--out", help="Write captures into this directory (made if missing).")
 ]
-KubeProxyVersion = Annotated[
-    str, typer.Option("--kube-proxy-version", help="Which kube-proxy: 1.30 to 1.38.")
-]
+KubeProxyVersion = Annotated[str, typer.Option("--kube-proxy-version", help="Which kube-proxy: 1.30 to 1.38.")]
 
 
 class Mode(enum.StrEnum):
@@ -128,7 +126,13 @@ def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
 def trace(
     file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
     source: Annotated[str, typer.Option("--from", help="A pod (namespace/name), a node, or outside.")],
-    to: Annotated[str, typer.Option("--to", help="An address or a service name, with :PORT (default 80).")] = "",
+    to: Annotated[
+        str, typer.Option("--to", help="An address or a service name, with :PORT (default 80); or a URL.")
+    ] = "",
+    connect_to: Annotated[
+        str, typer.Option(help="HOST[:PORT] to connect to for a URL, if not where an Ingress has its host.")
+    ] = "",
+    ingress: Annotated[bool, typer.Option("--ingress", help="Install an ingress controller first.")] = False,
     packets: Annotated[Path | None, typer.Option(help="Send the packets of this pcap or pcapng file instead.")] = None,
     protocol: Annotated[str, typer.Option(help="tcp, udp or icmp.")] = "tcp",
     rules: Annotated[
@@ -145,6 +149,8 @@ def trace(
     from pktsim.wire.scapy_io import ip_packets
 
     cluster = Cluster.load(file, seed=seed, kube_proxy_version=kube_proxy_version)
+    if ingress:
+        cluster.install_ingress()
     for rule in rules or ():
         node, equals, path = rule.partition("=")
         if not equals:
@@ -153,7 +159,7 @@ def trace(
     if packets is not None:
         walk = cluster.trace_packets(source, ip_packets(packets))
     elif to:
-        walk = cluster.trace_to(source, to, protocol=protocol)
+        walk = cluster.trace_to(source, to, protocol=protocol, connect_to=connect_to)
     else:
         raise PktsimError("trace needs --to HOST[:PORT] or --packets FILE")
     if as_json:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from os import PathLike
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -24,11 +25,9 @@ from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
 from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
 from pktsim.cluster.endpointslice import EndpointSliceController
-from pktsim.cluster.ingress.install import NAME as INGRESS_NAME
-from pktsim.cluster.ingress.install import NAMESPACE as INGRESS_NAMESPACE
 from pktsim.cluster.ingress.install import Installation
 from pktsim.cluster.ingress.settings import check_ingress, is_controller
-from pktsim.cluster.ingress.status import StatusPublisher
+from pktsim.cluster.ingress.status import StatusPublisher, front_services
 from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
@@ -71,7 +70,7 @@ from pktsim.cluster.resolver.client import Libc
 from pktsim.cluster.resolver.conf import KubeletDns, pod_resolv_conf
 from pktsim.cluster.resolver.hosts import pod_hosts_file
 from pktsim.cluster.store import ObjectStore
-from pktsim.cluster.walk import Walk
+from pktsim.cluster.walk import Note, Walk
 from pktsim.cluster.wiring import (
     OUTSIDE,
     OUTSIDE_ADDRESS,
@@ -217,6 +216,8 @@ class Cluster:
         self._slices = EndpointSliceController(self.store, release=self._release)
         self.load_balancers = LoadBalancers(self.store, load_balancer)
         self._ingress_status = StatusPublisher(self.store)
+        #: What programs on the way of packets say that they did.
+        self.notes: list[Note] = []
         self._wiring: HostGateway | None = None
         self._pods: dict[tuple[str, str], PodMachine] = {}
         self._nodes: dict[str, NodeMachine] = {}
@@ -326,17 +327,27 @@ class Cluster:
 
     @property
     def ingress_address(self) -> str:
-        """Where the service in front of the installed ingress controller is reached from outside: ``ADDRESS:PORT``.
+        """Where an ingress controller's HTTP is reached from outside, as ``ADDRESS:PORT``.
 
-        Its load balancer's address with port 80, or else the first node's with the node port.
+        That is its load balancer's address, or else the first node's with the node port.
+
+        Raises:
+            ObjectError: There is no controller with such a service in front.
         """
-        service = self.store.get(Service, INGRESS_NAME, INGRESS_NAMESPACE)
-        if service is None:
-            raise ObjectError("there is no ingress controller", mend="cluster.install_ingress()")
-        for one in service.status.load_balancer.ingress:
-            if one.ip:
-                return f"{one.ip}:{service.spec.ports[0].port}"
-        return f"{self.nodes[0].address}:{service.spec.ports[0].node_port}"
+        return self._ingress_address(80)
+
+    def _ingress_address(self, port: int) -> str:
+        """As :attr:`ingress_address`, for the port that leads to this one of the controller's."""
+        self._started()
+        for service, one in front_services(self.store, port):
+            for address in service.status.load_balancer.ingress:
+                if address.ip and service.spec.type == "LoadBalancer":
+                    return f"{address.ip}:{one.port}"
+            if service.spec.external_ips:
+                return f"{service.spec.external_ips[0]}:{one.port}"
+            if one.node_port:
+                return f"{self.nodes[0].address}:{one.node_port}"
+        raise ObjectError("no ingress controller can be reached from outside", mend="cluster.install_ingress()")
 
     def logs(self, reference: str) -> str:
         """``kubectl logs``: what the program in a pod has printed (``pod/ingress-nginx/NAME``): an access log.
@@ -621,24 +632,39 @@ class Cluster:
         title = f"{source} sends {number} packet{'s' if number != 1 else ''}"
         return recorder.walk(title, f"{replies} came back", delivered=replies > 0)
 
-    def trace_to(self, source: str, target: str, *, protocol: str = "tcp") -> Walk:
-        """Connect from a machine to ``HOST:PORT`` and tell what the nodes did to every packet.
+    def trace_to(self, source: str, target: str, *, protocol: str = "tcp", connect_to: str = "") -> Walk:
+        """Connect from a machine and tell what the nodes, and proxies on the way, did to every packet.
 
         Args:
             source: A pod, a node or ``outside``.
-            target: An address or a name, with a port for ``tcp`` and ``udp`` (default 80).
+            target: An address or a name, with a port for ``tcp`` and ``udp`` (default 80); or a URL. A name that an
+                Ingress has is reached where that Ingress is served, unless ``connect_to`` says otherwise.
             protocol: ``tcp``, ``udp`` or ``icmp``.
+            connect_to: For a URL: ``HOST``, ``HOST:PORT`` or ``:PORT`` to connect to instead.
         """
         machine = self.machine(source)
+        if "://" in target:
+            parts = urlsplit(target)
+            if not connect_to and self._of_an_ingress(parts.hostname or ""):
+                connect_to = self._ingress_address(443 if parts.scheme == "https" else 80)
+            title = f"{source} -> {target}" + (f" at {connect_to}" if connect_to else "")
+            with self.record() as recorder:
+                delivered, outcome = machine.ask(target, connect_to)
+            return recorder.walk(title, outcome, delivered=delivered)
         host, port = split_target(target)
         with self.record() as recorder:
             delivered, outcome = machine.probe(host, port, protocol)
         return recorder.walk(f"{source} -> {target} ({protocol})", outcome, delivered=delivered)
 
+    def _of_an_ingress(self, host: str) -> bool:
+        """Whether a rule of some Ingress has this host."""
+        wildcard = "*." + host.partition(".")[2]
+        return any(rule.host in (host, wildcard) for found in self.store.list(Ingress) for rule in found.spec.rules)
+
     def record(self) -> Recorder:
         """Record what nodes do to packets from now on: a context manager."""
         self._started()
-        return Recorder(self.explainer, self.capture)
+        return Recorder(self.explainer, self.capture, self.notes)
 
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
@@ -777,7 +803,7 @@ class Cluster:
         add_routes(space, netns)
         machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
         if is_controller(pod):
-            machine.start_ingress(self.store)
+            machine.start_ingress(self.store, self.notes)
         elif self.serves_dns(pod):
             delay_ns = self._dns_watch_delay_ns
             programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4, machine.files, watch_delay_ns=delay_ns)

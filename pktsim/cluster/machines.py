@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pktsim.cluster.node_host import NodeHost
     from pktsim.cluster.objects import ObjectMeta, Pod
     from pktsim.cluster.store import ObjectStore
+    from pktsim.cluster.walk import Note
 
 T = TypeVar("T")
 
@@ -227,6 +228,16 @@ class Machine:
         except OSError as error:
             return False, error.strerror or str(error)
 
+    def ask(self, url: str, connect_to: str = "") -> tuple[bool, str]:
+        """Get a URL, without judging certificates, and say in words what came of it."""
+        try:
+            answer = self.http_get(url, connect_to=connect_to, insecure=True)
+            return True, f"HTTP {answer.status}: {answer.text.strip()}"
+        except TimeoutError:
+            return False, "timed out"
+        except OSError as error:
+            return False, error.strerror or str(error)
+
     def send(self, packet: Packet, *, wait: float = REPLY_WAIT_S) -> list[Packet]:
         """Send any Scapy packet and return what reaches this machine in answer.
 
@@ -360,9 +371,9 @@ class PodMachine(Machine):
             self.netns, pod.name, port, Family.IPV4, proxy_protocol=proxied, handler=handler, version=version
         )
 
-    def start_ingress(self, store: ObjectStore) -> None:
-        """Start an ingress controller."""
-        self.ingress = programs.serve_ingress(self.netns, self.pod, store, self.files)
+    def start_ingress(self, store: ObjectStore, notes: list[Note]) -> None:
+        """Start an ingress controller, which tells in ``notes`` what it does."""
+        self.ingress = programs.serve_ingress(self.netns, self.pod, store, self.files, notes)
         self._servers.append(self.ingress)
 
     def stop(self) -> None:

@@ -37,6 +37,7 @@ from pktsim.cluster.resolver.hosts import HostsFile
 from pktsim.cluster.resolver.interface import GaiError
 from pktsim.cluster.resolver.musl import MuslResolver
 from pktsim.cluster.store import ObjectStore
+from pktsim.cluster.walk import Note
 from pktsim.kernel import task
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.transport import AF_INET, AF_INET6
@@ -70,9 +71,11 @@ def serve_http(
     return server
 
 
-def serve_ingress(netns: Netns, pod: Pod, store: ObjectStore, files: ResolverFiles) -> IngressController:
-    """Start an ingress controller in its pod."""
-    controller = IngressController(netns, pod, store, lambda name: resolve(netns, name, files))
+def serve_ingress(
+    netns: Netns, pod: Pod, store: ObjectStore, files: ResolverFiles, notes: list[Note]
+) -> IngressController:
+    """Start an ingress controller in its pod, which tells in ``notes`` what it does."""
+    controller = IngressController(netns, pod, store, lambda name: resolve(netns, name, files), notes)
     controller.start()
     return controller
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from pktsim.cluster.walk import Passage, Walk
+from pktsim.cluster.walk import Note, Passage, Walk
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer, Visit
 from pktsim.wire.summary import summary
@@ -13,9 +13,11 @@ from pktsim.wire.summary import summary
 class Recorder:
     """A context manager: passages between where it is entered and where it is left, or now."""
 
-    def __init__(self, explainer: Explainer, capture: Capture) -> None:
+    def __init__(self, explainer: Explainer, capture: Capture, notes: list[Note]) -> None:
         self._explainer = explainer
         self._capture = capture
+        self._notes = notes
+        self._first_note = 0
         self._first_visit = 0
         self._first_frame = 0
         self._ended: list[Passage] | None = None
@@ -24,6 +26,7 @@ class Recorder:
         self._explainer.flush()
         self._first_visit = len(self._explainer.visits)
         self._first_frame = len(self._capture.frames)
+        self._first_note = len(self._notes)
         self._ended = None
         return self
 
@@ -54,4 +57,4 @@ class Recorder:
 
     def walk(self, title: str, outcome: str, *, delivered: bool) -> Walk:
         """The passages as a walk."""
-        return Walk(title, outcome, delivered, self.passages())
+        return Walk(title, outcome, delivered, self.passages(), self._notes[self._first_note :])

@@ -61,11 +61,29 @@ class Passage:
         return comment(self.steps, where=self.space)
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a program says that it has made of a packet: a proxy, whose way on is a connection of its own.
+
+    Attributes:
+        at_ns: When.
+        space: Where it runs.
+        summary: What it was asked, in one line.
+        lines: What it did about it.
+    """
+
+    at_ns: int
+    space: str
+    summary: str
+    lines: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Walk:
     """Passages in order of time.
 
     Attributes:
+        notes: What programs on the way say.
         title: What was asked for.
         outcome: What came of it.
         delivered: Whether the answer came.
@@ -75,6 +93,7 @@ class Walk:
     outcome: str = ""
     delivered: bool = True
     passages: list[Passage] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     def lines(self, *, every_packet: bool = False, unmatched: bool = False) -> Iterator[str]:
         """The walk as text.
@@ -85,14 +104,15 @@ class Walk:
         """
         if self.title:
             yield self.title
-        for passage in self.passages:
-            head = f"{passage.at_ns / NS_PER_MS:.3f} ms  {passage.space}: {passage.summary}"
-            if every_packet or passage.opens or passage.refused:
-                yield ""
-                yield head
-                yield from (f"    {line}" for line in render(passage.steps, unmatched=unmatched))
+        together: list[Passage | Note] = [*self.passages, *self.notes]
+        for one in sorted(together, key=lambda one: one.at_ns):
+            head = f"{one.at_ns / NS_PER_MS:.3f} ms  {one.space}: {one.summary}"
+            if isinstance(one, Note):
+                yield from ("", head, *(f"    {line}" for line in one.lines))
+            elif every_packet or one.opens or one.refused:
+                yield from ("", head, *(f"    {line}" for line in render(one.steps, unmatched=unmatched)))
             else:
-                what = passage.changes.removeprefix(f"{passage.space}: ")
+                what = one.changes.removeprefix(f"{one.space}: ")
                 yield f"{head}{'  [' + what + ']' if what else ''}"
         if self.outcome:
             yield ""
@@ -108,7 +128,12 @@ class Walk:
             "outcome": self.outcome,
             "delivered": self.delivered,
             "passages": [_passage_data(passage) for passage in self.passages],
+            **({"notes": [_note_data(note) for note in self.notes]} if self.notes else {}),
         }
+
+
+def _note_data(note: Note) -> dict[str, Any]:
+    return {"at_ns": note.at_ns, "place": note.space, "request": note.summary, "said": list(note.lines)}
 
 
 def _passage_data(passage: Passage) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
+from pktsim.cluster.ingress.install import Installation
 from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE
 from pktsim.cluster.objects import KubeObject
 from pktsim.cluster.objects_meta import CIDRText, IPText, KubeModel
@@ -98,6 +99,34 @@ class ImpairedLink(Netem):
         return f"{self.on}/{self.interface}{towards}{way}: {Netem.__str__(self)}"
 
 
+class IngressSettings(KubeModel):
+    """An ingress controller to install: see :class:`~pktsim.cluster.ingress.install.Installation`."""
+
+    service: Literal["LoadBalancer", "NodePort", "ClusterIP"] = "LoadBalancer"
+    workload: Literal["Deployment", "DaemonSet"] = "Deployment"
+    replicas: int = Field(default=1, ge=1)
+    node_ports: tuple[int, int] = (0, 0)
+    traffic_policy: Literal["Cluster", "Local"] = "Cluster"
+    load_balancer_ip: str = ""
+    config: dict[str, str] = Field(default={})
+    arguments: Texts = ()
+    watch_delay: float = Field(default=0.0, ge=0)
+
+    def installation(self) -> Installation:
+        """The installation that these are the settings of."""
+        return Installation(
+            service=self.service,
+            kind=self.workload,
+            replicas=self.replicas,
+            node_ports=self.node_ports,
+            traffic_policy=self.traffic_policy,
+            load_balancer_ip=self.load_balancer_ip,
+            config=self.config,
+            arguments=self.arguments,
+            watch_delay=self.watch_delay,
+        )
+
+
 _VERBS = ("http", "resolve", "ping", "udp", "tcp", "wait", "apply", "delete", "scale", "impair", "link")
 
 
@@ -120,6 +149,12 @@ class Step(KubeModel):
         count: How often.
         sport: The source port to use.
         timeout: Seconds after which to give up.
+        method: Of the HTTP request; so are the following.
+        headers: ``Name: value`` each.
+        body: A body to send.
+        connect_to: ``HOST[:PORT]`` to connect to instead of what the URL says.
+        redirects: How many to follow.
+        insecure: Whether any certificate is accepted.
     """
 
     name: str = ""
@@ -138,6 +173,12 @@ class Step(KubeModel):
     count: int = Field(default=1, ge=1)
     sport: int = Field(default=0, ge=0, le=65535)
     timeout: float = Field(default=5.0, gt=0)
+    method: str = "GET"
+    headers: Texts = ()
+    body: str | None = None
+    connect_to: str = ""
+    redirects: int = Field(default=0, ge=0)
+    insecure: bool = False
     expect: Expectation = Expectation()
 
     @property
@@ -188,6 +229,7 @@ class ScenarioSpec(KubeModel):
     about: str = ""
     seed: int = 0
     cluster: ClusterSettings = ClusterSettings()
+    ingress: IngressSettings | None = None
     outside: OutsideSpec = OutsideSpec()
     endpoints: dict[str, Texts] = Field(default={})
     steps: tuple[Step, ...] = ()

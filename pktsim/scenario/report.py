@@ -51,7 +51,7 @@ def print_trace(walk: Walk, *, console: Console | None = None) -> None:
 
 
 def _print_walk_lines(walk: Walk, console: Console) -> None:
-    for line in Walk("", "", walk.delivered, walk.passages).lines():
+    for line in Walk("", "", walk.delivered, walk.passages, walk.notes).lines():
         stripped = line.strip()
         if line[:1] not in ("", " "):
             style = "bold" if "  [" not in line else ""

@@ -113,6 +113,8 @@ def run_scenario(scenario: Scenario, *, seed: int | None = None, kube_proxy_vers
     )
     if spec.outside != OutsideSpec():
         cluster.apply([Outside(metadata=ObjectMeta(name=scenario.name), spec=spec.outside)])
+    if spec.ingress is not None:
+        cluster.apply(spec.ingress.installation().objects())
     cluster.apply(scenario.objects)
     for service, pods in spec.endpoints.items():
         cluster.draw(service, *pods)
@@ -219,7 +221,17 @@ def _guarded(call: Callable[[], _Outcome]) -> _Outcome:
 
 def _http(cluster: Cluster, step: Step) -> _Outcome:
     def call() -> _Outcome:
-        answer = cluster.machine(step.source).http_get(str(step.http), sport=step.sport, timeout=step.timeout)
+        answer = cluster.machine(step.source).http_request(
+            step.method,
+            str(step.http),
+            body=None if step.body is None else step.body.encode(),
+            sport=step.sport,
+            timeout=step.timeout,
+            headers=step.headers,
+            connect_to=step.connect_to,
+            redirects=step.redirects,
+            insecure=step.insecure,
+        )
         body = answer.text.rstrip("\n")
         return _Outcome(f"HTTP {answer.status}: {body}", status=answer.status, body=body)
 

@@ -233,3 +233,18 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, pktsim.cli; print(sorted({'scapy', 'pydantic', 'yaml', 'rich'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() in ("[]", "['rich']")
+
+
+def test_trace_of_a_url_through_an_ingress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = tmp_path / "shop.yaml"
+    objects.write_text(shipped("demo").read_text().partition("---\nkind: Scenario")[0])
+    words = ("trace", objects, "--from", "outside", "--to", "http://shop.example.com/")
+    status, out, _ = call(capsys, monkeypatch, *words, "--ingress")
+    assert status == 0
+    assert "backend default-web-80: the turn of 10.1." in out
+    assert "-> HTTP 200: web-" in out
+    status, _, err = call(capsys, monkeypatch, *words)
+    assert status == 2
+    assert "no ingress controller can be reached from outside" in err

@@ -44,6 +44,13 @@ class Entry:
     request_id: str = ""
     attempts: list[Attempt] = field(default_factory=list)
 
+    @property
+    def title(self) -> str:
+        """Who asks for what, in a few words."""
+        request = self.request
+        asked = f"{request.method} {request.http_host}{request.target}" if request is not None else self.line
+        return f"{self.remote} asks {asked}"
+
     def text(self, now_ns: int) -> str:
         """The line of the log."""
         at = moment(now_ns)

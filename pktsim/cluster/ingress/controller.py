@@ -10,6 +10,7 @@ import h11
 from pktsim.clock import NS_PER_S
 from pktsim.cluster.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Pod, Secret, Service
 from pktsim.cluster.store import EventType, ObjectStore, WatchEvent
+from pktsim.cluster.walk import Note
 from pktsim.fidelity import approximated
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.task import Task, spawn
@@ -48,12 +49,15 @@ class IngressController:
         pod: Its arguments are read from it.
         store: The objects.
         resolve: Its pod's resolver, for services of type ExternalName.
+        notes: Where it tells what it does, as long as there is a capture.
 
     Attributes:
         log: The access log.
     """
 
-    def __init__(self, netns: Netns, pod: Pod, store: ObjectStore, resolve: Resolve) -> None:
+    def __init__(
+        self, netns: Netns, pod: Pod, store: ObjectStore, resolve: Resolve, notes: list[Note] | None = None
+    ) -> None:
         self.name = netns.name
         self.clock = netns.clock
         self.choices = netns.choices
@@ -63,6 +67,8 @@ class IngressController:
         self.pool = Pool(netns.sockets, self.name)
         self._sockets = netns.sockets
         self._resolve = resolve
+        self._notes = notes
+        self._capture = netns.capture
         self._routes: Routes | None = None
         self._balancers: dict[str, RoundRobin] = {}
         self._external: dict[str, tuple[int, list[str]]] = {}
@@ -123,6 +129,11 @@ class IngressController:
             if host in tls.hosts and (ingress.namespace, tls.secret_name) in self._informer.all(Secret):
                 return tls.secret_name
         return None
+
+    def note(self, summary: str, *lines: str) -> None:
+        """Tell what was done about a request."""
+        if self._notes is not None and self._capture is not None and self._capture.on:
+            self._notes.append(Note(self.clock.now_ns, self.name, summary, lines))
 
     async def balancer(self, backend: str) -> RoundRobin | None:
         """Whose turn it is among the endpoints of a backend; ``None`` if there are none."""

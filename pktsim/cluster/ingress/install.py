@@ -30,7 +30,8 @@ class Installation:
         external_ips: ``externalIPs`` of the service.
         load_balancer_ip: ``loadBalancerIP`` of the service, empty for any.
         class_name: Of the IngressClass.
-        default_class: Whether Ingresses that name no class are its own.
+        default_class: Whether Ingresses that name no class are its own: later ones get its class, and those that were
+            there before are served as they are (``--watch-ingress-without-class``).
         config: The controller's ConfigMap.
         arguments: More for its command line: ``--enable-ssl-passthrough``.
         watch_delay: Seconds from a change of an object until it is in force.
@@ -81,6 +82,7 @@ class Installation:
                 f"--controller-class={CONTROLLER_CLASS}",
                 f"--ingress-class={self.class_name}",
                 f"--configmap=$(POD_NAMESPACE)/{NAME}",
+                f"--watch-ingress-without-class={str(self.default_class).lower()}",
                 *self.arguments,
             ],
             "ports": [

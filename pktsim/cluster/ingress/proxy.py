@@ -350,12 +350,15 @@ class ClientConnection:
         if settings.body_bytes and declared is not None and int(declared) > settings.body_bytes:
             entry.request = request
             return await self._too_large(entry, location)
+        route = f"server {server.hostname}, location {location}"
         redirect = self._https(request, location)
         if redirect:
+            worker.note(entry.title, route, f"the host has a certificate: {redirect}")
             code = worker.settings.http_redirect_code
             return await self._plain(request, entry, code, self._page(code), location=redirect, logged=location.logged)
         balancer = await worker.balancer(location.backend)
         if balancer is None:
+            worker.note(entry.title, route, f"backend {location.backend} has no endpoints: 503")
             return await self._plain(request, entry, 503, self._page(503), logged=location.logged)
         try:
             await self._body(request, settings.body_bytes, length)
@@ -370,7 +373,7 @@ class ClientConnection:
             self.stream.abort() if isinstance(error, TimeoutError) else self.stream.close()
             return False
         entry.length = request.length
-        return await self._proxy(request, entry, location, balancer)
+        return await self._proxy(request, entry, location, balancer, route)
 
     def _https(self, request: Request, location: Location) -> str:
         """Where a plain request is sent instead, if the host has a certificate (lua_ingress.lua, ``rewrite``)."""
@@ -475,10 +478,12 @@ class ClientConnection:
 
     # Asking endpoints
 
-    async def _proxy(self, request: Request, entry: Entry, location: Location, balancer: RoundRobin) -> bool:
+    async def _proxy(
+        self, request: Request, entry: Entry, location: Location, balancer: RoundRobin, route: str
+    ) -> bool:
         watch = spawn(self.worker.clock, self._watch(), f"{self.worker.name} client")
         try:
-            answer, head = await self._ask(request, entry, location, balancer)
+            answer, head = await self._ask(request, entry, location, balancer, route)
             if isinstance(head, h11.InformationalResponse):
                 watch.cancel()
                 await self._tunnel(entry, answer, head)
@@ -507,7 +512,7 @@ class ClientConnection:
             self._upstream.socket.close()
 
     async def _ask(
-        self, request: Request, entry: Entry, location: Location, balancer: RoundRobin
+        self, request: Request, entry: Entry, location: Location, balancer: RoundRobin, route: str
     ) -> tuple[Answer, h11.Response | h11.InformationalResponse]:
         """Try endpoints until one answers.
 
@@ -525,6 +530,10 @@ class ClientConnection:
             peer = balancer.take()
             attempt = Attempt(f"{peer[0]}:{peer[1]}" if ":" not in peer[0] else f"[{peer[0]}]:{peer[1]}", clock.now_ns)
             entry.attempts.append(attempt)
+            turn = f"the turn of {attempt.address}, 1 of {len(balancer.peers)}"
+            if tries:
+                turn = f"{entry.attempts[-2].address} failed ({entry.attempts[-2].status}): {turn}"
+            worker.note(entry.title, route, f"backend {location.backend}: {turn}")
             sent = kept = False
             kind = "error"
             try:

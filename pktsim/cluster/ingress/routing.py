@@ -78,6 +78,10 @@ class Location:
     default: bool = False
     logged: bool = True
 
+    def __str__(self) -> str:
+        kind = "exactly" if self.exact else "prefix"
+        return f"{kind} {self.path} ({f'Ingress {self.ingress}' if self.ingress else 'nobody said anything of it'})"
+
 
 @dataclass(slots=True)
 class Server:

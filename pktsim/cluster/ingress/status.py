@@ -16,6 +16,8 @@ from pktsim.cluster.objects import (
     Node,
     Pod,
     Service,
+    ServicePort,
+    selects,
 )
 from pktsim.cluster.store import ObjectStore
 from pktsim.fidelity import approximated
@@ -82,6 +84,18 @@ class StatusPublisher:
                     wanted = [one.address for one in node.status.addresses if one.type == "ExternalIP"]
                     texts += wanted or [one.address for one in node.status.addresses if one.type == "InternalIP"]
             yield from (_entry(text) for text in sorted(set(texts)))
+
+
+def front_services(store: ObjectStore, port: int) -> Iterator[tuple[Service, ServicePort]]:
+    """Services that lead to controllers' pods from outside, and which port of each leads to this one of the pods."""
+    for pod in store.list(Pod):
+        if not is_controller(pod) or pod.terminated:
+            continue
+        names = {one.name for container in pod.spec.containers for one in container.ports if one.container_port == port}
+        for service in store.list(Service, pod.namespace):
+            selected = service.spec.selector and selects(service.spec.selector, pod.metadata.labels)
+            if selected and service.externally_accessible:
+                yield from ((service, one) for one in service.spec.ports if one.target == port or one.target in names)
 
 
 def _of_service(service: Service) -> Iterator[IngressLoadBalancerIngress]:
