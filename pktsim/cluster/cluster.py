@@ -33,6 +33,7 @@ from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_PO
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
 from pktsim.cluster.kubeproxy.proxier import KubeProxy
 from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE, Release
+from pktsim.cluster.lifecycle import PodLifecycle
 from pktsim.cluster.loadbalancer.controller import LoadBalancers
 from pktsim.cluster.loader import load_objects
 from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine, app_of
@@ -212,7 +213,8 @@ class Cluster:
         self._dns_watch_delay_ns = round(dns_watch_delay * NS_PER_S)
         self._kube_proxy_config = kube_proxy
         self._release = Release.parse(kube_proxy_version)
-        self._control_plane = ControlPlane(self.store, self.ranges)
+        self._lifecycle = PodLifecycle(self.store, self.clock, self._kill, self._settle_now)
+        self._control_plane = ControlPlane(self.store, self.ranges, self._lifecycle.terminate)
         self._slices = EndpointSliceController(self.store, release=self._release)
         self.load_balancers = LoadBalancers(self.store, load_balancer)
         self._ingress_status = StatusPublisher(self.store)
@@ -299,14 +301,36 @@ class Cluster:
         for one in objects:
             yield with_default_class(one, classes.values()) if isinstance(one, Ingress) else one
 
-    def delete(self, reference: str) -> None:
-        """``kubectl delete``: ``pod/web-1``, ``service/shop/web``."""
+    def delete(self, reference: str, *, grace: float = 0.0) -> None:
+        """``kubectl delete``: ``pod/web-1``, ``service/shop/web``, ``node/node-b`` (which is switched off).
+
+        Args:
+            reference: What.
+            grace: Seconds that a pod, or the pods of a workload, are terminating before they are gone; without it they
+                vanish, as with ``--force --grace-period=0``.
+        """
         kind, namespace, name = _reference(reference)
-        self.store.delete(kind, name, namespace)
+        found = self.store.get(kind, name, namespace)
+        if isinstance(found, Pod):
+            self._lifecycle.terminate(found, grace)
+        else:
+            self.store.delete(kind, name, namespace)
+        if isinstance(found, Node):
+            self._lifecycle.node_gone(name)
+        self._settle(grace)
+
+    def set_ready(self, reference: str, ready: bool = True) -> None:
+        """Let a readiness probe succeed or fail: ``pod/web-1``, ``node/node-b``."""
+        kind, namespace, name = _reference(reference)
+        found = self.store.get(kind, name, namespace)
+        if not isinstance(found, Pod | Node):
+            what = "has no readiness" if found is not None else "does not exist"
+            raise ObjectError(f"{reference} {what}", mend="name pod/NAMESPACE/NAME or node/NAME")
+        self.store.apply(found.with_ready(ready=ready))
         self._settle()
 
-    def scale(self, reference: str, replicas: int) -> None:
-        """``kubectl scale --replicas``: ``deployment/web``."""
+    def scale(self, reference: str, replicas: int, *, grace: float = 0.0) -> None:
+        """``kubectl scale --replicas``: ``deployment/web``. Pods that go have ``grace`` seconds."""
         kind, namespace, name = _reference(reference)
         found = self.store.get(kind, name, namespace)
         if not isinstance(found, Deployment | ReplicaSet | StatefulSet):
@@ -314,7 +338,7 @@ class Cluster:
             raise ObjectError(f"{reference} {what}", mend="scale deployment/NAME, replicaset/NAME or statefulset/NAME")
         spec = found.spec.model_copy(update={"replicas": replicas})
         self.store.apply(found.model_copy(update={"spec": spec}))
-        self._settle()
+        self._settle(grace)
 
     def install_ingress(self, **options: Any) -> None:
         """Apply the objects of an ingress controller: a class, settings, pods, and a service in front of them.
@@ -678,8 +702,18 @@ class Cluster:
 
     # Keeping namespaces in line with objects
 
-    def _settle(self) -> None:
-        """Bring everything in line with the objects, without letting time pass."""
+    def _settle(self, grace: float = 0.0) -> None:
+        """Bring everything in line with the objects, and do what is due, without letting time pass."""
+        self._control_plane.grace_s = grace
+        try:
+            self._settle_now()
+        finally:
+            self._control_plane.grace_s = 0.0
+        if self._wiring is not None:
+            self.clock.run_until(self.clock.now_ns)
+
+    def _settle_now(self) -> None:
+        """Bring everything in line with the objects; the clock may be running."""
         if not self.store.list(Node):
             return
         self._control_plane.reconcile()
@@ -693,9 +727,9 @@ class Cluster:
         self._ingress_status.publish()
         if self._wiring is not None:
             self._sync_outside()
+            self._sync_nodes()
             self._sync_pods()
             self._sync_balancers()
-            self.clock.run_until(self.clock.now_ns)
 
     def _started(self) -> None:
         """The network is built when it is first asked for: until then objects may come in any order."""
@@ -771,16 +805,55 @@ class Cluster:
         text = _DNS_OBJECTS.format(address=self.ranges.dns, node=node.name, pod_ip=status)
         self.store.apply_all(load_objects(text))
 
+    def _sync_nodes(self) -> None:
+        """Nodes that were added, or deleted, since the network was built."""
+        assert self._wiring is not None
+        wanted = {node.name: node for node in self.store.list(Node)}
+        for name in sorted(self._nodes.keys() - wanted.keys()):
+            for key, pod in list(self._pods.items()):
+                if pod.pod.spec.node_name == name:
+                    self._stop_pod(key)
+            self._nodes.pop(name).stop_kube_proxy()
+            gone = self._wiring.remove(name)
+            self.network.delete_space(name)
+            for other in self._nodes.values():
+                other.netns.route_delete(self._wiring.route_to(gone))
+        for name in sorted(wanted.keys() - self._nodes.keys()):
+            plan = self._plan(wanted[name])
+            taken = [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)]
+            space, port = self._wiring.add(plan, taken)
+            netns = add_space(space, self.network)
+            add_interface(port, self.network[SWITCH])
+            plug(space.name, space.interface(UPLINK), self.network)
+            add_routes(space, netns)
+            for other in self._nodes.values():
+                other.netns.route_add(self._wiring.route_to(plan))
+            self._start_node(name)
+
+    def _stop_pod(self, key: tuple[str, str]) -> None:
+        machine = self._pods.pop(key)
+        machine.stop()
+        self.network.delete_space(machine.name)
+
+    def _kill(self, pod: Pod) -> None:
+        """End a pod's programs: its kernel closes their connections."""
+        machine = self._pods.get((pod.namespace, pod.name))
+        if machine is not None and machine.pod.metadata.uid == pod.metadata.uid:
+            machine.stop()
+
     def _sync_pods(self) -> None:
         wanted = {
             (pod.namespace, pod.name): pod
             for pod in self.store.list(Pod)
-            if not pod.terminated and not pod.spec.host_network and pod.status.pod_ip
+            if not pod.terminated
+            and not pod.spec.host_network
+            and pod.status.pod_ip
+            and pod.spec.node_name in self._nodes
         }
-        for key in sorted(self._pods.keys() - wanted.keys()):
-            machine = self._pods.pop(key)
-            machine.stop()
-            self.network.delete_space(machine.name)
+        for key, machine in sorted(self._pods.items()):
+            # Another pod of the same name is not the same pod.
+            if key not in wanted or wanted[key].metadata.uid != machine.pod.metadata.uid:
+                self._stop_pod(key)
         for key, pod in sorted(wanted.items()):
             machine_or_none = self._pods.get(key)
             if machine_or_none is None:
@@ -913,6 +986,7 @@ _KINDS = {
     "rs": "ReplicaSet", "replicaset": "ReplicaSet",
     "sts": "StatefulSet", "statefulset": "StatefulSet",
     "ds": "DaemonSet", "daemonset": "DaemonSet",
+    "no": "Node", "node": "Node", "nodes": "Node",
     "endpointslice": "EndpointSlice", "endpoints": "Endpoints", "configmap": "ConfigMap",
     "ing": "Ingress", "ingress": "Ingress", "ingresses": "Ingress", "secret": "Secret", "secrets": "Secret",
     "ingressclass": "IngressClass", "ingressclasses": "IngressClass",

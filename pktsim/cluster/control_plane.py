@@ -6,7 +6,7 @@ of a service, ``web-1`` for the first pod of Deployment ``web``. What an object 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
@@ -35,7 +35,7 @@ from .objects import (
     Workload,
 )
 from .objects_nodes import NodeCondition
-from .store import ObjectStore
+from .store import EventType, ObjectStore, WatchEvent
 
 approximated(
     "cluster.control_plane",
@@ -73,12 +73,32 @@ class Ranges:
 class ControlPlane:
     """Brings a store's objects to rest: :meth:`reconcile` after every change."""
 
-    def __init__(self, store: ObjectStore, ranges: Ranges = Ranges()) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        ranges: Ranges = Ranges(),
+        terminate: Callable[[Pod, float], None] | None = None,
+    ) -> None:
         self.store = store
         self.ranges = ranges
+        self._terminate = terminate if terminate is not None else self._delete
+        #: How long pods that are not wanted any more have until they are gone.
+        self.grace_s = 0.0
+        #: Nodes that were deleted: their pods wait for the garbage collector.
+        self._gone: set[str] = set()
+        store.watch(self._node_changed, (Node,))
         #: Per workload, every name that was ever given, and its number.
         self._numbers: dict[tuple[str, str, str], dict[str, int]] = {}
         self._next_address: dict[str, int] = {}
+
+    def _delete(self, pod: Pod, grace_s: float) -> None:
+        self.store.delete("Pod", pod.name, pod.namespace)
+
+    def _node_changed(self, event: WatchEvent) -> None:
+        if event.type is EventType.DELETED:
+            self._gone.add(event.object.name)
+        else:
+            self._gone.discard(event.object.name)
 
     def reconcile(self) -> None:
         """Fill in what is missing, make and remove pods. Calling it again changes nothing.
@@ -149,17 +169,18 @@ class ControlPlane:
                 numbers[names[-1]] = number
             wanted = dict.fromkeys(names, "")
         for name in sorted(here.keys() - wanted.keys()):
-            self.store.delete("Pod", name, workload.namespace)
+            self._terminate(here[name], self.grace_s)
         for name, node_name in wanted.items():
             if self.store.get(Pod, name, workload.namespace) is None:
                 self.store.apply(self._make_pod(workload.namespace, name, workload, workload.spec.template, node_name))
 
     def _pods_of(self, workload: Workload) -> dict[str, Pod]:
-        """The pods made here for a workload, by name."""
+        """The pods made here for a workload that are not terminating, by name."""
         return {
             pod.name: pod
             for pod in self.store.list(Pod, workload.namespace)
-            if pod.metadata.annotations.get(MADE_BY)
+            if not pod.terminating
+            and pod.metadata.annotations.get(MADE_BY)
             and any(
                 (owner.kind, owner.name) == (workload.kind, workload.name) for owner in pod.metadata.owner_references
             )
@@ -172,7 +193,7 @@ class ControlPlane:
             if pod.metadata.annotations.get(MADE_BY) and not any(
                 self.store.get(owner.kind, owner.name, pod.namespace) for owner in owners
             ):
-                self.store.delete("Pod", pod.name, pod.namespace)
+                self._terminate(pod, self.grace_s)
 
     def _foreign_pods(self, workload: Workload) -> int:
         """Pods of a workload that came with the objects, as in ``kubectl get deployments,pods -o yaml``."""
@@ -218,6 +239,8 @@ class ControlPlane:
         if not spec.node_name:
             spec = spec.model_copy(update={"node_name": self._schedule(pod)})
         node = self.store.get(Node, spec.node_name)
+        if node is None and spec.node_name in self._gone:
+            return
         if node is None:
             known = ", ".join(other.name for other in self.store.list(Node))
             mend = f"there are {known}" if known else "add a Node, or ask for nodes"

@@ -343,18 +343,22 @@ class PodMachine(Machine):
     Attributes:
         ingress: The ingress controller in it, if there is one.
         log: What its program has printed.
+        stopped: Whether its programs were killed.
     """
 
     def __init__(self, name: str, netns: Netns, files: ResolverFiles, pod: Pod) -> None:
         super().__init__(name, netns, files)
         self.pod = pod
         self.ingress: IngressController | None = None
+        self.stopped = False
         self._serving: set[tuple[int, str]] = set()
         self._servers: list[HttpServer | UdpEchoServer | IngressController] = []
         self._proxy_protocol = pod.metadata.annotations.get(PROXY_PROTOCOL_ANNOTATION) == "true"
 
     def serve(self, ports: Collection[tuple[int, str]]) -> None:
         """Start servers on ports that have none: HTTP on TCP ports, an echo that names its peer on UDP ports."""
+        if self.stopped:
+            return
         for port, protocol in sorted(set(ports) - self._serving):
             self._serving.add((port, protocol))
             if protocol == "TCP":
@@ -381,6 +385,7 @@ class PodMachine(Machine):
         for server in self._servers:
             server.stop()
         self._servers.clear()
+        self.stopped = True
 
     @property
     def log(self) -> list[str]:

@@ -102,6 +102,12 @@ class Node(KubeObject):
         ]
         return tuple(found[:1]) + tuple(ip for ip in found[1:] if ip.version != found[0].version)[:1]
 
+    def with_ready(self, *, ready: bool) -> Node:
+        """The node with its Ready condition as given."""
+        conditions = [one for one in self.status.conditions if one.type != "Ready"]
+        conditions.append(NodeCondition(type="Ready", status=str(ready)))
+        return self.model_copy(update={"status": self.status.model_copy(update={"conditions": tuple(conditions)})})
+
     def condition(self, kind: str) -> bool:
         """Whether a condition (``Ready``) is ``True``."""
         return any(one.type == kind and one.status == "True" for one in self.status.conditions)

@@ -212,6 +212,12 @@ class Pod(KubeObject):
         """Whether its ``Ready`` condition is true."""
         return any(one.type == "Ready" and one.status == "True" for one in self.status.conditions)
 
+    def with_ready(self, *, ready: bool) -> Pod:
+        """The pod with its Ready condition as given."""
+        conditions = [one for one in self.status.conditions if one.type != "Ready"]
+        conditions.append(PodCondition(type="Ready", status=str(ready)))
+        return self.model_copy(update={"status": self.status.model_copy(update={"conditions": tuple(conditions)})})
+
     @property
     def terminating(self) -> bool:
         """Whether it has been deleted and waits for its end."""

@@ -252,6 +252,42 @@ class HostGateway:
         self.router_address = next(host for host in self.node_network.hosts() if host not in used)
         self._gateways = {node.name: _last_free(node.pod_network, taken) for node in nodes}
 
+    def add(self, node: NodePlan, taken: Collection[IPv4Address] = ()) -> tuple[Space, Interface]:
+        """Wire a node that comes later.
+
+        Returns:
+            Its namespace, and the switch's port for it; other nodes need :meth:`route_to` it.
+
+        Raises:
+            TopologyError: It overlaps with another, or is not on the wire between the nodes.
+        """
+        before, self.nodes = self.nodes, (*self.nodes, node)
+        try:
+            self._check()
+            if node.address not in self.node_network or node.address == self.router_address:
+                raise TopologyError(
+                    f"{node.address} is no free address of {self.node_network}, where the other nodes are",
+                    place=f"Node {node.name}",
+                    mend=f"take another one; {self.router_address} is the router's",
+                )
+        except TopologyError:
+            self.nodes = before
+            raise
+        self._gateways[node.name] = _last_free(node.pod_network, taken)
+        return self._node(node), self._switch_port(node.name, node.address)
+
+    def remove(self, name: str) -> NodePlan:
+        """Forget a node."""
+        node = next(node for node in self.nodes if node.name == name)
+        self.nodes = tuple(other for other in self.nodes if other is not node)
+        del self._gateways[name]
+        return node
+
+    @staticmethod
+    def route_to(node: NodePlan) -> str:
+        """The route of every other node to its pods."""
+        return f"{node.pod_network} via {node.address} dev {UPLINK}"
+
     def _check(self) -> None:
         for index, node in enumerate(self.nodes):
             for other in self.nodes[:index]:
@@ -281,19 +317,14 @@ class HostGateway:
             interfaces=(
                 LOOPBACK_INTERFACE,
                 Interface("br0", "bridge", mac=_mac(0x0A5A, self.node_network.network_address)),
-                *(
-                    Interface(
-                        device_name("port-", name),
-                        "veth",
-                        mac=peer_mac(address),
-                        peer=f"{name}/{UPLINK}",
-                        master="br0",
-                    )
-                    for name, address in ports
-                ),
+                *(self._switch_port(name, address) for name, address in ports),
             ),
             sysctls={"net.ipv4.ip_forward": "0"},
         )
+
+    def _switch_port(self, name: str, address: IPv4Address) -> Interface:
+        port = device_name("port-", name)
+        return Interface(port, "veth", mac=peer_mac(address), peer=f"{name}/{UPLINK}", master="br0")
 
     def _router(self) -> Space:
         return Space(
@@ -349,9 +380,7 @@ class HostGateway:
 
     def _node(self, node: NodePlan) -> Space:
         gateway = self._gateways[node.name]
-        others = [
-            f"{other.pod_network} via {other.address} dev {UPLINK}" for other in self.nodes if other.name != node.name
-        ]
+        others = [self.route_to(other) for other in self.nodes if other.name != node.name]
         return Space(
             node.name,
             "node",
