@@ -63,6 +63,7 @@ class SocketLayer:
         self._tcp = TcpDemux(self, TcpSettings() if tcp is None else tcp)
         self._raw: list[RawSocket] = []
         self._flow_secret: bytes | None = None
+        self._port_offsets: dict[tuple[bytes, bytes, int], int] = {}
         wheel = getattr(stack, "wheel", None)
         self._wheel = wheel if isinstance(wheel, TimerWheel) else None
 
@@ -194,21 +195,40 @@ class SocketLayer:
         if address != ANY[family_of(address)] and not self.stack.is_local(address) and not is_multicast(address):
             raise os_error(errno.EADDRNOTAVAIL)
 
-    def ephemeral_port(self, protocol: str, free: Callable[[int], bool], *, step: int = 1) -> int:
-        """Choose a port that is ``free``; 0 if none is.
-
-        Linux starts at a random place in the range and goes on from there. With ``step`` 2 ports of the parity of the
-        first are tried before the others (``connect`` of TCP takes even ones, and leaves odd ones to ``bind``).
-        """
+    def ephemeral_port(self, protocol: str, free: Callable[[int], bool]) -> int:
+        """Choose a port that is ``free``, from a random place in the range on; 0 if none is."""
         low, high = self.port_range
         count = high - low + 1
         offset = self.choices.below(f"{self.name}/{protocol}.port", count)
-        if step == 2:
-            offset &= ~1
-        for parity in range(step):
-            for tried in range(0, count, step):
-                port = low + (offset + parity + tried) % count
+        for tried in range(count):
+            port = low + (offset + tried) % count
+            if free(port):
+                return port
+        return 0
+
+    def connect_port(self, key: tuple[bytes, bytes, int], free: Callable[[int], bool]) -> int:
+        """Choose a port to connect from; 0 if none is ``free`` (__inet_hash_connect).
+
+        Ports of the range's parity are tried before the others, which are left to ``bind``. The first connection of an
+        address to a service begins at a random place, each further one a few ports above the one before it.
+
+        Args:
+            key: Own address, peer's address and port.
+        """
+        low, high = self.port_range
+        count = high - low + 1
+        if count > 1:
+            count &= ~1
+        offset = self._port_offsets.get(key)
+        if offset is None:
+            offset = self.choices.below(f"{self.name}/tcp.port", high - low + 1)
+        for parity in (0, 1):
+            begin = (offset % count & ~1) + parity
+            for tried in range(0, count, 2):
+                port = low + (begin + tried) % count
                 if free(port):
+                    noise = 2 * self.choices.below(f"{self.name}/tcp.port.step", 8)
+                    self._port_offsets[key] = offset + max(tried, noise) + 2
                     return port
         return 0
 

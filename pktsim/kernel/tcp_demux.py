@@ -157,7 +157,7 @@ class TcpDemux:
                 return False
             return (laddr, port, raddr, rport) not in self.connections
 
-        port = self.layer.ephemeral_port("tcp", free, step=2)
+        port = self.layer.connect_port((laddr, raddr, rport), free)
         if not port:
             raise os_error(errno.EADDRNOTAVAIL)
         return port

@@ -735,15 +735,33 @@ def test_ports_in_use() -> None:
     host.sockets.tcp().bind("10.0.0.1", PORT)
 
 
-def test_connect_takes_even_ports_that_are_free() -> None:
-    world = World(choices=ScriptedChoices({"me/tcp.port": [7, 7, 6]}))
+def test_connect_takes_even_ports_that_are_free_and_goes_up() -> None:
+    """The first port to a service is drawn, the next ones are a few further, whoever else is asked meanwhile."""
+    world = World(choices=ScriptedChoices({"me/tcp.port": [7, 28_000], "me/tcp.port.step": [0, 3, 7, 0, 0]}))
     host = world.host("me", "10.0.0.1")
+    host.sockets.tcp().bind("", 32776)
     ports = []
-    for _ in range(3):
+    for address in ("10.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.2", "10.0.0.3"):
+        socket = host.sockets.tcp()
+        socket.start_connect(address, 80)
+        ports.append(socket.local_address[1])
+    assert ports == [32774, 32778, 60768, 32784, 60784]
+
+
+def test_connect_takes_an_odd_port_when_all_even_ones_are_taken() -> None:
+    world = World(choices=ScriptedChoices({"me/tcp.port": [2]}))
+    host = world.host("me", "10.0.0.1")
+    host.sockets.port_range = (40_000, 40_005)
+    ports = []
+    for _ in range(6):
         socket = host.sockets.tcp()
         socket.start_connect("10.0.0.2", 80)
         ports.append(socket.local_address[1])
-    assert ports == [32774, 32776, 32778]
+    assert sorted(ports[:3]) == [40_000, 40_002, 40_004]
+    assert sorted(ports) == list(range(40_000, 40_006))
+    with pytest.raises(OSError) as caught:
+        host.sockets.tcp().start_connect("10.0.0.2", 80)
+    assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
 def test_numbers_are_drawn_where_they_can_be_scripted() -> None:
