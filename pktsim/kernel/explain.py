@@ -46,6 +46,7 @@ class Explainer:
 
     _visits: list[Visit] = field(default_factory=list)
     _pending: list[_Raw] = field(default_factory=list)
+    _attached: dict[str, Netns] = field(default_factory=dict)
     _readers: dict[str, TraceReader] = field(default_factory=dict)
     _by_packet: dict[tuple[str, int], list[Visit]] = field(default_factory=dict)
     _last_frames: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -60,11 +61,15 @@ class Explainer:
         """Trace a namespace from now on."""
         netns.explainer = self
         netns.datapath.trace_set(True)
-        self._readers[netns.name] = TraceReader(_interface_name(netns), netns.lowered)
+        self._attached[netns.name] = netns
+        reader = self._readers.setdefault(netns.name, TraceReader(_interface_name(netns), netns.lowered))
+        reader.lowered = netns.lowered
+        reader.forget_tables()
 
     def detach(self, netns: Netns) -> None:
         """Stop tracing a namespace; what was collected stays."""
         self.flush()
+        self._attached.pop(netns.name, None)
         netns.explainer = None
         netns.datapath.trace_set(False)
 
@@ -107,16 +112,16 @@ class Explainer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Forget what is collected from here to the end of the block."""
+        """Collect nothing from here to the end of the block; the engine does not trace meanwhile."""
         self.flush()
-        first = len(self._visits)
+        resting = list(self._attached.values())
+        for netns in resting:
+            self.detach(netns)
         try:
             yield
         finally:
-            self.flush()
-            for visit in self._visits[first:]:
-                self._by_packet[visit.space, visit.pkt_id].remove(visit)
-            del self._visits[first:]
+            for netns in resting:
+                self.attach(netns)
 
     def of_packet(self, space: str, pkt_id: int) -> list[Visit]:
         """What a namespace did to a packet, with what it did before it was copied."""
