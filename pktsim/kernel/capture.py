@@ -130,6 +130,10 @@ class Capture:
         for listener in self.listeners:
             listener(captured)
 
+    def narrow(self, wanted: Callable[[str, str], bool] | None) -> None:
+        """Record only these interfaces from now on, by namespace and name; all with ``None``."""
+        self._wanted = wanted
+
     def clear(self) -> None:
         """Forget the frames so far."""
         self.frames.clear()
