@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from pktsim.clock import NS_PER_S, Clock
 from pktsim.cluster import programs
 from pktsim.cluster.addresses import IPAddress, parse_ip
 from pktsim.cluster.admission_ingress import with_default_class
+from pktsim.cluster.apps.tls import server_context
 from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
 from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
@@ -36,7 +38,7 @@ from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE, Release
 from pktsim.cluster.lifecycle import PodLifecycle
 from pktsim.cluster.loadbalancer.controller import LoadBalancers
 from pktsim.cluster.loader import load_objects
-from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine, app_of
+from pktsim.cluster.machines import TLS_ANNOTATION, Machine, NodeMachine, PodMachine, RuledMachine, app_of
 from pktsim.cluster.node_host import NodeHost
 from pktsim.cluster.objects import (
     KINDS,
@@ -51,10 +53,12 @@ from pktsim.cluster.objects import (
     Outside,
     Pod,
     ReplicaSet,
+    Secret,
     Service,
     StatefulSet,
     selects,
 )
+from pktsim.cluster.objects_ingress import TLS_CERTIFICATE, TLS_PRIVATE_KEY
 from pktsim.cluster.objects_outside import (
     NODE_NETWORK_NAME,
     OUTSIDE_NETWORK_NAME,
@@ -83,7 +87,7 @@ from pktsim.cluster.wiring import (
     device_name,
 )
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
-from pktsim.kernel.capture import Capture
+from pktsim.kernel.capture import Capture, KeyLog
 from pktsim.kernel.explain import Explainer
 from pktsim.kernel.netem import DEFAULT_LIMIT, FrameRule, GilbertElliott, Netem
 from pktsim.kernel.network import LinkDirection, Network
@@ -176,6 +180,8 @@ class Cluster:
         load_balancer: What gives Services of type LoadBalancer their addresses unless objects say so: ``l2``, ``ecmp``,
             ``passthrough``, ``nat``, ``proxy`` (see :class:`~pktsim.cluster.objects_balancer.LoadBalancerSpec`), or
             ``none``, as in a cluster without such a controller.
+        keylog: A file for the keys of TLS connections, in the format of ``SSLKEYLOGFILE``; pcapng captures hold them in
+            any case.
 
     Attributes:
         store: The objects as they stand.
@@ -197,6 +203,7 @@ class Cluster:
         node_resolv_conf: str = f"nameserver {OUTSIDE_ADDRESS}\n",
         dns_watch_delay: float = 0.0,
         load_balancer: str = "l2",
+        keylog: str | PathLike[str] | None = None,
     ) -> None:
         self.clock = Clock()
         self.store = ObjectStore()
@@ -204,6 +211,8 @@ class Cluster:
         self.draws = EndpointDraws(self._rules_of, SeededChoices(seed) if choices is None else choices)
         self.network = Network(self.clock, self.draws, Capture())
         self.explainer = Explainer()
+        if keylog is not None:
+            self.capture.key_log = KeyLog(Path(keylog))
         self.capture.commenter = self.explainer.comments
         self.capture.namer = self.names
         self.capture.listeners.append(self.explainer.seen)
@@ -875,12 +884,29 @@ class Cluster:
         plug(space.name, space.interface("eth0"), self.network)
         add_routes(space, netns)
         machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
+        machine.certificate = self._certificate(pod)
         if is_controller(pod):
             machine.start_ingress(self.store, self.notes)
         elif self.serves_dns(pod):
             delay_ns = self._dns_watch_delay_ns
             programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4, machine.files, watch_delay_ns=delay_ns)
         return machine
+
+    def _certificate(self, pod: Pod) -> tuple[bytes, bytes] | None:
+        """The certificate and key of a pod's server, from the Secret that its annotation names."""
+        name = pod.metadata.annotations.get(TLS_ANNOTATION)
+        if name is None:
+            return None
+        secret = self.store.get(Secret, name, pod.namespace)
+        certificate = secret.value(TLS_CERTIFICATE) if secret is not None else None
+        key = secret.value(TLS_PRIVATE_KEY) if secret is not None else None
+        if certificate is None or key is None:
+            raise ObjectError(f"no certificate in Secret {name}", place=str(pod), mend="apply it before the pod")
+        try:
+            server_context(certificate, key, None)
+        except (OSError, ValueError) as error:
+            raise ObjectError(f"Secret {name}: {error}", place=str(pod)) from None
+        return certificate, key
 
     def _ports(self, pod: Pod) -> set[tuple[int, str]]:
         """What something in a pod listens on: the ports that it declares, and those that services lead to."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
 from pktsim.cluster.apps.http_server import HttpServer, http_echo
+from pktsim.cluster.apps.tls import server_context
 from pktsim.cluster.apps.udp_echo import UdpEchoServer
 from pktsim.cluster.connection import Connection
 from pktsim.cluster.ingress.settings import APP, APP_ANNOTATION
@@ -49,6 +50,10 @@ PROXY_PROTOCOL_ANNOTATION = "pktsim.io/proxy-protocol"
 APPS = ("whoami", "http-echo", APP)
 #: Which HTTP a pod's server speaks: ``"1.0"`` (also without it) closes after each answer, ``"1.1"`` does not.
 HTTP_VERSION_ANNOTATION = "pktsim.io/http"
+
+#: The Secret with the certificate of a pod's server, which speaks TLS on ports 443 and 8443 and those named ``https``.
+TLS_ANNOTATION = "pktsim.io/tls"
+TLS_PORTS = frozenset({443, 8443})
 
 #: How long replies to a crafted packet are waited for.
 REPLY_WAIT_S = 1.0
@@ -353,6 +358,8 @@ class PodMachine(Machine):
         self.stopped = False
         self._serving: set[tuple[int, str]] = set()
         self._servers: list[HttpServer | UdpEchoServer | IngressController] = []
+        #: Its server's certificate and key, if it speaks TLS.
+        self.certificate: tuple[bytes, bytes] | None = None
         self._proxy_protocol = pod.metadata.annotations.get(PROXY_PROTOCOL_ANNOTATION) == "true"
 
     def serve(self, ports: Collection[tuple[int, str]]) -> None:
@@ -370,10 +377,25 @@ class PodMachine(Machine):
         pod = self.pod
         handler = http_echo(pod.name, pod.namespace) if app_of(pod.metadata, str(pod)) == "http-echo" else None
         version = pod.metadata.annotations.get(HTTP_VERSION_ANNOTATION, "1.0")
-        proxied = self._proxy_protocol
+        capture = self.netns.capture
+        tls = None
+        if self.certificate is not None and (port in TLS_PORTS or port in self._named("https")):
+            tls = server_context(*self.certificate, capture.key_log if capture is not None else None)
         return programs.serve_http(
-            self.netns, pod.name, port, Family.IPV4, proxy_protocol=proxied, handler=handler, version=version
+            self.netns,
+            pod.name,
+            port,
+            Family.IPV4,
+            proxy_protocol=self._proxy_protocol,
+            handler=handler,
+            version=version,
+            tls=tls,
         )
+
+    def _named(self, name: str) -> set[int]:
+        """The ports that it declares by a name."""
+        ports = (port for container in self.pod.spec.containers for port in container.ports)
+        return {port.container_port for port in ports if port.name == name}
 
     def start_ingress(self, store: ObjectStore, notes: list[Note]) -> None:
         """Start an ingress controller, which tells in ``notes`` what it does."""

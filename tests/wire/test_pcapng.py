@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.capture import Capture, CapturedFrame, CaptureInterface, Direction, LinkType
 from pktsim.wire.frame import ETH_P_IP, IPPROTO_UDP, TcpFlag, ethernet, icmp, ipv4, ipv6, tcp, udp, vxlan
 from pktsim.wire.pcap import write_pcap
-from pktsim.wire.pcapng import PcapngWriter, write_pcapng
+from pktsim.wire.pcapng import PcapngWriter, write_pcapng, write_to
 from pktsim.wire.scapy_io import read_capture
 from tests import tools
 from tests.tshark import check_capture
@@ -195,3 +196,21 @@ def test_the_checker_does_not_take_two_devices_for_a_retransmission(tmp_path: Pa
     interfaces = [CaptureInterface("a/b"), CaptureInterface("a/c")]
     write_pcapng(path, Capture(interfaces, [CapturedFrame(number, number * 10**9, frame) for number in range(2)]))
     assert check_capture(path).packets == 2
+
+
+def test_secrets_stand_before_the_packets_that_they_decrypt() -> None:
+    stream = io.BytesIO()
+    key_log = b"CLIENT_RANDOM aa bb\n"
+    capture = Capture([CaptureInterface("x")], [CapturedFrame(0, 1, bytes(60))], tls_secrets=key_log)
+    write_to(stream, capture)
+    data = stream.getvalue()
+    kinds, at = [], 0
+    while at < len(data):
+        kind, length = struct.unpack_from("<II", data, at)
+        kinds.append(kind)
+        if kind == 10:
+            assert struct.unpack_from("<II", data, at + 8) == (0x544C534B, len(key_log))
+            assert data[at + 16 : at + 16 + len(key_log)] == key_log
+            assert length % 4 == 0
+        at += length
+    assert kinds.index(10) < kinds.index(6)

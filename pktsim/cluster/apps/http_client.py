@@ -21,8 +21,8 @@ from pktsim.kernel.tcp import TcpSocket
 from pktsim.kernel.transport import AF_INET, AF_INET6
 
 USER_AGENT = "curl/7.88.1"
-#: ``X509_V_ERR_HOSTNAME_MISMATCH`` (openssl/x509_vfy.h).
-_HOSTNAME_MISMATCH = 62
+#: ``X509_V_ERR_HOSTNAME_MISMATCH`` and ``X509_V_ERR_IP_ADDRESS_MISMATCH`` (openssl/x509_vfy.h).
+_NAME_MISMATCH = frozenset({62, 64})
 #: Name to addresses in text, in order of preference. Raises ``OSError`` if there are none.
 Resolve = Callable[[str], Awaitable[list[str]]]
 
@@ -237,7 +237,7 @@ class HttpClient:
         except ssl.SSLCertVerificationError as error:
             socket.close()
             said = error.verify_message
-            if error.verify_code == _HOSTNAME_MISMATCH:
+            if error.verify_code in _NAME_MISMATCH:
                 text = f"SSL: no alternative certificate subject name matches target host name '{host}'"
             else:
                 text = f"SSL certificate problem: {said}"

@@ -8,6 +8,7 @@ from typing import Any
 import h11
 
 from pktsim.clock import NS_PER_S
+from pktsim.cluster.apps.tls import TlsStream, server_name
 from pktsim.cluster.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Pod, Secret, Service
 from pktsim.cluster.store import EventType, ObjectStore, WatchEvent
 from pktsim.cluster.walk import Note
@@ -17,13 +18,21 @@ from pktsim.kernel.task import Task, spawn
 from pktsim.kernel.tcp import TcpSocket
 from pktsim.kernel.transport import AF_INET
 
+from .certificates import Certificates
 from .informer import Informer
 from .messages import page, response_head
-from .proxy import Client, ClientConnection, PlainStream
+from .proxy import Client, ClientConnection
 from .routing import Builder, Routes, in_order, serves
 from .settings import Arguments, Settings, read_arguments, read_settings
+from .streams import READ_BYTES, PlainStream, Tunnel, read_proxy_protocol
 from .upstream import Pool, RoundRobin
 
+approximated(
+    "ingress.ssl_passthrough",
+    "with --enable-ssl-passthrough the controller looks at names and decrypts the others in one process; the real one "
+    "hands those to nginx over a connection on lo, port 442",
+    source="ingress-nginx pkg/tcpproxy/tcp.go",
+)
 approximated(
     "ingress.reload",
     "a change is in force as soon as the controller knows of it (annotation pktsim.io/watch-delay of its pod), and "
@@ -37,6 +46,12 @@ _BACKLOG = 4096  # net.core.somaxconn
 #: How long the addresses of an ExternalName service are good for: they are looked up once a second (balancer.lua).
 _EXTERNAL_NS = NS_PER_S
 
+#: How a TLS connection begins: a handshake record, or an SSLv2 hello (``ngx_http_ssl_handshake``).
+_TLS_RECORDS = (b"\x16", b"\x80")
+_DIAL_TIMEOUT_NS = 30 * NS_PER_S
+
+#: Finds out what a new connection is; ``None`` if it has been dealt with.
+Begin = Callable[[TcpSocket], Coroutine[Any, Any, "ClientConnection | None"]]
 #: Name to addresses.
 Resolve = Callable[[str], Coroutine[Any, Any, list[str]]]
 
@@ -64,11 +79,13 @@ class IngressController:
         self.arguments: Arguments = read_arguments(pod)
         self.log: list[str] = []
         self._settings = Settings()
-        self.pool = Pool(netns.sockets, self.name)
         self._sockets = netns.sockets
         self._resolve = resolve
         self._notes = notes
         self._capture = netns.capture
+        key_log = netns.capture.key_log if netns.capture is not None else None
+        self.pool = Pool(netns.sockets, self.name, key_log)
+        self.certificates = Certificates(self._secrets, self.arguments.default_certificate, key_log)
         self._routes: Routes | None = None
         self._balancers: dict[str, RoundRobin] = {}
         self._external: dict[str, tuple[int, list[str]]] = {}
@@ -113,9 +130,12 @@ class IngressController:
             self.ingresses(),
             self._informer.all(Service),
             self._informer.all(EndpointSlice),
-            self._secret_for,
+            self.certificates.secret_for,
         )
         return builder.build()
+
+    def _secrets(self) -> dict[tuple[str, str], Secret]:
+        return self._informer.all(Secret)
 
     def ingresses(self) -> list[Ingress]:
         """Those that it serves, the oldest first."""
@@ -123,12 +143,6 @@ class IngressController:
         return in_order(
             found for found in self._informer.all(Ingress).values() if serves(found, classes, self.arguments)
         )
-
-    def _secret_for(self, host: str, ingress: Ingress) -> str | None:
-        for tls in ingress.spec.tls:
-            if host in tls.hosts and (ingress.namespace, tls.secret_name) in self._informer.all(Secret):
-                return tls.secret_name
-        return None
 
     def note(self, summary: str, *lines: str) -> None:
         """Tell what was done about a request."""
@@ -172,6 +186,7 @@ class IngressController:
         """
         arguments = self.arguments
         self._listen(arguments.http_port, self._serve_http)
+        self._listen(arguments.https_port, self._serve_https)
         self._listen(arguments.default_server_port, self._serve_default)
 
     def stop(self) -> None:
@@ -202,11 +217,96 @@ class IngressController:
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
         self._tasks.add(spawn(self.clock, work, f"{self.name} {what}"))
 
+    async def _serve_clients(self, socket: TcpSocket, begin: Begin) -> None:
+        """Serve a connection once it is clear what it is."""
+        try:
+            connection = await begin(socket)
+        except (OSError, ValueError):
+            connection = None  # it said nothing, or nothing that makes sense
+        except BaseException:
+            socket.close()
+            raise
+        if connection is None:
+            socket.close()
+        else:
+            await connection.run()
+
     async def _serve_http(self, socket: TcpSocket) -> None:
+        await self._serve_clients(socket, self._begin_http)
+
+    async def _serve_https(self, socket: TcpSocket) -> None:
+        await self._serve_clients(socket, self._begin_https)
+
+    async def _begin_http(self, socket: TcpSocket) -> ClientConnection:
+        client, first = await self._greet(socket, "http", self.arguments.http_port)
+        return ClientConnection(self, PlainStream(socket), client, first)
+
+    async def _begin_https(self, socket: TcpSocket) -> ClientConnection | None:
+        timeout_ns = self.settings.client_header_timeout_s * NS_PER_S
+        end_ns = self.clock.now_ns + timeout_ns
+        client, first = await self._greet(socket, "https", self.arguments.https_port)
+        first = first or await socket.recv(READ_BYTES, timeout_ns)
+        if not first:
+            return None
+        if first[:1] not in _TLS_RECORDS:
+            return ClientConnection(self, PlainStream(socket), client, first, misplaced=True)
+        if self.arguments.enable_ssl_passthrough:
+            while (name := server_name(first)) is None:
+                more = await socket.recv(READ_BYTES, end_ns - self.clock.now_ns)
+                if not more:
+                    return None
+                first += more
+            place = self._passthrough(name)
+            if place is not None:
+                await self._pass_through(socket, place, name, first)
+                return None
+        context = self.certificates.choosing(self._certificate_of)
+        stream = TlsStream(socket, context, server_side=True, first=first)
+        await stream.handshake(end_ns - self.clock.now_ns)
+        return ClientConnection(self, stream, client)
+
+    async def _greet(self, socket: TcpSocket, scheme: str, port: int) -> tuple[Client, bytes]:
+        """Who has connected: as a PROXY header says, where one is expected.
+
+        Raises:
+            OSError, ValueError: As :func:`~.streams.read_proxy_protocol`.
+        """
         peer = socket.remote_address
         assert peer is not None
-        client = Client(peer[0], peer[0], self.arguments.http_port, "http")
-        await ClientConnection(self, PlainStream(socket), client).run()
+        if not self.settings.use_proxy_protocol:
+            return Client(peer[0], peer[0], port, scheme), b""
+        timeout_ns = self.settings.client_header_timeout_s * NS_PER_S
+        source, target, first = await read_proxy_protocol(socket, self.clock, timeout_ns)
+        remote = source[0] if source is not None else peer[0]
+        return Client(remote, peer[0], target[1] if target is not None else port, scheme), first
+
+    def _certificate_of(self, name: str) -> str | None:
+        found = self.routes.find(name)
+        return found.certificate if found is not None else None
+
+    def _passthrough(self, name: str) -> tuple[str, int] | None:
+        """Where connections for a name are handed on to: the service's own address (nginx.go, ``OnUpdate``)."""
+        found = self.routes.servers.get(name)
+        if found is None or not found.passthrough:
+            return None
+        location = next((one for one in found.locations if one.path == "/" and one.service is not None), None)
+        service = self._informer.all(Service).get(location.service) if location and location.service else None
+        if location is None or service is None:
+            return None
+        ports = (one.port for one in service.spec.ports if location.port in (str(one.port), one.name))
+        return service.spec.cluster_ip, next(ports, 0)
+
+    async def _pass_through(self, client: TcpSocket, place: tuple[str, int], name: str, first: bytes) -> None:
+        """Hand a connection on as it is, with what was read of it."""
+        self.note(f"TLS for {name}", f"ssl-passthrough: on to {place[0]}:{place[1]}, undecrypted")
+        server = self._sockets.tcp(AF_INET)
+        try:
+            await server.connect(*place, timeout_ns=_DIAL_TIMEOUT_NS)
+        except OSError:
+            server.close()
+            client.close()
+            return
+        await Tunnel(self.clock, self.name, client, server, None).run(first)
 
     async def _serve_default(self, socket: TcpSocket) -> None:
         """The server behind the default backend: 404 to everything (nginx.tmpl)."""

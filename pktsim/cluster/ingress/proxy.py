@@ -7,17 +7,15 @@ what it answers to wrong requests was seen of nginx 1.22.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import h11
 
-from pktsim.clock import NS_PER_S, Clock
-from pktsim.kernel.task import Task, join_all, spawn
-from pktsim.kernel.tcp import TcpSocket
+from pktsim.clock import NS_PER_S
+from pktsim.kernel.task import spawn
 
 from .access_log import Attempt, Entry
 from .messages import (
@@ -33,6 +31,7 @@ from .messages import (
     upstream_request,
 )
 from .routing import CATCH_ALL, Location, normal_path
+from .streams import READ_BYTES, Stream, Tunnel, send
 from .upstream import Answer, BadAnswer, Closed, Connection, RoundRobin
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 _LINE_LIMIT, _HEAD_LIMIT = 8 << 10, 32 << 10
 #: ``lingering_timeout`` and ``lingering_time``.
 _LINGERING_NS, _LINGERING_TIME_NS = 5 * NS_PER_S, 30 * NS_PER_S
-_READ_BYTES = _WRITE_BYTES = 65536
 #: ``send_timeout``: how long a client may take nothing.
 _SEND_TIMEOUT_NS = 60 * NS_PER_S
 #: What is tried again only if it has not been sent.
@@ -50,67 +48,8 @@ _NOT_IDEMPOTENT = frozenset({"POST", "LOCK", "PATCH"})
 _METHOD = re.compile(rb"[A-Z_-]+")
 _BAD_HOST = re.compile(r"[\x00-\x20\x7f/\\]|\.\.")
 _CLIENT_CLOSED = 499
+_MISPLACED = "The plain HTTP request was sent to HTTPS port"
 _TOO_LARGE = "Request Header Or Cookie Too Large"
-
-
-class Stream(Protocol):
-    """A client's connection as bytes, encrypted or not."""
-
-    @property
-    def socket(self) -> TcpSocket: ...
-
-    async def recv(self, limit: int = 65536, timeout_ns: int | None = None) -> bytes: ...
-
-    async def sendall(self, data: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PlainStream:
-    """A connection that is not encrypted."""
-
-    socket: TcpSocket
-
-    async def recv(self, limit: int = 65536, timeout_ns: int | None = None) -> bytes:
-        return await self.socket.recv(limit, timeout_ns)
-
-    async def sendall(self, data: bytes) -> None:
-        await self.socket.sendall(data)
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def abort(self) -> None:
-        self.socket.abort()
-
-
-async def send(sink: Stream | TcpSocket, clock: Clock, data: bytes, timeout_ns: int) -> None:
-    """Write everything; the other side must take some of it every now and then.
-
-    Raises:
-        TimeoutError: It did not; the connection has been reset.
-        OSError: It has gone.
-    """
-    expired = False
-
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        sink.abort()
-
-    for start in range(0, len(data), _WRITE_BYTES):
-        timer = clock.after(timeout_ns, expire)
-        try:
-            await sink.sendall(data[start : start + _WRITE_BYTES])
-        except OSError:
-            if expired:
-                raise TimeoutError("the other side takes nothing") from None
-            raise
-        finally:
-            timer.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +96,14 @@ class ClientConnection:
 
     Attributes:
         first: What was read of it already.
+        misplaced: Whether it is not encrypted, on the port for TLS: it gets nothing but a word about that.
     """
 
     worker: IngressController
     stream: Stream
     client: Client
     first: bytes = b""
+    misplaced: bool = False
     _parser: h11.Connection = field(init=False)
     _served: int = 0
     _gone: bool = False
@@ -188,7 +129,7 @@ class ClientConnection:
         if not data:
             idle_s = settings.keep_alive_s if self._served else settings.client_header_timeout_s
             try:
-                data = await self.stream.recv(_READ_BYTES, idle_s * NS_PER_S)
+                data = await self.stream.recv(READ_BYTES, idle_s * NS_PER_S)
             except TimeoutError:
                 return False
             if not data:
@@ -226,7 +167,7 @@ class ClientConnection:
                 return self._request(event, entry, head)
             if event is not h11.NEED_DATA:
                 raise Closed("the client closed its connection")
-            data = await self.stream.recv(_READ_BYTES, deadline_ns - self.worker.clock.now_ns)
+            data = await self.stream.recv(READ_BYTES, deadline_ns - self.worker.clock.now_ns)
             if not data:
                 raise Closed("the client closed its connection")
             head += data
@@ -274,6 +215,8 @@ class ClientConnection:
             event.method.decode("latin-1"), target, version, path, host or authority, name.removesuffix("."),
             headers, line,
         )  # fmt: skip
+        if self.misplaced:
+            raise _Refused(400, _MISPLACED)
         entry.request = request
         entry.remote = self._remote(headers)
         entry.request_id = (header(headers, b"x-request-id") or b"").decode("latin-1")
@@ -314,7 +257,7 @@ class ClientConnection:
                 if self._parser.they_are_waiting_for_100_continue and limit >= 0:
                     await self.stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                     self._parser.send(h11.InformationalResponse(status_code=100, headers=[]))
-                data = await self.stream.recv(_READ_BYTES, timeout_ns)
+                data = await self.stream.recv(READ_BYTES, timeout_ns)
                 length += len(data)
                 self._parser.receive_data(data)
             else:
@@ -375,15 +318,19 @@ class ClientConnection:
         entry.length = request.length
         return await self._proxy(request, entry, location, balancer, route)
 
+    @property
+    def _scheme(self) -> str:
+        """How the client asked: what a PROXY header says of port 443 was encrypted (lua_ingress.lua, ``rewrite``)."""
+        encrypted = self.worker.settings.use_proxy_protocol and self.client.port == 443
+        return "https" if encrypted else self.client.scheme
+
     def _https(self, request: Request, location: Location) -> str:
         """Where a plain request is sent instead, if the host has a certificate (lua_ingress.lua, ``rewrite``)."""
         settings = self.worker.settings
-        scheme = self.client.scheme
+        scheme = self._scheme
         forwarded = header(request.headers, b"x-forwarded-proto")
         if settings.use_forwarded_headers and forwarded is not None:
             scheme = forwarded.decode("latin-1")
-        if settings.use_proxy_protocol and self.client.port == 443:
-            scheme = "https"
         if scheme != "http":
             return ""
         found = self.worker.routes.find(request.host)
@@ -464,7 +411,7 @@ class ClientConnection:
         try:
             await self.stream.sendall(head + body)
             while clock.now_ns < end_ns:
-                if not await self.stream.recv(_READ_BYTES, min(_LINGERING_NS, end_ns - clock.now_ns)):
+                if not await self.stream.recv(READ_BYTES, min(_LINGERING_NS, end_ns - clock.now_ns)):
                     break
         except TimeoutError:
             self.stream.abort()
@@ -499,7 +446,7 @@ class ClientConnection:
         finally:
             watch.cancel()
             if self._upstream is not None:
-                self._upstream.socket.close()
+                self._upstream.stream.close()
                 self._upstream = None
 
     async def _watch(self) -> None:
@@ -509,7 +456,7 @@ class ClientConnection:
             await connection.changed.wait()
         self._gone = True
         if self._upstream is not None:
-            self._upstream.socket.close()
+            self._upstream.stream.close()
 
     async def _ask(
         self, request: Request, entry: Entry, location: Location, balancer: RoundRobin, route: str
@@ -521,7 +468,8 @@ class ClientConnection:
             _ClientGone: The client has closed meanwhile.
         """
         worker, settings = self.worker, location.settings
-        hop = Hop(entry.remote, self.client.peer, self.client.scheme, self.client.port, entry.request_id)
+        client = self.client
+        hop = Hop(entry.remote, client.peer, self._scheme, client.port, entry.request_id)
         data = upstream_request(request, hop, worker.settings, settings.upstream_vhost)
         upgrade = header(request.headers, b"upgrade") is not None
         clock = worker.clock
@@ -537,14 +485,16 @@ class ClientConnection:
             sent = kept = False
             kind = "error"
             try:
-                connection = await worker.pool.connect(peer, settings.connect_timeout_s * NS_PER_S)
+                connection = await worker.pool.connect(
+                    peer, settings.connect_timeout_s * NS_PER_S, tls=settings.backend_tls
+                )
                 self._upstream = connection
                 kept = connection.kept
                 if self._gone:
                     raise _ClientGone
                 sent = True
                 connection.requests += 1
-                await send(connection.socket, clock, data, settings.send_timeout_s * NS_PER_S)
+                await send(connection.stream, clock, data, settings.send_timeout_s * NS_PER_S)
                 answer = Answer(connection, request.method, upgrade=upgrade, limit=settings.buffer_bytes)
                 head = await answer.head(settings.read_timeout_s * NS_PER_S)
                 status = head.status_code
@@ -581,7 +531,7 @@ class ClientConnection:
 
     def _let_go(self) -> None:
         if self._upstream is not None:
-            self._upstream.socket.close()
+            self._upstream.stream.close()
             self._upstream = None
 
     async def _relay(
@@ -640,7 +590,7 @@ class ClientConnection:
         if answer.keeps_alive:
             self.worker.pool.give_back(connection)
         else:
-            connection.socket.close()
+            connection.stream.close()
 
     async def _tunnel(self, entry: Entry, answer: Answer, head: h11.InformationalResponse) -> None:
         """Another protocol from here on: bytes both ways until one side closes."""
@@ -656,37 +606,10 @@ class ClientConnection:
             headers=kept,
         )
         entry.status = 101
-        upstream = answer.connection.socket
-        tasks: list[Task[Any]] = []
-
-        async def copy(source: Stream | TcpSocket, sink: Stream | TcpSocket, first: bytes) -> None:
-            data = first
-            while True:
-                if data:
-                    if sink is self.stream:
-                        entry.sent += len(data)
-                    await sink.sendall(data)
-                data = await source.recv(_READ_BYTES, 60 * NS_PER_S)
-                if not data:
-                    return
-
-        async def copying(work: Coroutine[Any, Any, None]) -> None:
-            with suppress(OSError):
-                await work
-            upstream.close()
-            self.stream.close()
-
         await self.stream.sendall(data)
-        start = partial(spawn, worker.clock)
-        tasks = [
-            start(copying(copy(self.stream, upstream, self._parser.trailing_data[0])), f"{worker.name} tunnel"),
-            start(copying(copy(upstream, self.stream, answer.rest)), f"{worker.name} tunnel"),
-        ]
-        try:
-            await join_all(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        tunnel = Tunnel(worker.clock, worker.name, self.stream, answer.connection.stream)
+        await tunnel.run(self._parser.trailing_data[0], answer.rest)
+        entry.sent = tunnel.to_one
         self._log(entry)
 
 

@@ -38,6 +38,7 @@ class LocationSettings:
         next_upstream_timeout_s: How long it may go on with that; 0 for any time.
         service_upstream: Connect to the cluster IP instead of to endpoints.
         upstream_vhost: ``Host`` towards endpoints; the client's if empty.
+        backend_tls: Whether endpoints are spoken to through TLS.
     """
 
     connect_timeout_s: int = 5
@@ -54,6 +55,7 @@ class LocationSettings:
     service_upstream: bool = False
     ssl_passthrough: bool = False
     upstream_vhost: str = ""
+    backend_tls: bool = False
     access_log: bool = True
 
 
@@ -121,6 +123,7 @@ ANNOTATIONS: dict[str, tuple[str, Reader]] = {
     **_BOTH,
     "ssl-passthrough": ("ssl_passthrough", boolean),
     "upstream-vhost": ("upstream_vhost", values.text),
+    "backend-protocol": ("backend_tls", values.backend_protocol),
     "enable-access-log": ("access_log", boolean),
 }
 CONFIG: dict[str, tuple[str, Reader]] = {
@@ -177,8 +180,6 @@ def location_settings(ingress: Ingress, default: LocationSettings) -> LocationSe
         known = ANNOTATIONS.get(name)
         if known is not None:
             changes[known[0]] = read(known[1], value, f"{ingress}, metadata.annotations.{key}")
-        elif name == "backend-protocol" and value.upper() == "HTTP":
-            continue
         elif name not in HARMLESS:
             raise UnsupportedFeature(
                 f"annotation {key}: {value}",

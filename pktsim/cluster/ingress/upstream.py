@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import h11
 
 from pktsim.clock import NS_PER_S, Clock
+from pktsim.cluster.apps.tls import TlsStream, Trust
 from pktsim.fidelity import approximated
+from pktsim.kernel.capture import KeyLog
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.task import Task, spawn
 from pktsim.kernel.tcp import TcpSocket
@@ -22,6 +24,7 @@ from pktsim.kernel.transport import AF_INET, AF_INET6
 from pktsim.rng import Choices
 
 from .settings import Settings
+from .streams import Stream
 
 approximated(
     "ingress.workers",
@@ -57,12 +60,14 @@ class Connection:
     """A connection to an endpoint.
 
     Attributes:
+        stream: What is said over it: through TLS, or plainly.
         requests: Sent over it so far.
         kept: Whether it was taken out of the pool, so that the endpoint may just have closed it.
         began_ns: When it was opened.
     """
 
     socket: TcpSocket
+    stream: Stream | TcpSocket
     peer: Peer
     began_ns: int
     requests: int = 0
@@ -77,8 +82,9 @@ _KEEPALIVE_TIME_NS = 3600 * NS_PER_S
 class Pool:
     """Idle connections, the last one used first; the one that is idle for longest makes room."""
 
-    def __init__(self, sockets: SocketLayer, name: str) -> None:
+    def __init__(self, sockets: SocketLayer, name: str, key_log: KeyLog | None = None) -> None:
         self._sockets = sockets
+        self._key_log = key_log
         self._clock: Clock = sockets.clock
         self._name = name
         self._idle: OrderedDict[int, Connection] = OrderedDict()
@@ -87,15 +93,20 @@ class Pool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    async def connect(self, peer: Peer, timeout_ns: int) -> Connection:
+    async def connect(self, peer: Peer, timeout_ns: int, *, tls: bool = False) -> Connection:
         """A connection to an endpoint: an idle one, or a new one.
+
+        Args:
+            peer: The endpoint.
+            timeout_ns: How long connecting may take.
+            tls: Whether to speak TLS, whose certificates are not looked at (``proxy_ssl_verify off``).
 
         Raises:
             OSError: It cannot be made (``TimeoutError``: not in time).
         """
         for key in reversed(self._idle):
             connection = self._idle[key]
-            if connection.peer == peer:
+            if connection.peer == peer and tls == (connection.stream is not connection.socket):
                 self._forget(key)
                 connection.kept = True
                 return connection
@@ -103,10 +114,14 @@ class Pool:
         socket.nodelay = True
         try:
             await socket.connect(*peer, timeout_ns=timeout_ns)
+            stream: Stream | TcpSocket = socket
+            if tls:
+                stream = secured = TlsStream(socket, Trust(insecure=True).context(self._key_log))
+                await secured.handshake(timeout_ns)
         except BaseException:
             socket.close()
             raise
-        return Connection(socket, peer, self._clock.now_ns)
+        return Connection(socket, stream, peer, self._clock.now_ns)
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose answer is complete, or close it."""
@@ -115,11 +130,11 @@ class Pool:
         limit = settings.upstream_keepalive_connections
         old = connection.requests >= settings.upstream_keepalive_requests or age_ns >= _KEEPALIVE_TIME_NS
         if old or not limit or not _open(connection.socket):
-            connection.socket.close()
+            connection.stream.close()
             return
         if len(self._idle) >= limit:
             oldest = next(iter(self._idle))
-            self._forget(oldest).socket.close()
+            self._forget(oldest).stream.close()
         self._idle[id(connection)] = connection
         watch = self._watch(connection, settings.upstream_keepalive_timeout_s * NS_PER_S)
         connection._watch = spawn(self._clock, watch, f"{self._name} idle connection")
@@ -127,7 +142,7 @@ class Pool:
     def close(self) -> None:
         """Close all."""
         while self._idle:
-            self._forget(next(iter(self._idle))).socket.close()
+            self._forget(next(iter(self._idle))).stream.close()
 
     def _forget(self, key: int) -> Connection:
         connection = self._idle.pop(key)
@@ -142,7 +157,7 @@ class Pool:
             await connection.socket.recv(1, timeout_ns)
         connection._watch = None
         self._idle.pop(id(connection), None)
-        connection.socket.close()
+        connection.stream.close()
 
 
 def _open(socket: TcpSocket) -> bool:
@@ -198,7 +213,7 @@ class Answer:
         while True:
             event = self._next_event()
             if event is h11.NEED_DATA:
-                data = await self.connection.socket.recv(_READ_BYTES, timeout_ns)
+                data = await self.connection.stream.recv(_READ_BYTES, timeout_ns)
                 if not data:
                     raise Closed("the endpoint closed the connection before it answered")
                 self._bytes += len(data)
@@ -237,7 +252,7 @@ class Answer:
             OSError, BadAnswer: As :meth:`head`.
         """
         while True:
-            self._parser.receive_data(await self.connection.socket.recv(_READ_BYTES, timeout_ns))
+            self._parser.receive_data(await self.connection.stream.recv(_READ_BYTES, timeout_ns))
             found = self.available()
             if found or self.over:
                 return found

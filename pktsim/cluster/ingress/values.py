@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pktsim.errors import ObjectError
+from pktsim.errors import ObjectError, UnsupportedFeature
 
 Reader = Callable[[str], Any]
 
@@ -57,6 +57,17 @@ def conditions(text: str) -> frozenset[str]:
     if unknown := words - RETRY_CONDITIONS:
         raise ValueError(f"{sorted(unknown)[0]!r} is no condition of proxy_next_upstream")
     return words
+
+
+def backend_protocol(text: str) -> bool:
+    """Whether ``backend-protocol`` means TLS.
+
+    Raises:
+        UnsupportedFeature: It is neither HTTP nor HTTPS.
+    """
+    if text.upper() not in ("HTTP", "HTTPS"):
+        raise UnsupportedFeature(f"backend-protocol {text}", mend="HTTP or HTTPS")
+    return text.upper() == "HTTPS"
 
 
 def text(value: str) -> str:
