@@ -67,8 +67,9 @@ from pktsim.cluster.objects_outside import (
     NetworkPlan,
     RouterPlan,
 )
+from pktsim.cluster.outages import GRACE_S, TOLERATION_S, Outages
 from pktsim.cluster.outside import OutsideWorld, Segment
-from pktsim.cluster.plumbing import add_interface, add_routes, add_space, plug, realise
+from pktsim.cluster.plumbing import add_interface, add_node, add_routes, add_space, meet, plug, realise
 from pktsim.cluster.programs import ResolverFiles
 from pktsim.cluster.recorder import Recorder
 from pktsim.cluster.resolver.client import Libc
@@ -86,6 +87,7 @@ from pktsim.cluster.wiring import (
     PodPlan,
     device_name,
 )
+from pktsim.cluster.wirings import wiring_named
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
 from pktsim.kernel.capture import Capture, KeyLog
 from pktsim.kernel.explain import Explainer
@@ -113,28 +115,6 @@ COREFILE = """\
 
 #: Which C library a pod's image has: annotation of the pod, ``glibc`` (also without it) or ``musl``.
 LIBC_ANNOTATION = "pktsim.io/libc"
-
-#: What ip-masq-agent writes: pods reach the world beyond the cluster with their node's address.
-_MASQUERADE = """\
-*nat
-:PREROUTING ACCEPT [0:0]
-:INPUT ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
-:POSTROUTING ACCEPT [0:0]
-:IP-MASQ-AGENT - [0:0]
--A POSTROUTING -m comment --comment "ip-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic \
-to our custom IP-MASQ-AGENT chain" -m addrtype ! --dst-type LOCAL -j IP-MASQ-AGENT
-{local}\
--A IP-MASQ-AGENT -m comment --comment "ip-masq-agent: outbound traffic is subject to MASQUERADE \
-(must be last in chain)" -j MASQUERADE
-COMMIT
-"""
-_MASQUERADE_LOCAL = (
-    '-A IP-MASQ-AGENT -d {} -m comment --comment "ip-masq-agent: local traffic is not subject to MASQUERADE" '
-    "-j RETURN\n"
-)
-#: ip-masq-agent's default nonMasqueradeCIDRs, link-local first.
-_NOT_MASQUERADED = ("169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 
 _DNS_OBJECTS = """\
 apiVersion: v1
@@ -182,6 +162,8 @@ class Cluster:
             ``none``, as in a cluster without such a controller.
         keylog: A file for the keys of TLS connections, in the format of ``SSLKEYLOGFILE``; pcapng captures hold them in
             any case.
+        wiring: How pods are joined to nodes and nodes to each other: ``host-gw`` (a bridge, routes),
+            ``host-gw-no-brnf`` (without bridge-nf-call-iptables), ``vxlan`` (flannel), ``point-to-point`` (Calico).
 
     Attributes:
         store: The objects as they stand.
@@ -204,6 +186,7 @@ class Cluster:
         dns_watch_delay: float = 0.0,
         load_balancer: str = "l2",
         keylog: str | PathLike[str] | None = None,
+        wiring: str = "host-gw",
     ) -> None:
         self.clock = Clock()
         self.store = ObjectStore()
@@ -226,9 +209,11 @@ class Cluster:
         self._control_plane = ControlPlane(self.store, self.ranges, self._lifecycle.terminate)
         self._slices = EndpointSliceController(self.store, release=self._release)
         self.load_balancers = LoadBalancers(self.store, load_balancer)
+        self._outages = Outages(self.store, self.clock, self._settle_now)
         self._ingress_status = StatusPublisher(self.store)
         #: What programs on the way of packets say that they did.
         self.notes: list[Note] = []
+        self._wiring_type = wiring_named(wiring)
         self._wiring: HostGateway | None = None
         self._pods: dict[tuple[str, str], PodMachine] = {}
         self._nodes: dict[str, NodeMachine] = {}
@@ -253,6 +238,7 @@ class Cluster:
         kube_proxy: KubeProxyConfiguration | None = None,
         kube_proxy_version: str = str(DEFAULT_RELEASE),
         load_balancer: str = "l2",
+        wiring: str = "host-gw",
     ) -> Cluster:
         """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
 
@@ -279,6 +265,7 @@ class Cluster:
             kube_proxy=kube_proxy,
             kube_proxy_version=kube_proxy_version,
             load_balancer=load_balancer,
+            wiring=wiring,
         )
         cluster.apply(objects)
         return cluster
@@ -415,7 +402,9 @@ class Cluster:
         """
         self._started()
         if name not in self._nodes:
-            raise TopologyError(f"there is no node {name!r}", mend="there are " + ", ".join(sorted(self._nodes)))
+            known = "there are " + ", ".join(sorted(self._nodes))
+            down = name in self._outages.down
+            raise TopologyError(f"node {name!r} is down" if down else f"there is no node {name!r}", mend=known)
         return self._nodes[name]
 
     def pod(self, name: str) -> PodMachine:
@@ -588,6 +577,90 @@ class Cluster:
         """
         self.network.set_carrier(self.machine(machine).netns, interface, up=up)
 
+    # Failures
+
+    def fail_node(self, name: str, *, grace: float = GRACE_S, toleration: float = TOLERATION_S) -> None:
+        """A node loses its power, and with it its kernel and its pods: nothing answers any more.
+
+        Args:
+            name: Which.
+            grace: Seconds until the control plane holds it for NotReady, and Services lose its endpoints.
+            toleration: Seconds from then until its pods are evicted.
+
+        Raises:
+            TopologyError: There is no such node, or it is down already.
+        """
+        self.node(name)
+        self._power_off(name)
+        self._outages.begin(name, grace, toleration)
+
+    def recover_node(self, name: str) -> None:
+        """A node that was down starts again, with the pods that were not evicted.
+
+        Raises:
+            TopologyError: It is not down.
+        """
+        self._outages.end(name)
+        self._power_on(name)
+        self._settle()
+
+    def drain(self, name: str, *, grace: float = 0.0, force: bool = False) -> None:
+        """``kubectl drain --ignore-daemonsets``: no pod is placed on a node any more, and those on it are deleted.
+
+        Args:
+            name: Which.
+            grace: Seconds that each pod has until it is gone.
+            force: Delete pods too that nothing replaces.
+
+        Raises:
+            ObjectError: There is no such node, or a pod that nothing would replace.
+        """
+        pods = self._outages.to_drain(name, force=force)
+        self._outages.cordon(name)
+        for pod in pods:
+            self._lifecycle.terminate(pod, grace)
+        self._settle(grace)
+
+    def uncordon(self, name: str) -> None:
+        """``kubectl uncordon``: pods may be placed on a node again.
+
+        Raises:
+            ObjectError: There is no such node.
+        """
+        self._outages.cordon(name, on=False)
+        self._settle()
+
+    def kill_pod(self, name: str, *, restart: float | None = 1.0) -> None:
+        """A pod's programs are killed, as by the kernel when memory runs out; its kernel closes their connections.
+
+        Args:
+            name: ``namespace/name``, or ``name`` in ``default``.
+            restart: Seconds until kubelet has started them again; never if ``None``.
+
+        Raises:
+            TopologyError: There is no such pod.
+            UnsupportedFeature: It is one of kube-dns or an ingress controller, whose programs cannot start again.
+        """
+        machine = self.pod(name)
+        if machine.ingress is not None or self.serves_dns(machine.pod):
+            raise UnsupportedFeature("killing the program of kube-dns or an ingress controller", place=machine.name)
+        machine.stop()
+        self._pod_ready(machine, ready=False)
+        if restart is not None:
+            self.clock.after(round(restart * NS_PER_S), lambda: self._restart(machine))
+
+    def _restart(self, machine: PodMachine) -> None:
+        pod = machine.pod
+        if self._pods.get((pod.namespace, pod.name)) is machine:
+            machine.stopped = False
+            self._pod_ready(machine, ready=True)
+
+    def _pod_ready(self, machine: PodMachine, *, ready: bool) -> None:
+        found = self.store.get(Pod, machine.pod.name, machine.pod.namespace)
+        assert found is not None
+        self.store.apply(found.with_ready(ready=ready))
+        self._settle_now()
+
     # Time and what was seen
 
     def run(self, seconds: float) -> None:
@@ -633,7 +706,7 @@ class Cluster:
         found = self.store.get(Service, short, namespace)
         if found is None:
             raise ObjectError(f"there is no service {namespace}/{short}")
-        addresses = [self.pod(name if "/" in name else f"{namespace}/{name}").address for name in pods]
+        addresses = [self._address_of(name if "/" in name else f"{namespace}/{name}") for name in pods]
         if colon and only not in {port.name for port in found.spec.ports}:
             raise ObjectError(f"service {namespace}/{short} has no port {only!r}")
         for port in found.spec.ports:
@@ -643,6 +716,12 @@ class Cluster:
             for prefix in (CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX):
                 chain = prefix + chain_hash(port_name + port.protocol.lower())
                 self.draws.want(ANY_NODE, chain, addresses)
+
+    def _address_of(self, name: str) -> str:
+        """A pod's address, also while its node is down."""
+        namespace, _, short = name.rpartition("/")
+        found = self.store.get(Pod, short, namespace)
+        return str(found.addresses[0]) if found is not None and found.addresses else self.pod(name).address
 
     def trace(self, source: str, packet: Any) -> Walk:
         """Send a Scapy packet from a machine and tell what the nodes did to it, and to what came back."""
@@ -748,7 +827,8 @@ class Cluster:
         if not nodes:
             raise TopologyError("the cluster has no nodes", mend="apply a Node, or Cluster(nodes=2)")
         plans = [self._plan(node) for node in nodes]
-        self._wiring = HostGateway(plans, [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)])
+        taken = [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)]
+        self._wiring = self._wiring_type(plans, taken)
         realise(self._wiring.wiring(), self.network)
         gateway = self._wiring.router_address
         segment = Segment(
@@ -759,7 +839,7 @@ class Cluster:
         programs.serve_http(self.network[OUTSIDE], OUTSIDE, programs.HTTP_PORT, Family.IPV4)
         programs.serve_echo(self.network[OUTSIDE], OUTSIDE, programs.ECHO_PORT, Family.IPV4)
         for plan in plans:
-            self._start_node(plan.name)
+            self._start_node(plan)
         self._sync_pods()
         self.clock.run_until(self.clock.now_ns)
         self._sync_outside()
@@ -785,10 +865,12 @@ class Cluster:
             raise UnsupportedFeature("a node without IPv4", place=str(node), mend="give it an IPv4 address and podCIDR")
         return NodePlan(node.name, address, network)
 
-    def _start_node(self, name: str) -> None:
+    def _start_node(self, plan: NodePlan) -> None:
+        name = plan.name
         netns = self.network[name]
-        local = "".join(_MASQUERADE_LOCAL.format(cidr) for cidr in _NOT_MASQUERADED)
-        netns.load_ruleset(restore(Ruleset(Family.IPV4), _MASQUERADE.format(local=local)))
+        assert self._wiring is not None
+        rules = self._wiring.rules(plan, self.ranges.pods)
+        netns.load_ruleset(restore(Ruleset(Family.IPV4), rules))
         config = self._kube_proxy_config
         if config is None:
             config = KubeProxyConfiguration.model_validate({"clusterCIDR": str(self.ranges.pods)})
@@ -818,26 +900,46 @@ class Cluster:
         """Nodes that were added, or deleted, since the network was built."""
         assert self._wiring is not None
         wanted = {node.name: node for node in self.store.list(Node)}
-        for name in sorted(self._nodes.keys() - wanted.keys()):
-            for key, pod in list(self._pods.items()):
-                if pod.pod.spec.node_name == name:
-                    self._stop_pod(key)
-            self._nodes.pop(name).stop_kube_proxy()
+        known = self._nodes.keys() | self._outages.down
+        for name in sorted(known - wanted.keys()):
+            if name in self._nodes:
+                self._power_off(name)
+            self._outages.forget(name)
             gone = self._wiring.remove(name)
-            self.network.delete_space(name)
             for other in self._nodes.values():
-                other.netns.route_delete(self._wiring.route_to(gone))
-        for name in sorted(wanted.keys() - self._nodes.keys()):
+                meet(other.netns, self._wiring.route_to(gone), self._wiring.tunnel_to(gone), part=True)
+        for name in sorted(wanted.keys() - known):
             plan = self._plan(wanted[name])
             taken = [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)]
-            space, port = self._wiring.add(plan, taken)
-            netns = add_space(space, self.network)
-            add_interface(port, self.network[SWITCH])
-            plug(space.name, space.interface(UPLINK), self.network)
-            add_routes(space, netns)
+            add_node(*self._wiring.add(plan, taken), self.network)
             for other in self._nodes.values():
-                other.netns.route_add(self._wiring.route_to(plan))
-            self._start_node(name)
+                meet(other.netns, self._wiring.route_to(plan), self._wiring.tunnel_to(plan))
+            self._start_node(plan)
+
+    def _power_off(self, name: str) -> None:
+        """A node, and the pods on it, are there no more; objects stay what they are."""
+        pods = [key for key, pod in self._pods.items() if pod.pod.spec.node_name == name]
+        # What its kernels do in their last moment nobody sees.
+        with self.unrecorded():
+            for space in (name, *(self._pods[key].name for key in pods)):
+                wire = self.network.wire(space, UPLINK)
+                if wire is not None:
+                    wire.cut = True
+            for key in pods:
+                self._stop_pod(key)
+            self._nodes.pop(name).stop_kube_proxy()
+            self.network.delete_space(name)
+        self.load_balancers.node_lost(name)
+
+    def _power_on(self, name: str) -> None:
+        """A node that was off starts: its kernel, its rules, kube-proxy, and the pods that are on it."""
+        assert self._wiring is not None
+        node = self.store.get(Node, name)
+        assert node is not None
+        add_node(*self._wiring.node(name), self.network)
+        self._start_node(self._plan(node))
+        self._sync_pods()
+        self.load_balancers.node_back(name)
 
     def _stop_pod(self, key: tuple[str, str]) -> None:
         machine = self._pods.pop(key)
@@ -874,15 +976,18 @@ class Cluster:
         address = next((ip for ip in pod.addresses if isinstance(ip, IPv4Address)), None)
         if address is None:
             raise UnsupportedFeature("a pod without IPv4 address", place=str(pod))
-        host_interface = device_name("veth", f"-{pod.name}")
+        prefix = self._wiring.pod_device
+        host_interface = device_name(prefix, f"-{pod.name}")
         if any(device.name == host_interface for device in self.network[pod.spec.node_name].devices):
-            host_interface = device_name("veth", f"{pod.namespace}/{pod.name}")
+            host_interface = device_name(prefix, f"{pod.namespace}/{pod.name}")
         plan = PodPlan(pod.full_name, pod.spec.node_name, address, host_interface)
         space, port = self._wiring.pod(plan)
         netns = add_space(space, self.network)
         add_interface(port, self.network[pod.spec.node_name])
         plug(space.name, space.interface("eth0"), self.network)
         add_routes(space, netns)
+        for route in self._wiring.pod_routes(plan):
+            self.network[pod.spec.node_name].route_add(route)
         machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
         machine.certificate = self._certificate(pod)
         if is_controller(pod):

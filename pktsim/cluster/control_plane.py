@@ -58,6 +58,9 @@ NODE_CPUS = 4
 #: What this module makes is marked with it, so that a reader of the objects can tell.
 MADE_BY = "pktsim.io/made-by"
 
+#: Taints of nodes that are down or cordoned (``kubectl cordon``, ``Cluster.fail_node``): nothing is placed there.
+_KEEPING_OFF = frozenset({"node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"})
+
 _WORKLOADS: tuple[type[Workload], ...] = (Deployment, ReplicaSet, StatefulSet, DaemonSet)
 
 
@@ -257,7 +260,13 @@ class ControlPlane:
 
     def _schedule(self, pod: Pod) -> str:
         """The node with the fewest pods of the same owner, then with the fewest pods, then the first by name."""
-        nodes = [node.name for node in self.store.list(Node)]
+        nodes = [
+            node.name
+            for node in self.store.list(Node)
+            if not any(taint.key in _KEEPING_OFF for taint in node.spec.taints)
+        ]
+        if not nodes and self.store.list(Node):
+            raise ObjectError("no node takes it: all are cordoned or down", place=str(pod), mend="uncordon one")
         if not nodes:
             raise ObjectError("there is no node to run it on", place=str(pod), mend="add a Node, or ask for nodes")
         owners = {(owner.kind, owner.name) for owner in pod.metadata.owner_references}

@@ -407,6 +407,7 @@ class PodMachine(Machine):
         for server in self._servers:
             server.stop()
         self._servers.clear()
+        self._serving.clear()
         self.stopped = True
 
     @property

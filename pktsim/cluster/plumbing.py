@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from pktsim.cluster.wiring import Interface, Space, Vxlan, Wiring
+from pktsim.cluster.wiring import SWITCH, Interface, Space, TunnelEntries, Vxlan, Wiring
 from pktsim.errors import TopologyError, UnsupportedFeature
 from pktsim.kernel.netdev import AF_INET, AF_INET6
 from pktsim.kernel.netns import Netns
@@ -111,16 +111,48 @@ def _add_tunnel_entries(space: Space, netns: Netns) -> None:
         return
     if len(tunnels) > 1:
         raise UnsupportedFeature("several vxlan interfaces", place=space.name)
-    for text in space.permanent_neighbours:
+    _set_tunnel_entries(TunnelEntries(space.permanent_neighbours, space.vxlan_fdb), tunnels[0], netns)
+
+
+def _set_tunnel_entries(entries: TunnelEntries, tunnel: str, netns: Netns, *, remove: bool = False) -> None:
+    for text in entries.neighbours:
         neighbour = _NEIGHBOUR.fullmatch(text)
         if neighbour is None:
-            raise TopologyError(f"not a permanent neighbour: {text}", place=space.name)
-        netns.neighbour_add(tunnels[0], neighbour["address"], neighbour["mac"])
-    for text in space.vxlan_fdb:
+            raise TopologyError(f"not a permanent neighbour: {text}", place=netns.name)
+        if remove:
+            netns.neighbour_delete(tunnel, neighbour["address"])
+        else:
+            netns.neighbour_add(tunnel, neighbour["address"], neighbour["mac"])
+    for text in entries.fdb:
         entry = _FDB_ENTRY.fullmatch(text)
         if entry is None:
-            raise TopologyError(f"not an entry of a tunnel's table: {text}", place=space.name)
-        netns.vxlan.fdb_add(tunnels[0], entry["mac"], entry["remote"])
+            raise TopologyError(f"not an entry of a tunnel's table: {text}", place=netns.name)
+        if remove:
+            netns.vxlan.fdb_delete(tunnel, entry["mac"])
+        else:
+            netns.vxlan.fdb_add(tunnel, entry["mac"], entry["remote"])
+
+
+def add_node(space: Space, port: Interface, network: Network) -> Netns:
+    """Add a node to a network that stands, plugged into a port of the switch."""
+    netns = add_space(space, network)
+    add_interface(port, network[SWITCH])
+    for interface in space.interfaces:
+        plug(space.name, interface, network)
+    add_routes(space, netns)
+    _add_tunnel_entries(space, netns)
+    return netns
+
+
+def meet(netns: Netns, route: str, entries: TunnelEntries, *, part: bool = False) -> None:
+    """Let a node know the way to another one's pods, or, with ``part``, forget it."""
+    if entries != TunnelEntries():
+        tunnel = next(device.name for device in netns.devices if device.kind == LinkKind.VXLAN)
+        _set_tunnel_entries(entries, tunnel, netns, remove=part)
+    if part:
+        netns.route_delete(route)
+    else:
+        netns.route_add(route)
 
 
 def plug(space: str, interface: Interface, network: Network) -> None:

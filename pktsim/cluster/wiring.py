@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_interface
 from typing import ClassVar
 
+from pktsim.cluster.masquerade import ip_masq_agent
 from pktsim.errors import TopologyError
 
 #: ``IFNAMSIZ`` (linux/if.h): device names are shorter.
@@ -231,6 +232,14 @@ class PodPlan:
     host_interface: str
 
 
+@dataclass(frozen=True, slots=True)
+class TunnelEntries:
+    """Permanent entries of a tunnel's device: neighbours as ``ip neigh`` prints them, and as ``bridge fdb`` does."""
+
+    neighbours: tuple[str, ...] = ()
+    fdb: tuple[str, ...] = ()
+
+
 class HostGateway:
     """A bridge per node, its ports in hairpin mode, and routes to other nodes' pod networks through the nodes.
 
@@ -238,6 +247,9 @@ class HostGateway:
     router; behind the router is one host, ``outside``. Everything follows from names and addresses alone, so a pod that
     is added changes nothing of what was there.
     """
+
+    #: What the node's ends of pods' veths are called, with the pod's name behind.
+    pod_device: ClassVar[str] = "veth"
 
     def __init__(self, nodes: Sequence[NodePlan], taken: Collection[IPv4Address] = ()) -> None:
         """``taken`` are the addresses of pods that are known already: bridges take others.
@@ -256,7 +268,7 @@ class HostGateway:
         """Wire a node that comes later.
 
         Returns:
-            Its namespace, and the switch's port for it; other nodes need :meth:`route_to` it.
+            Its namespace, and the switch's port for it; other nodes need :meth:`route_to` it and :meth:`tunnel_to` it.
 
         Raises:
             TopologyError: It overlaps with another, or is not on the wire between the nodes.
@@ -274,7 +286,7 @@ class HostGateway:
             self.nodes = before
             raise
         self._gateways[node.name] = _last_free(node.pod_network, taken)
-        return self._node(node), self._switch_port(node.name, node.address)
+        return self.node(node.name)
 
     def remove(self, name: str) -> NodePlan:
         """Forget a node."""
@@ -282,11 +294,6 @@ class HostGateway:
         self.nodes = tuple(other for other in self.nodes if other is not node)
         del self._gateways[name]
         return node
-
-    @staticmethod
-    def route_to(node: NodePlan) -> str:
-        """The route of every other node to its pods."""
-        return f"{node.pod_network} via {node.address} dev {UPLINK}"
 
     def _check(self) -> None:
         for index, node in enumerate(self.nodes):
@@ -402,6 +409,32 @@ class HostGateway:
             ),
             sysctls=NODE_SYSCTLS,
         )
+
+    def route_to(self, node: NodePlan) -> str:
+        """The route of every other node to its pods."""
+        return f"{node.pod_network} via {node.address} dev {UPLINK}"
+
+    def tunnel_to(self, node: NodePlan) -> TunnelEntries:
+        """What every other node's tunnel knows of it."""
+        return TunnelEntries()
+
+    def node(self, name: str) -> tuple[Space, Interface]:
+        """A node's namespace, and the switch's port for it."""
+        node = next(node for node in self.nodes if node.name == name)
+        return self._node(node), self._switch_port(node.name, node.address)
+
+    def pod_routes(self, pod: PodPlan) -> tuple[str, ...]:
+        """The routes that a pod's node gets for it."""
+        return ()
+
+    def rules(self, node: NodePlan, pods: IPv4Network) -> str:
+        """What the agent that belongs to this wiring writes on a node, for ``iptables-restore``.
+
+        Args:
+            node: Whose rules.
+            pods: The network of all pods.
+        """
+        return ip_masq_agent()
 
     def pod(self, pod: PodPlan) -> tuple[Space, Interface]:
         """A pod's namespace, and the bridge port that its node gets for it.

@@ -127,7 +127,8 @@ class IngressSettings(KubeModel):
         )
 
 
-_VERBS = ("http", "resolve", "ping", "udp", "tcp", "wait", "apply", "delete", "scale", "impair", "link")
+_VERBS = ("http", "resolve", "ping", "udp", "tcp", "wait", "apply", "delete", "scale", "impair", "link",
+          "fail_node", "recover_node", "drain", "kill")  # fmt: skip
 
 
 class Step(KubeModel):
@@ -146,6 +147,11 @@ class Step(KubeModel):
         scale: Workload (``deployment/web``) to number of replicas.
         impair: A link to make bad, or good again.
         link: Machines (``node-a``) to ``up`` or ``down``: their links are plugged in or unplugged.
+        fail_node: A node that loses its power; ``grace`` seconds later the control plane holds it for NotReady (40).
+        recover_node: A node that starts again.
+        drain: A node that is emptied, its pods with ``grace`` seconds each (0), also those that nothing replaces.
+        kill: A pod whose programs are killed; they start again after ``grace`` seconds (1).
+        grace: For those.
         count: How often.
         sport: The source port to use.
         timeout: Seconds after which to give up.
@@ -170,6 +176,11 @@ class Step(KubeModel):
     scale: dict[str, int] | None = None
     impair: ImpairedLink | None = None
     link: dict[str, Literal["up", "down"]] | None = None
+    fail_node: str | None = None
+    recover_node: str | None = None
+    drain: str | None = None
+    kill: str | None = None
+    grace: float | None = Field(default=None, ge=0)
     count: int = Field(default=1, ge=1)
     sport: int = Field(default=0, ge=0, le=65535)
     timeout: float = Field(default=5.0, gt=0)
@@ -214,6 +225,8 @@ class ClusterSettings(KubeModel):
     pod_cidr: CIDRText = "10.1.0.0/16"
     service_cidr: CIDRText = "172.30.0.0/16"
     dns: IPText = "172.30.0.10"
+    wiring: str = "host-gw"
+    load_balancer: str = "l2"
     kube_proxy_version: str = str(DEFAULT_RELEASE)
 
 

@@ -18,6 +18,7 @@ from pktsim.cluster.control_plane import Ranges
 from pktsim.cluster.loader import load_objects
 from pktsim.cluster.objects import Node, ObjectMeta, Outside
 from pktsim.cluster.objects_outside import OutsideSpec
+from pktsim.cluster.outages import GRACE_S
 from pktsim.cluster.walk import Walk
 from pktsim.errors import CaptureError, PktsimError, ScenarioError
 from pktsim.kernel.capture import CapturedFrame
@@ -310,6 +311,26 @@ def _link(cluster: Cluster, step: Step) -> _Outcome:
     return _Outcome(", ".join(f"the link of {machine} is {state}" for machine, state in (step.link or {}).items()))
 
 
+def _fail_node(cluster: Cluster, step: Step) -> _Outcome:
+    cluster.fail_node(str(step.fail_node), grace=GRACE_S if step.grace is None else step.grace)
+    return _Outcome(f"{step.fail_node} has no power")
+
+
+def _recover_node(cluster: Cluster, step: Step) -> _Outcome:
+    cluster.recover_node(str(step.recover_node))
+    return _Outcome(f"{step.recover_node} has started")
+
+
+def _drain(cluster: Cluster, step: Step) -> _Outcome:
+    cluster.drain(str(step.drain), grace=step.grace or 0.0, force=True)
+    return _Outcome(f"{step.drain} is drained")
+
+
+def _kill(cluster: Cluster, step: Step) -> _Outcome:
+    cluster.kill_pod(str(step.kill), restart=1.0 if step.grace is None else step.grace)
+    return _Outcome(f"{step.kill} is killed")
+
+
 _VERBS: dict[str, Callable[[Cluster, Step], _Outcome]] = {
     "http": _http,
     "resolve": _resolve,
@@ -322,6 +343,10 @@ _VERBS: dict[str, Callable[[Cluster, Step], _Outcome]] = {
     "scale": _scale,
     "impair": _impair,
     "link": _link,
+    "fail_node": _fail_node,
+    "recover_node": _recover_node,
+    "drain": _drain,
+    "kill": _kill,
 }
 
 

@@ -37,6 +37,7 @@ def world(
     kube_proxy: dict[str, Any] | None = None,
     kube_proxy_version: str = str(DEFAULT_RELEASE),
     load_balancer: str = "l2",
+    wiring: str = "host-gw",
 ) -> Cluster:
     """Two nodes, ``node1`` and ``node2``, Service ``web`` with pods ``a`` and ``b``, pods ``client`` and ``neighbour``.
 
@@ -46,6 +47,7 @@ def world(
         kube_proxy: What is to be said in kube-proxy's configuration.
         kube_proxy_version: Which kube-proxy.
         load_balancer: What gives Services of type LoadBalancer their addresses.
+        wiring: How pods and nodes are joined.
     """
     config = None
     if kube_proxy is not None:
@@ -57,6 +59,7 @@ def world(
         kube_proxy=config,
         kube_proxy_version=kube_proxy_version,
         load_balancer=load_balancer,
+        wiring=wiring,
     )
 
 

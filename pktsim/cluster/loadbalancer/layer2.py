@@ -119,7 +119,10 @@ class Layer2:
 
     def update(self, services: Sequence[VirtualService]) -> None:
         self._services = tuple(services)
-        for name, machine in self._world.powered().items():
+        powered = self._world.powered()
+        for name in self._speakers.keys() - powered.keys():
+            self._speakers.pop(name).stop()
+        for name, machine in powered.items():
             if name not in self._speakers:
                 self._speakers[name] = Speaker(machine.netns)
         self._elect()
