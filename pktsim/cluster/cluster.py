@@ -325,6 +325,16 @@ class Cluster:
         self.store.apply(found.with_ready(ready=ready))
         self._settle()
 
+    def label(self, reference: str, **labels: str) -> None:
+        """``kubectl label --overwrite``: ``label("node/node-a", **{"topology.kubernetes.io/zone": "a"})``."""
+        kind, namespace, name = _reference(reference)
+        found = self.store.get(kind, name, namespace)
+        if found is None:
+            raise ObjectError(f"{reference} does not exist")
+        metadata = found.metadata.model_copy(update={"labels": {**found.metadata.labels, **labels}})
+        self.store.apply(found.model_copy(update={"metadata": metadata}))
+        self._settle()
+
     def scale(self, reference: str, replicas: int, *, grace: float = 0.0) -> None:
         """``kubectl scale --replicas``: ``deployment/web``. Pods that go have ``grace`` seconds."""
         kind, namespace, name = _reference(reference)

@@ -38,6 +38,11 @@ class Passage:
         return tuple(step.text for step in self.steps if step.kind is TraceKind.RULE and step.matched)
 
     @property
+    def rules_evaluated(self) -> int:
+        """How many rules the kernel looked at, matching or not."""
+        return sum(step.evaluated for step in self.steps)
+
+    @property
     def opens(self) -> bool:
         """Whether it is the first packet of a connection."""
         return any(step.kind is TraceKind.CONNTRACK and ", new connection" in step.text for step in self.steps)
@@ -111,6 +116,8 @@ class Walk:
                 yield from ("", head, *(f"    {line}" for line in one.lines))
             elif every_packet or one.opens or one.refused:
                 yield from ("", head, *(f"    {line}" for line in render(one.steps, unmatched=unmatched)))
+                if one.rules_evaluated:
+                    yield f"    rules evaluated: {one.rules_evaluated}"
             else:
                 what = one.changes.removeprefix(f"{one.space}: ")
                 yield f"{head}{'  [' + what + ']' if what else ''}"
@@ -142,6 +149,7 @@ def _passage_data(passage: Passage) -> dict[str, Any]:
         "node": passage.space,
         "packet": passage.summary,
         "dropped": passage.dropped,
+        "rules_evaluated": passage.rules_evaluated,
         "steps": [_step_data(step) for step in passage.steps if step.kind is not TraceKind.RULE or step.matched],
     }
 

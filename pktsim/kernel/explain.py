@@ -27,6 +27,11 @@ class Visit:
     pkt_id: int
     steps: tuple[TraceStep, ...]
 
+    @property
+    def rules_evaluated(self) -> int:
+        """How many rules the kernel looks at for it, matching or not."""
+        return sum(step.evaluated for step in self.steps)
+
     def lines(self, *, unmatched: bool = False) -> list[str]:
         """The steps as indented lines; ``unmatched`` also names the rules that did not match."""
         return render(self.steps, unmatched=unmatched)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from pktsim.netfilter.iptables_text import rule_text
@@ -84,6 +84,8 @@ class TraceStep:
         table: Its table.
         matched: Whether it matched, for ``RULE``.
         changed: What the packet looks like differently after this step, in a few words; empty if nothing changed.
+        evaluated: How many rules the kernel looks at from the step before to this one, this one's included: also those
+            that the engine's index passes over.
     """
 
     pkt_id: int
@@ -94,6 +96,36 @@ class TraceStep:
     table: str = ""
     matched: bool = False
     changed: str = ""
+    evaluated: int = 0
+
+
+@dataclass(slots=True)
+class _Chains:
+    """Where a packet is in a table: the chains that it is in, innermost last, and the last rule looked at in each."""
+
+    table: TableId = TableId.FILTER
+    names: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    #: Rules looked at since the last step.
+    evaluated: int = 0
+
+    def enter(self, name: str) -> None:
+        self.names.append(name)
+        self.numbers.append(0)
+
+    def reach(self, number: int) -> None:
+        if self.numbers:
+            self.evaluated += max(number - self.numbers[-1], 0)
+            self.numbers[-1] = number
+
+    def leave(self) -> None:
+        if self.names:
+            self.names.pop()
+            self.numbers.pop()
+
+    def take(self) -> int:
+        evaluated, self.evaluated = self.evaluated, 0
+        return evaluated
 
 
 @dataclass(slots=True)
@@ -124,6 +156,7 @@ class TraceReader:
         last_rule: dict[int, str] = {}
         entry: dict[int, int] = {}
         families: dict[int, Family] = {}
+        chains: dict[int, _Chains] = {}
         for pkt_id, kind_number, a, b, c, d in _RECORD.iter_unpack(records):
             kind = TraceKind(kind_number)
             fam = families.get(pkt_id, family)
@@ -147,24 +180,40 @@ class TraceReader:
             elif kind is TraceKind.TABLE:
                 depth[pkt_id] = 0
                 table = TableId(a).name.lower()
+                chains[pkt_id] = _Chains(TableId(a))
+                chains[pkt_id].enter(Hook(b).name)
                 steps.append(TraceStep(pkt_id, kind, f"table {table}, chain {Hook(b).name}", table=table))
             elif kind is TraceKind.RULE:
-                steps.append(self._rule(pkt_id, fam, TableId(a), b, matched=c == 1, depth=depth.get(pkt_id, 0)))
+                place = chains.setdefault(pkt_id, _Chains(TableId(a)))
+                source = self._source(fam, TableId(a), b)
+                if source is not None:
+                    place.reach(source.number)
+                step = self._rule(pkt_id, fam, TableId(a), b, matched=c == 1, depth=depth.get(pkt_id, 0))
+                steps.append(replace(step, evaluated=place.take()))
                 rule = steps[-1].rule
                 if c == 1 and rule is not None and rule.rule is not None:
                     if isinstance(rule.rule.target, Jump):
                         depth[pkt_id] = depth.get(pkt_id, 0) + 1
+                        if rule.rule.target.goto:
+                            place.leave()
+                        place.enter(rule.rule.target.chain)
                     last_rule[pkt_id] = f"{steps[-1].table} {rule.chain} rule {rule.number}"
             elif kind is TraceKind.RETURN:
                 depth[pkt_id] = max(depth.get(pkt_id, 0) - 1, 0)
+                place = chains.setdefault(pkt_id, _Chains(TableId(a)))
+                self._end(fam, place, self._source(fam, TableId(a), b))
+                place.leave()
             elif kind is TraceKind.POLICY:
                 verdict = "ACCEPT" if c else "DROP"
+                place = chains.setdefault(pkt_id, _Chains(TableId(a)))
+                self._end(fam, place, SourceRule(Hook(b).name, 0, None))
                 steps.append(
                     TraceStep(
                         pkt_id,
                         kind,
                         f"end of chain {Hook(b).name}: policy {verdict}",
                         table=TableId(a).name.lower(),
+                        evaluated=place.take(),
                     )
                 )
                 last_rule[pkt_id] = f"{TableId(a).name.lower()} {Hook(b).name} policy"
@@ -232,6 +281,19 @@ class TraceReader:
             text = rule_text(source.rule, source.chain, family) if source.rule is not None else f"end of {source.chain}"
             self._rule_texts[key] = text
         return TraceStep(pkt_id, TraceKind.RULE, text, depth, source, name, matched)
+
+    def _source(self, family: Family, table: TableId, number: int) -> SourceRule | None:
+        lowered = self.lowered.get((family, table))
+        return lowered.sources[number] if lowered is not None and number < len(lowered.sources) else None
+
+    def _end(self, family: Family, place: _Chains, source: SourceRule | None) -> None:
+        """A chain is left: at its end all its rules were looked at, at a RETURN those up to it."""
+        lowered = self.lowered.get((family, place.table))
+        if source is None or source.number or lowered is None or lowered.image is None or not place.names:
+            return
+        placed = lowered.image.placed.get(place.names[-1])
+        if placed is not None and placed.chain.name == source.chain:
+            place.reach(len(placed.chain.rules))
 
     def forget_tables(self) -> None:
         """The tables were replaced: rule numbers mean other rules now."""

@@ -3,15 +3,16 @@
 Symptom: after a scale-down to zero, statsd senders push everything to the address of a dead pod, for hours.
 Cause: each datagram renews the entry of its flow, and with it the DNAT to the dead pod; the REJECT rule that
 kube-proxy writes for a service without endpoints looks for the cluster IP, which such packets no longer have.
-Source: kubernetes/kubernetes#139628, #139629. kube-proxy up to 1.31 deletes the entries of every endpoint that goes
-(what is emulated here); 1.32 until that fix left those of services without endpoints alone. Where kube-proxy does not
-find the conntrack tool, the same comes of it: the second half.
+Source: kubernetes/kubernetes#139628, #139629. kube-proxy up to 1.31 deletes the entries of every endpoint that goes;
+from 1.32 until that fix, in 1.37, it left those of services without endpoints alone. Where a kube-proxy up to 1.31 does
+not find the conntrack tool, the same comes of it.
 Not measured on a running kernel: what kube-proxy deletes is from its source and the issue.
 """
 
 from scapy.layers.inet import IP, UDP
 
 from pktsim.cluster.cluster import Cluster
+from pktsim.cluster.kubeproxy.versions import Behaviour, Release
 from pktsim.scenario.script import Story, seen, world
 
 STATSD = """
@@ -38,25 +39,31 @@ def datagrams(cluster: Cluster, number: int) -> None:
         cluster.pod("client").send(IP(dst="10.96.0.30") / UDP(sport=5000, dport=8125) / b"n:1|c", wait=1)
 
 
-def run(seed: int) -> Story:
-    cluster = world(seed, STATSD, POD)
+def refused(seed: int, version: str) -> Cluster:
+    """A kube-proxy that deletes the entry: the next datagram is told that there is nobody."""
+    cluster = world(seed, STATSD, POD, kube_proxy_version=version)
+    datagrams(cluster, 2)
+    cluster.delete("pod/statsd")
+    cluster.run(1)
+    assert not any("dport=8125" in entry.text() for entry in cluster.node("node1").conntrack())
+    datagrams(cluster, 1)
+    assert len(seen(cluster, on="default/client/eth0", direction="in", protocol="icmp", text="*port*unreachable*")) == 1
+    return cluster
+
+
+def run(seed: int, kube_proxy_version: str = "1.36") -> Story:
+    release = Release.parse(kube_proxy_version)
+    mended = release.has(Behaviour.CONNTRACK_WITHOUT_ENDPOINTS)
+    if mended or not release.has(Behaviour.CONNTRACK_RECONCILER):
+        yield refused(seed, kube_proxy_version)
+        return
+    cluster = world(seed, STATSD, POD, kube_proxy_version=kube_proxy_version)
     node = cluster.node("node1")
     yield cluster
     yield "datagrams reach the pod"
     datagrams(cluster, 2)
     assert len(seen(cluster, on="default/statsd/eth0", direction="in", dport=8125)) == 2
-    yield "its entry goes with the pod: the next datagram is refused by the client's node"
-    cluster.delete("pod/statsd")
-    cluster.run(1)
-    assert not any("dport=8125" in entry.text() for entry in node.conntrack())
-    datagrams(cluster, 1)
-    assert len(seen(cluster, on="default/client/eth0", direction="in", protocol="icmp", text="*port*unreachable*")) == 1
-    yield "it comes back; kube-proxy deletes the entry without NAT if there is one, and datagrams reach the pod"
-    cluster.apply(POD)
-    cluster.run(1)
-    datagrams(cluster, 2)
-    yield "without deletion the entry outlives its 30 seconds, and every datagram leaves for the dead pod"
-    node.host.conntrack_tool = False
+    yield "the pod goes: its entry outlives its 30 seconds, and every datagram leaves for the dead pod"
     cluster.delete("pod/statsd")
     cluster.run(1)
     before = len(seen(cluster, on="node1/eth0", direction="out", protocol="udp", dst="10.244.2.7"))
@@ -65,3 +72,21 @@ def run(seed: int) -> Story:
     (entry,) = [entry for entry in node.conntrack() if entry.orig.dport == 8125]
     assert entry.text().count("src=10.244.2.7") == 1
     assert "has no endpoints" in node.iptables_save()
+    yield "another flow is refused all the while"
+    cluster.pod("client").send(IP(dst="10.96.0.30") / UDP(sport=5001, dport=8125) / b"n:1|c", wait=1)
+    assert seen(cluster, on="default/client/eth0", direction="in", protocol="icmp", text="*port*unreachable*")
+    yield "with an endpoint, wherever it is, the service is looked at again: the entry goes, datagrams arrive"
+    cluster.apply(POD.replace("10.244.2.7", "10.244.2.8"))
+    cluster.run(1)
+    datagrams(cluster, 2)
+    assert len(seen(cluster, on="default/statsd/eth0", direction="in", protocol="udp", dst="10.244.2.8")) == 2
+    yield "1.31 and 1.37 delete the entry with the endpoint: the next datagram is refused"
+    for version in ("1.31", "1.37"):
+        refused(seed, version)
+    yield "but 1.31 has to find the conntrack tool"
+    without = world(seed, STATSD, POD, kube_proxy_version="1.31")
+    without.node("node1").host.conntrack_tool = False
+    datagrams(without, 2)
+    without.delete("pod/statsd")
+    datagrams(without, 2)
+    assert not seen(without, on="default/client/eth0", direction="in", protocol="icmp")
