@@ -6,13 +6,12 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
 from pktsim.cluster.apps.http_server import HttpServer, http_echo
 from pktsim.cluster.apps.tls import server_context
-from pktsim.cluster.apps.udp_echo import UdpEchoServer
 from pktsim.cluster.connection import Connection
 from pktsim.cluster.ingress.settings import APP, APP_ANNOTATION
 from pktsim.cluster.node_health import NodeHealthPorts
@@ -313,6 +312,12 @@ class Machine:
         return result
 
 
+class Server(Protocol):
+    """A program that serves until it is killed."""
+
+    def stop(self) -> None: ...
+
+
 class HttpSession:
     """An HTTP client that keeps its connections. Made by :meth:`Machine.http_session`."""
 
@@ -357,7 +362,7 @@ class PodMachine(Machine):
         self.ingress: IngressController | None = None
         self.stopped = False
         self._serving: set[tuple[int, str]] = set()
-        self._servers: list[HttpServer | UdpEchoServer | IngressController] = []
+        self._servers: list[Server] = []
         #: Its server's certificate and key, if it speaks TLS.
         self.certificate: tuple[bytes, bytes] | None = None
         self._proxy_protocol = pod.metadata.annotations.get(PROXY_PROTOCOL_ANNOTATION) == "true"
@@ -401,6 +406,10 @@ class PodMachine(Machine):
         """Start an ingress controller, which tells in ``notes`` what it does."""
         self.ingress = programs.serve_ingress(self.netns, self.pod, store, self.files, notes)
         self._servers.append(self.ingress)
+
+    def run_server(self, server: Server) -> None:
+        """Let a server that was started in its namespace end with the pod."""
+        self._servers.append(server)
 
     def stop(self) -> None:
         """Kill what runs in it: the kernel closes its sockets."""

@@ -189,6 +189,11 @@ class IngressController:
         self._listen(arguments.https_port, self._serve_https)
         self._listen(arguments.default_server_port, self._serve_default)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has no connection at all, only listens."""
+        return not len(self.pool) and sum(not task.done for task in self._tasks) == len(self._listeners)
+
     def stop(self) -> None:
         """Kill it: the kernel closes its sockets."""
         self._informer.stop()

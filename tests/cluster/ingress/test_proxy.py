@@ -55,11 +55,20 @@ class Server:
         listener.bind("", port)
         listener.listen()
         self._clock = netns.clock
-        spawn(self._clock, self._accept(listener), "scripted server")
+        self._listener = listener
+        self._tasks = [spawn(self._clock, self._accept(listener), "scripted server")]
+        self.machine.run_server(self)
+
+    def stop(self) -> None:
+        """Kill it, as the cluster does when its pod goes."""
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
 
     async def _accept(self, listener: TcpSocket) -> None:
         while True:
-            spawn(self._clock, self._serve(await listener.accept()), "scripted connection")
+            serving = self._serve(await listener.accept())
+            self._tasks.append(spawn(self._clock, serving, "scripted connection"))
 
     async def _serve(self, socket: TcpSocket) -> None:
         try:
