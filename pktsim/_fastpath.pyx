@@ -197,6 +197,18 @@ cdef class Packet:
         self.get().frag_max = value
 
     @property
+    def fragments_keep_df(self):
+        """Whether the fragments that it was gathered from had DF, and those it is cut into shall have it."""
+        return bool(self.get().flags & PF_FRAG_PMTU)
+
+    @fragments_keep_df.setter
+    def fragments_keep_df(self, bint value):
+        if value:
+            self.get().flags |= PF_FRAG_PMTU
+        else:
+            self.get().flags &= ~<uint32_t>PF_FRAG_PMTU
+
+    @property
     def ctinfo(self):
         return self.get().ctinfo
 
@@ -1034,7 +1046,8 @@ cdef class Datapath:
             prefsrc = (<const char *>r.prefsrc.b)[:addr_len(family)] if r.has_prefsrc else daddr
         elif r.has_prefsrc:
             prefsrc = (<const char *>r.prefsrc.b)[:addr_len(family)]
-        elif type_ == RTN_UNICAST or type_ == RTN_BROADCAST:
+        elif family == AF4 and (type_ == RTN_UNICAST or type_ == RTN_BROADCAST):
+            # IPv6 chooses when it knows what the packet is (ipv6_dev_get_saddr)
             if select_addr(&self.s, family, r.oif, &r.nexthop, &src):
                 prefsrc = (<const char *>src.b)[:addr_len(family)]
         if r.mtu == 0:

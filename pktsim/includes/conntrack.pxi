@@ -233,6 +233,7 @@ cdef void ct_init(State *s) noexcept nogil:
     if s.ct.buckets == NULL or s.ct.bysource == NULL:
         abort()
     s.ct.next_id = 1
+    s.template_ct.status = S_TEMPLATE | S_CONFIRMED
     s.ct.next_gc_ns = s.now_ns + NS_PER_S
     crc32c_init()
     s.sysctl[SYSCTL_CT_CHECKSUM] = 1

@@ -282,6 +282,48 @@ cdef int addr_type(State *s, int family, const Addr *a, int dev) noexcept nogil:
     return RTN_UNICAST
 
 
+cdef enum:                             # XT_ADDRTYPE_*, as netfilter.matches.addrtype has them
+    AT_UNSPEC = 1 << 0
+    AT_UNICAST = 1 << 1
+    AT_LOCAL = 1 << 2
+    AT_ANYCAST = 1 << 4
+    AT_MULTICAST = 1 << 5
+    AT_UNREACHABLE = 1 << 7
+    AT_PROHIBIT = 1 << 8
+
+
+cdef bint addr_types6(State *s, const Addr *a, int dev, int mask) noexcept nogil:
+    """match_type6 of net/netfilter/xt_addrtype.c: every class that can be told from the address must be its own, then
+    one of those that routing tells of."""
+    cdef RouteResult r
+    cdef Addr any
+    cdef int i, type
+    cdef int found = 0
+    cdef bint multicast = a.b[0] == 0xFF
+    cdef bint zero_half = a.q[0] == 0
+    cdef bint mapped = zero_half and a.h[4] == 0 and a.h[5] == <uint16_t>0xFFFF
+    if mask & AT_MULTICAST and not multicast:
+        return False
+    if mask & AT_UNICAST and (multicast or mapped or addr_zero(a)):
+        return False
+    if mask & AT_UNSPEC and not addr_zero(a):
+        return False
+    if not mask & (AT_LOCAL | AT_PROHIBIT | AT_UNREACHABLE):
+        return True
+    if dev and mask & AT_LOCAL:
+        for i in range(s.n_addrs):
+            if s.addrs[i].family == AF6 and s.addrs[i].ifindex == dev and addr_eq(&s.addrs[i].addr, a):
+                found = AT_LOCAL
+    any.q[0] = 0
+    any.q[1] = 0
+    type = fib_lookup(s, AF6, a, &any, 0, s.lo_ifindex, dev, &r)
+    if type == 0 or type == RTN_UNREACHABLE or type == RTN_PROHIBIT or type == RTN_BLACKHOLE:
+        found = AT_UNREACHABLE
+    elif type == RTN_LOCAL and not dev:
+        found |= AT_LOCAL
+    return found & mask != 0
+
+
 cdef bint is_local_addr(State *s, int family, const Addr *a) noexcept nogil:
     cdef int i
     for i in range(s.n_addrs):
@@ -290,13 +332,29 @@ cdef bint is_local_addr(State *s, int family, const Addr *a) noexcept nogil:
     return False
 
 
-cdef bint first_addr(State *s, int family, int ifindex, Addr *out) noexcept nogil:
-    """A device's first address (IPv6: the first that is not link-local)."""
+cdef int addr_scope6(const Addr *a) noexcept nogil:
+    """ipv6_addr_scope: 0 for global and all that has no bit of its own (IPV6_ADDR_SCOPE_MASK)."""
+    if a.b[0] == 0xFF:
+        return 0x10 if a.b[1] & 15 == 1 else (0x20 if a.b[1] & 15 == 2 else (0x40 if a.b[1] & 15 == 5 else 0))
+    if a.b[0] == 0xFE and a.b[1] & 0xC0 == 0x80:
+        return 0x20
+    if a.b[0] == 0xFE and a.b[1] & 0xC0 == 0xC0:
+        return 0x40
+    return 0x10 if a.q[0] == 0 and a.w[2] == 0 and a.b[12] == 0 and a.b[13] == 0 and a.b[14] == 0 and a.b[15] == 1 else 0
+
+
+cdef bint redirect_addr(State *s, int family, int ifindex, const Addr *dst, Addr *out) noexcept nogil:
+    """Where REDIRECT leads to: a device's first address; IPv6: of the scope of the destination, if that is not global
+    (nf_nat_redirect_ipv6_usable)."""
     cdef int i
+    cdef int scope = addr_scope6(dst) if family == AF6 else 0
     for i in range(s.n_addrs):
         if s.addrs[i].family == family and s.addrs[i].ifindex == ifindex:
-            if family == AF6 and s.addrs[i].scope >= 253:
-                continue
+            if family == AF6:
+                if scope and not scope & addr_scope6(&s.addrs[i].addr):
+                    continue
+                if not scope and s.addrs[i].scope >= 253:
+                    continue
             out[0] = s.addrs[i].addr
             return True
     return False
@@ -368,6 +426,8 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
             break
     if not fib_lookup(s, p.family, src, dst, p.mark, oif if oif else s.lo_ifindex, 0, &r):
         return DR_RP_FILTER if rpf else 0
+    if r.type == RTN_BLACKHOLE or r.type == RTN_UNREACHABLE or r.type == RTN_PROHIBIT:
+        return DR_RP_FILTER if rpf else 0  # to fib_lookup these are errors, as is no route at all
     if r.type != RTN_UNICAST and not (r.type == RTN_LOCAL and (dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL])):
         return DR_MARTIAN_SOURCE
     if route_uses(&r, dev.ifindex):

@@ -205,7 +205,8 @@ cdef inline void pkt_push_eth(Pkt *p, const uint8_t *dst, const uint8_t *src) no
 cdef void pkt_parse_l4(Pkt *p) noexcept nogil:
     """Find the transport header of an IP packet whose network header has been checked (``ip_check``).
 
-    Sets ``proto``, ``fragment`` and ``l4``; ``l4`` is 0 in later fragments and where extension headers are cut short.
+    Sets ``proto``, ``fragment`` and ``l4``; ``l4`` is 0 in later fragments and where extension headers are cut short. It
+    may lie beyond the end: a header says how long it is, and ipv6_find_hdr believes it.
     """
     cdef uint8_t *ip = p.buf + p.l3
     cdef uint32_t off, left
@@ -213,6 +214,7 @@ cdef void pkt_parse_l4(Pkt *p) noexcept nogil:
     cdef uint32_t hdrlen
     p.l4 = 0
     p.fragment = 0
+    p.headers_cut = 0
     if p.family == AF4:
         p.proto = ip[9]
         off = rd16(ip + 6)
@@ -223,33 +225,38 @@ cdef void pkt_parse_l4(Pkt *p) noexcept nogil:
         if not p.fragment & FRAG_LATER:
             p.l4 = p.l3 + (ip[0] & 15) * 4
         return
-    # IPv6: walk the extension headers (RFC 8200 section 4) as ipv6_skip_exthdr does
+    # IPv6: walk the extension headers (RFC 8200 section 4) as ipv6_find_hdr does
     nexthdr = ip[6]
     off = p.l3 + 40
-    while nexthdr == 0 or nexthdr == 43 or nexthdr == 44 or nexthdr == 51 or nexthdr == 60:
+    while ip6_is_extension(nexthdr):
         left = p.end - off if p.end > off else 0
-        if left < 8:
+        if left < (4 if nexthdr == 44 else 2):
             p.proto = nexthdr
+            p.headers_cut = 1
             return
         if nexthdr == 44:
             p.fragment |= FRAG_ANY
             if rd16(p.buf + off + 2) & 0xFFF8:
                 p.fragment |= FRAG_LATER
                 p.proto = p.buf[off]
+                p.headers_cut = ip6_is_extension(p.proto)
                 return
             hdrlen = 8
         elif nexthdr == 51:
             hdrlen = (p.buf[off + 1] + 2) * 4
         else:
             hdrlen = (p.buf[off + 1] + 1) * 8
-        if left < hdrlen:
-            p.proto = nexthdr
-            return
         nexthdr = p.buf[off]
         off += hdrlen
     p.proto = nexthdr
     if nexthdr != 59:
         p.l4 = off
+
+
+cdef inline bint ip6_is_extension(uint8_t nexthdr) noexcept nogil:
+    """ipv6_ext_hdr, without "no next header"."""
+    return nexthdr == 0 or nexthdr == 43 or nexthdr == 44 or nexthdr == 51 or nexthdr == 60
+
 
 cdef inline uint32_t l4_len(const Pkt *p) noexcept nogil:
     """Bytes from the transport header to the end of the packet."""

@@ -318,8 +318,78 @@ cdef int ip6_check(State *s, Pkt *p) noexcept nogil:
     return 0
 
 
+cdef int ip6_hop_options(const Pkt *p, int *code, int *pointer) noexcept nogil:
+    """ipv6_parse_hopopts and ip6_parse_tlv, on every packet that comes in with a hop-by-hop header.
+
+    Returns:
+        0, or the DropReason; where ``pointer`` is not 0 the sender is told what is wrong there (ICMPv6 type 4).
+    """
+    cdef const uint8_t *ip = p.buf + p.l3
+    cdef uint32_t n = p.end - p.l3
+    cdef uint32_t off = 42
+    cdef uint32_t end, i
+    cdef uint32_t size
+    cdef uint32_t padding = 0
+    cdef uint32_t options = 0
+    cdef uint8_t kind
+    pointer[0] = 0
+    code[0] = 2                        # ICMPV6_UNK_OPTION
+    if n < 48:
+        return DR_IP_HEADER
+    end = 40 + (ip[41] + 1) * 8
+    if end > n:
+        return DR_IP_HEADER
+    while off < end:
+        kind = ip[off]
+        if kind == 0:                  # Pad1
+            padding += 1
+            if padding > 7:
+                return DR_IP_HEADER
+            off += 1
+            continue
+        if off + 2 > end or off + 2 + ip[off + 1] > end:
+            return DR_IP_HEADER
+        size = ip[off + 1] + 2
+        if kind == 1:                  # PadN: short, and all zero (RFC 4942 section 2.1.9.5)
+            padding += size
+            if padding > 7:
+                return DR_IP_HEADER
+            for i in range(2, size):
+                if ip[off + i]:
+                    return DR_IP_HEADER
+        else:
+            padding = 0
+            options += 1
+            if options > 8:            # max_hbh_opts_number
+                return DR_IP_HEADER
+            if kind == 5:              # router alert: nobody here listens for it
+                if size != 4:
+                    return DR_IP_HEADER
+            elif kind == 194:          # jumbo payload, of which no frame here is large enough
+                if size != 6 or off & 3 != 2:
+                    return DR_IP_HEADER
+                code[0] = 0            # ICMPV6_HDR_FIELD
+                if rd32(ip + off + 2) <= 0xFFFF:
+                    pointer[0] = <int>off + 2
+                elif ip[4] or ip[5]:
+                    pointer[0] = <int>off
+                return DR_IP_HEADER
+            elif kind == 49:           # in-situ OAM, which is off: not looked at, but for its alignment
+                if off & 3:
+                    return DR_IP_HEADER
+            elif kind >> 6:
+                # RFC 8200 section 4.2: 01 discard, 10 tell, 11 tell unless it was sent to a group
+                if kind >> 6 == 2 or (kind >> 6 == 3 and ip[24] != 0xFF):
+                    pointer[0] = <int>off
+                return DR_IP_HEADER
+        off += size
+    return 0
+
+
 cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
     cdef int reason
+    cdef int code = 0
+    cdef int pointer = 0
     cdef Addr a
     if p.pkt_type == PKT_OTHERHOST:
         pkt_drop(s, p, DR_OTHER_HOST)
@@ -339,6 +409,15 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
             return
     p.in_if = p.dev
     p.out_if = 0
+    if p.buf[p.l3 + 6] == 0:
+        reason = ip6_hop_options(p, &code, &pointer)
+        if reason:
+            if pointer:
+                s.drops[reason] += 1
+                pkt_upcall(s, p, UP_ICMP_ERROR, 4, code, pointer)
+            else:
+                pkt_drop(s, p, reason)
+            return
     if p.flags & PF_BR_PASSED:
         p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
         p.phys_out = 0
@@ -455,6 +534,9 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
         type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, p.in_if, &r)
         if type == 0 or type == RTN_UNICAST:
             type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, 0, &r)
+    elif addr_scope6(dst) == 0x10:
+        # rt6_need_strict: NAT can make the loopback address of it, and then only routes of the same device count
+        type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, p.in_if, &r)
     else:
         type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, 0, &r)
     if type == RTN_LOCAL or type == RTN_ANYCAST:

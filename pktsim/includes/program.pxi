@@ -368,9 +368,19 @@ cdef int test_icmp(Pkt *p, const Row *r) noexcept nogil:
     return (r.a == 255 and p.family == AF4) or (icmp[0] == r.a and r.b <= icmp[1] <= r.c)
 
 
+cdef inline Ct *seen_ct(State *s, Pkt *p) noexcept nogil:
+    """nf_ct_get: a template, which -j CT gives to a packet, is one as well."""
+    if p.ct == NULL and p.tmpl_set:
+        s.template_ct.mark = 0
+        return &s.template_ct
+    return p.ct
+
+
 cdef inline uint32_t ct_state_bits(const Pkt *p) noexcept nogil:
     """The bits that --ctstate compares with (net/netfilter/xt_conntrack.c)."""
     cdef uint32_t bits
+    if p.ct == NULL and p.tmpl_set:
+        return 1 << (CTINFO_NEW % 3 + 1)
     if p.ct != NULL:
         bits = 1 << (p.ctinfo % 3 + 1)
         if p.ct.status & S_SRC_NAT:
@@ -393,6 +403,12 @@ cdef bint test_addrtype(State *s, Pkt *p, const Row *r, int hook) noexcept nogil
         dev = p.in_if
     elif r.c & 8:
         dev = p.out_if
+    if p.family == AF6:
+        pkt_saddr(p, &a)
+        if r.a and addr_types6(s, &a, dev, r.a) == ((r.c & 1) != 0):
+            return False
+        pkt_daddr(p, &a)
+        return not r.b or addr_types6(s, &a, dev, r.b) != ((r.c & 2) != 0)
     if r.a:
         addr_load(&a, ip + (12 if p.family == AF4 else 8), p.family)
         ok = ok and (((r.a & (1 << addr_type(s, p.family, &a, dev))) != 0) != ((r.c & 1) != 0))
@@ -425,22 +441,24 @@ cdef bint test_physdev(Pkt *p, const Row *r, State *s, const uint8_t *pool) noex
     return True
 
 
-cdef bint test_ct_tuple(Pkt *p, const Row *r, const uint8_t *pool) noexcept nogil:
+cdef bint test_ct_tuple(State *s, Pkt *p, const Row *r, const uint8_t *pool) noexcept nogil:
     """``b``: 0 orig src, 1 orig dst, 2 reply src, 3 reply dst."""
     cdef const Tuple *t
-    if p.ct == NULL:
+    cdef Ct *ct = seen_ct(s, p)
+    if ct == NULL:
         return False
-    t = &p.ct.tuple[r.b >> 1]
+    t = &ct.tuple[r.b >> 1]
     if r.b & 1:
         return masked_eq(t.dst.b, pool + r.a, addr_len(p.family))
     return masked_eq(t.src.b, pool + r.a, addr_len(p.family))
 
 
-cdef bint test_ct_port(Pkt *p, const Row *r) noexcept nogil:
+cdef bint test_ct_port(State *s, Pkt *p, const Row *r) noexcept nogil:
     cdef const Tuple *t
-    if p.ct == NULL:
+    cdef Ct *ct = seen_ct(s, p)
+    if ct == NULL:
         return False
-    t = &p.ct.tuple[r.b >> 1]
+    t = &ct.tuple[r.b >> 1]
     return r.c <= swap16(t.dport if r.b & 1 else t.sport) <= r.d
 
 
@@ -500,7 +518,8 @@ cdef int do_masquerade(State *s, Pkt *p, NatRange *rng) noexcept nogil:
 
 cdef int do_redirect(State *s, Pkt *p, NatRange *rng, int hook) noexcept nogil:
     """nf_nat_redirect: local packets go to the loopback address, others to the in device's first address."""
-    cdef Addr newdst
+    cdef Addr newdst, dst
+    pkt_daddr(p, &dst)
     newdst.q[0] = 0
     newdst.q[1] = 0
     if hook == HOOK_OUTPUT:
@@ -509,7 +528,7 @@ cdef int do_redirect(State *s, Pkt *p, NatRange *rng, int hook) noexcept nogil:
             newdst.b[3] = 1
         else:
             newdst.b[15] = 1
-    elif not first_addr(s, p.family, p.in_if, &newdst):
+    elif not redirect_addr(s, p.family, p.in_if, &dst, &newdst):
         s.drop_reason = DR_NAT
         return NF_DROP
     rng.flags |= NAT_MAP_IPS
@@ -626,7 +645,7 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
     cdef uint8_t *ip = p.buf + p.l3
     cdef int alen = addr_len(p.family)
     cdef NatRange rng
-    cdef EventRec *e
+    cdef Ct *ct
     if t.program == NULL:
         return NF_ACCEPT
     pc = t.entries[hook]
@@ -645,7 +664,7 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
             if r.op == OP_DADDR:
                 ok = masked_eq(ip + (16 if alen == 4 else 24), pool + r.a, alen)
             elif r.op == OP_PROTO:
-                ok = p.proto == r.a
+                ok = -1 if p.headers_cut else p.proto == r.a
             elif r.op == OP_SADDR:
                 ok = masked_eq(ip + (12 if alen == 4 else 8), pool + r.a, alen)
             elif r.op == OP_TCP:
@@ -676,25 +695,30 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
             elif r.op == OP_ICMP:
                 ok = test_icmp(p, r)
             elif r.op == OP_CT_STATUS:
-                ok = p.ct != NULL and (p.ct.status & <uint32_t>r.a) != 0
+                ct = seen_ct(s, p)
+                ok = ct != NULL and (ct.status & <uint32_t>r.a) != 0
             elif r.op == OP_CONNMARK:
-                ok = p.ct != NULL and (p.ct.mark & <uint32_t>r.b) == <uint32_t>r.a
+                ct = seen_ct(s, p)
+                ok = ct != NULL and (ct.mark & <uint32_t>r.b) == <uint32_t>r.a
             elif r.op == OP_MULTIPORT:
                 ok = test_ports(p, pool + r.a, r.b, r.c)
             elif r.op == OP_PHYSDEV:
                 ok = test_physdev(p, r, s, pool)
             elif r.op == OP_CT_ADDR:
-                ok = test_ct_tuple(p, r, pool)
+                ok = test_ct_tuple(s, p, r, pool)
             elif r.op == OP_CT_PORT:
-                ok = test_ct_port(p, r)
+                ok = test_ct_port(s, p, r)
             elif r.op == OP_CT_PROTO:
-                ok = p.ct != NULL and p.ct.tuple[DIR_ORIGINAL].proto == r.a
+                ct = seen_ct(s, p)
+                ok = ct != NULL and ct.tuple[DIR_ORIGINAL].proto == r.a
             elif r.op == OP_CT_DIR:
-                ok = p.ct != NULL and (p.ctinfo >= CTINFO_ESTABLISHED_REPLY) == ((r.a) != 0)
+                ct = seen_ct(s, p)
+                ok = ct != NULL and (p.ct != NULL and p.ctinfo >= CTINFO_ESTABLISHED_REPLY) == (r.a != 0)
             elif r.op == OP_CT_EXISTS:
-                ok = p.ct != NULL
+                ok = seen_ct(s, p) != NULL
             elif r.op == OP_CT_EXPIRE:
-                ok = p.ct != NULL and ct_in_expiry(s, p.ct, r.a, r.b)
+                ct = seen_ct(s, p)
+                ok = ct != NULL and ct_in_expiry(s, ct, r.a, r.b)
             elif r.op == OP_LENGTH:
                 ok = r.a <= <int32_t>size <= r.b
             elif r.op == OP_TTL:

@@ -53,6 +53,7 @@ cdef enum:
     PF_BR_PASSED = 128         # goes up from a bridge: PREROUTING has seen it
     PF_BR_ROUTED = 256         # ... and br_netfilter has routed it
     PF_CSUM_PARTIAL = 512      # CHECKSUM_PARTIAL: the kernel leaves the transport checksum to the device
+    PF_FRAG_PMTU = 8192        # gathered from fragments that had DF: so have those it is cut into (IPSKB_FRAG_PMTU)
     PF_REDIRECTED = 4096       # its sender was told of a shorter way, if it was to be told
     PF_ONLINK = 2048           # whoever sent it says that its destination is on the link of the device (icmp6_dst_alloc)
     PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast
@@ -152,6 +153,7 @@ cdef struct Pkt:
     uint8_t proto              # transport protocol (IPv6: after extension headers)
     uint8_t pkt_type
     uint8_t fragment
+    uint8_t headers_cut        # its IPv6 headers end before they are complete: a rule with -p drops it
     uint8_t ctinfo
     uint8_t rt_type            # RouteType, 0 = none
     uint32_t flags
@@ -345,6 +347,7 @@ cdef struct State:
     TableInst tables[2][5]     # [family: 0 IPv4, 1 IPv6][table]
     uint16_t hold[5]           # per hook: bits of the steps to hold at
     CtTable ct
+    Ct template_ct             # what a packet with a template seems to belong to, before conntrack has looked
     EventRec *events
     uint32_t n_events
     uint32_t cap_events

@@ -16,7 +16,7 @@ from pktsim.clock import NS_PER_MS, NS_PER_S, Clock
 from pktsim.errors import ObjectError, UnsupportedFeature
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.sockets import SocketLayer
-from pktsim.kernel.transport import parse_ip
+from pktsim.kernel.transport import AF_INET, AF_INET6, parse_ip
 from pktsim.netfilter.iptables_text import parse_save, print_save
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.opcodes import CtStatus, LinkKind
@@ -154,11 +154,12 @@ class CaseRun:
     def _listen(self, listener: Mapping[str, Any]) -> None:
         assert isinstance(self.node.sockets, SocketLayer)
         address = "" if listener["address"] in ("0.0.0.0", "::") else listener["address"]
+        family = AF_INET6 if ":" in listener["address"] else AF_INET
         if listener["proto"] == "udp":
-            socket = self.node.sockets.udp()
+            socket = self.node.sockets.udp(family)
             socket.bind(address, listener["port"])
         else:
-            socket = self.node.sockets.tcp()  # type: ignore[assignment]
+            socket = self.node.sockets.tcp(family)  # type: ignore[assignment]
             socket.bind(address, listener["port"])
             socket.listen(16)  # type: ignore[attr-defined]
         self._listeners[listener["name"]] = (listener, socket)
@@ -181,7 +182,7 @@ class CaseRun:
         elif "send_local" in step:
             self._send_local(step["send_local"], result)
         elif "send_socket" in step:
-            self._send_socket(step["send_socket"])
+            self._send_socket(step["send_socket"], result)
         elif "advance" in step:
             self.clock.run_for(round(step["advance"] * NS_PER_S))
         elif "iptables" in step:
@@ -261,10 +262,13 @@ class CaseRun:
         except OSError as error:
             result.error = errno.errorcode[error.errno or errno.EINVAL]
 
-    def _send_socket(self, step: Mapping[str, Any]) -> None:
+    def _send_socket(self, step: Mapping[str, Any], result: StepResult) -> None:
         _, socket = self._listeners[step["listener"]]
         address, port = step["dst"]
-        socket.sendto(bytes.fromhex(step["data"]), address, port)
+        try:
+            socket.sendto(bytes.fromhex(step["data"]), address, port)
+        except OSError as error:
+            result.error = errno.errorcode[error.errno or errno.EINVAL]
 
     def _replace_tables(self, text: str, *, noflush: bool) -> None:
         if noflush:
@@ -388,7 +392,7 @@ def describe_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     numbers: dict[str, int] = {"mark": entry["mark"]}
     if entry["zone_dir"] == _ZONE_BOTH:
         numbers["zone"] = entry["zone"]
-    else:
+    elif entry["zone"]:
         described["orig" if entry["zone_dir"] == _ZONE_ORIGINAL else "reply"]["zone"] = entry["zone"]
     if proto == 6:
         described["state"] = TCP_STATES[entry["state"]]

@@ -151,6 +151,7 @@ class Configuration:
         device = NetDevice(self.devices.reserve_index(), "lo", LinkKind.LOOPBACK, MAC_ZERO, MTU_LOOPBACK, noarp=True)
         self._register(device)
         self.address_add("lo", "127.0.0.1/8", scope=Scope.HOST)
+        self.address_add("lo", "::1/128", scope=Scope.HOST)
 
     def link_add(
         self,

@@ -12,7 +12,7 @@ from typing import Final
 from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import is_link_local, is_multicast6
 from pktsim.kernel.defragment import Defragmenter, DefragUser, Piece, Queue, Reassembled, ecn_verdict
-from pktsim.kernel.exthdr import EXTENSIONS, FRAGMENT, FRAGMENT_HEADER, header_size
+from pktsim.kernel.exthdr import EXTENSIONS, FRAGMENT, FRAGMENT_HEADER, header_size, skip_headers
 from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.kernel.transport import IPV6_HEADER
 
@@ -21,12 +21,20 @@ _MORE: Final = 1
 _OFFSET_MASK: Final = 0xFFF8
 
 
-class ParameterProblem(Exception):
-    """The fragment makes no sense, and its sender is to be told: ``pointer`` says which byte."""
+#: Why a parameter is a problem: ``ICMPV6_HDR_FIELD``, ``ICMPV6_HDR_INCOMP`` (RFC 7112 section 5).
+HDR_FIELD: Final = 0
+HDR_INCOMP: Final = 3
+#: TCP, UDP and ICMPv6; of other protocols a byte is enough.
+_TRANSPORT_HEADERS: Final = {6: 20, 17: 8, 58: 8}
 
-    def __init__(self, pointer: int) -> None:
+
+class ParameterProblem(Exception):
+    """The fragment makes no sense, and its sender is to be told: ``code`` why, ``pointer`` which byte."""
+
+    def __init__(self, pointer: int, code: int = HDR_FIELD) -> None:
         super().__init__(pointer)
         self.pointer = pointer
+        self.code = code
 
 
 def find_fragment_header(data: bytes) -> tuple[int, int] | None:
@@ -39,6 +47,14 @@ def find_fragment_header(data: bytes) -> tuple[int, int] | None:
         kind, where = data[at], at
         at += size
     return (at, where) if at + FRAGMENT_HEADER <= len(data) else None
+
+
+def transport_truncated(data: bytes) -> bool:
+    """``ipv6frag_thdr_truncated``: a first fragment without its whole transport header (RFC 8200 section 4.5)."""
+    skipped = skip_headers(data)
+    if skipped is None or skipped.fragment_offset:
+        return False
+    return skipped.offset + _TRANSPORT_HEADERS.get(skipped.protocol, 1) > len(data)
 
 
 class Defragmenter6(Defragmenter):
@@ -66,6 +82,8 @@ class Defragmenter6(Defragmenter):
         if found is None:
             return None
         at, _ = found
+        if transport_truncated(data):
+            raise ParameterProblem(0, HDR_INCOMP)
         offset = int.from_bytes(data[at + 2 : at + 4], "big") & _OFFSET_MASK
         more = bool(data[at + 3] & _MORE)
         end = offset + len(data) - at - FRAGMENT_HEADER

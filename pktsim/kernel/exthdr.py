@@ -22,6 +22,8 @@ EXTENSIONS: Final = frozenset((HOP_BY_HOP, ROUTING, FRAGMENT, AUTH, DEST_OPTIONS
 FRAGMENT_HEADER: Final = 8
 
 _PAD1 = 0
+#: ``max_dst_opts_number``, ``max_hbh_opts_number``.
+_MOST_OPTIONS = 8
 _HAO = 201  # home address, RFC 6275 section 6.3
 
 
@@ -49,7 +51,7 @@ def skip_headers(packet: bytes) -> Skipped | None:
     protocol, at, where = packet[6], IPV6_HEADER, 6
     fragment = False
     while protocol in EXTENSIONS:
-        if at + 8 > len(packet):
+        if at + (4 if protocol == FRAGMENT else 2) > len(packet):
             return None
         if protocol == FRAGMENT:
             offset = int.from_bytes(packet[at + 2 : at + 4], "big") & 0xFFF8
@@ -111,7 +113,7 @@ def check_options(packet: bytes, at: int, known: frozenset[int]) -> None:
     if end > len(packet):
         raise OptionProblem(0)
     at += 2
-    padding = 0
+    padding = options = 0
     while at < end:
         kind = packet[at]
         if kind == _PAD1:
@@ -130,6 +132,9 @@ def check_options(packet: bytes, at: int, known: frozenset[int]) -> None:
                 raise OptionProblem(0)
         else:
             padding = 0
+            options += 1
+            if options > _MOST_OPTIONS:
+                raise OptionProblem(0)
             if kind not in known and kind >> 6:
                 # ip6_tlvopt_unknown: 01 discard, 10 tell, 11 tell unless it was sent to a group
                 raise OptionProblem(0 if kind >> 6 == 1 else at, also_groups=kind >> 6 == 2)

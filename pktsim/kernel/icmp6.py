@@ -74,7 +74,7 @@ def _quotes_error(packet: bytes) -> bool:
     if found is None or found.protocol != IPPROTO_ICMPV6:
         return False
     if found.offset >= len(packet):
-        return not found.fragment_offset
+        return not found.fragment
     return packet[found.offset] < INFORMATIONAL
 
 
@@ -92,6 +92,9 @@ class Icmp6:
 
     def __init__(self, netns: Netns) -> None:
         self._netns = netns
+        #: The CPU's ICMPv6 socket is in use: what OUTPUT does to a message of ours cannot make another
+        #: (icmpv6_xmit_lock).
+        self._sending = False
 
     # ------------------------------------------------------------------------------------------------------ rate limits
 
@@ -143,6 +146,8 @@ class Icmp6:
             if not netns.icmp_limits.global_allow():
                 return False
             limited = True
+        if self._sending and not about.in_ifindex:
+            return False
         mark = about.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
         ifindex = about.in_ifindex if is_link_local(daddr) else 0
         try:
@@ -200,7 +205,11 @@ class Icmp6:
         if not hop_limit:
             hop_limit = 1 if is_multicast6(daddr) else netns.hop_limit(out)
         packet = build_ip(saddr, daddr, IPPROTO_ICMPV6, message, ttl=hop_limit, tos=tclass, flow_label=flow_label)
-        netns.local_out(packet, mark=mark, ifindex=ifindex, uid=NO_FILE, related=related, onlink=onlink)
+        outer, self._sending = self._sending, True
+        try:
+            netns.local_out(packet, mark=mark, ifindex=ifindex, uid=NO_FILE, related=related, onlink=onlink)
+        finally:
+            self._sending = outer
 
     # ---------------------------------------------------------------------------------------------------------- receive
 

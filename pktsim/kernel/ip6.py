@@ -37,16 +37,19 @@ from pktsim.kernel.icmp6 import (
     about6,
 )
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
-from pktsim.netfilter.opcodes import DropReason, Hook
+from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook
 from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
     from pktsim.kernel.netns import Netns
 
-#: Options that are known: router alert and jumbo payload among the hop-by-hop ones, the home address among the others.
-_KNOWN_HOP_BY_HOP: Final = frozenset((5, 194))
+_SCTP: Final = 132
+_SCTP_HEADER: Final = 12
+#: The home address; hop-by-hop options are the engine's (ip6_hop_options).
 _KNOWN_DESTINATION: Final = frozenset((201,))
+#: Types of routing headers that a host drops unless it was told to look at them (RPL, SRv6: ``seg6_enabled``).
+_ROUTED_BY_SEGMENTS: Final = frozenset((3, 4))
 
 
 def fragment_ipv6(
@@ -121,8 +124,11 @@ class Ip6:
         protocol, at, where = data[6], IPV6_HEADER, 6
         pointer = where  # the same place in the packet as it is quoted
         about = about6(packet)
+        # options that were looked at when the packet came in, not those that its fragments held
+        options_come_first = protocol == HOP_BY_HOP and not packet.fragment_max
         while True:
-            if protocol in (HOP_BY_HOP, DEST_OPTIONS, ROUTING):
+            first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER and options_come_first
+            if protocol in (DEST_OPTIONS, ROUTING) or first_options:
                 if at + 8 > len(data) or at + header_size(protocol, data[at + 1]) > len(data):
                     return
                 if not self._options_fine(about, data, protocol, at):
@@ -158,14 +164,16 @@ class Ip6:
         """``ipv6_parse_hopopts``, ``ipv6_destopt_rcv``, ``ipv6_rthdr_rcv``."""
         icmp6 = self._netns.icmp6
         if protocol == ROUTING:
-            if is_multicast6(data[24:40]) or not about.unicast:
+            if is_multicast6(data[24:40]) or not about.unicast or data[at + 2] in _ROUTED_BY_SEGMENTS:
                 return False
             if data[at + 3]:  # segments left: no kind of source route is followed
                 icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, at + 2)
                 return False
             return True
+        if protocol == HOP_BY_HOP:
+            return True  # looked at when it came in
         try:
-            check_options(data, at, _KNOWN_HOP_BY_HOP if protocol == HOP_BY_HOP else _KNOWN_DESTINATION)
+            check_options(data, at, _KNOWN_DESTINATION)
         except OptionProblem as problem:
             if problem.pointer and (problem.also_groups or not is_multicast6(data[24:40])):
                 icmp6.error(about, Icmp6Type.PARAMPROB, UNK_OPTION, problem.pointer)
@@ -177,14 +185,19 @@ class Ip6:
         try:
             return self.defragmenter.add(packet, DefragUser.LOCAL_DELIVER)
         except ParameterProblem as problem:
-            self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, problem.pointer)
+            self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, problem.code, problem.pointer)
             return None
 
     def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:
         netns = self._netns
+        if protocol == HOP_BY_HOP:
+            # only the first header may be one: to the host it is a protocol that nobody knows
+            netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
+            return
         if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
             return
-        taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=packet.broadcast)
+        many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
+        taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many)
         if protocol == IPPROTO_ICMPV6:
             netns.icmp6.receive(packet, data, at)
         elif taken or protocol in (IPPROTO_TCP, NONE):
@@ -231,9 +244,19 @@ class Ip6:
             self._netns.icmp6.error(about6(packet), Icmp6Type.PKT_TOOBIG, 0, mtu)
             self._netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
             return [], errno.EMSGSIZE
+        if payload_sizes and payload_sizes[0] < _SCTP_HEADER and self._checked_sctp(packet):
+            # sctp_error wants its header in one piece: where the first fragment ends sooner it takes from the second,
+            # and the old pieces fit no more
+            payload_sizes = ()
         ident = self._netns.choices.below(f"{self._netns.name}/ip6.frag_id", 0xFFFFFFFF) + 1
         local = packet.local and not largest
         return fragment_ipv6(data, mtu, ident, payload_sizes=payload_sizes, local=local), 0
+
+
+    def _checked_sctp(self, packet: Packet) -> bool:
+        if packet.protocol != _SCTP or packet.local or packet.ctinfo == CtInfo.UNTRACKED:
+            return False
+        return bool(self._setting("nf_conntrack_checksum"))
 
 
 def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:

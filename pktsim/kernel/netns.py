@@ -438,9 +438,12 @@ class Netns(Configuration):
         header_length = (data[0] & 15) * 4
         if protocol == IPPROTO_UDP and self.encapsulated(data, header_length, ifindex):
             return
-        taken = self.sockets.deliver(data, ifindex=ifindex, broadcast=broadcast)
+        # TCP looks at the frame's address as well; for others the route counts, and NAT may have made it a unicast one
+        to_many = packet.route_type in (RouteType.BROADCAST, RouteType.MULTICAST) or data[16] >> 4 == 14
+        many = broadcast if protocol == IPPROTO_TCP else to_many
+        taken = self.sockets.deliver(data, ifindex=ifindex, broadcast=many)
         if protocol == IPPROTO_ICMP:
-            self.icmp.receive(data, ifindex=ifindex, broadcast=broadcast, mark=mark)
+            self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark)
             return
         if taken or protocol in (IPPROTO_TCP, _IPPROTO_IGMP):
             return
@@ -504,7 +507,7 @@ class Netns(Configuration):
                 mtu = min(mtu, largest)
         in_process = packet.local and not self._softirq
         pieces = fragment_ipv4(
-            data, mtu, payload_sizes=self._pieces.pop(packet.pkt_id, ()), keep_df=bool(largest and data[6] & 0x40)
+            data, mtu, payload_sizes=self._pieces.pop(packet.pkt_id, ()), keep_df=packet.fragments_keep_df
         )
         events = self.datapath.output(packet, pieces, self.clock.now_ns)
         if in_process:
@@ -559,6 +562,7 @@ class Netns(Configuration):
             return
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
+        packet.fragments_keep_df = bool(whole.largest and packet.family == AF_INET and whole.data[6] & 0x40)
         self._pieces[packet.pkt_id] = whole.payload_sizes
         while len(self._pieces) > _REMEMBERED_PIECES:
             self._pieces.popitem(last=False)

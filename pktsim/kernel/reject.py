@@ -160,7 +160,9 @@ def _answer(netns: Netns, packet: Packet, reply: bytes, mark: int) -> None:
         frame = packet.frame
         netns.transmit(packet.phys_in_ifindex, frame[6:12] + frame[0:6] + frame[12:14] + reply)
         return
-    netns.local_out(reply, mark=mark, uid=NO_SOCKET, related=packet, checksum_partial=True)
+    # only nf_reject_ip_tcphdr_put leaves the checksum to the device
+    partial = packet.family == AF_INET
+    netns.local_out(reply, mark=mark, uid=NO_SOCKET, related=packet, checksum_partial=partial)
 
 
 def _send_unreach6(netns: Netns, packet: Packet, code: int) -> None:

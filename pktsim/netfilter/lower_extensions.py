@@ -60,6 +60,13 @@ approximated(
     source="net/netfilter/nf_log.c",
 )
 
+approximated(
+    "netfilter.tee",
+    "what answers a copy that TEE made (REJECT, an ICMP error) is sent when the original packet has gone on; Linux "
+    "sends it before",
+    source="net/ipv4/netfilter/nf_dup_ipv4.c",
+)
+
 _WHOLE_SHIFT = 32
 
 F = TypeVar("F", bound=MatchLowering)

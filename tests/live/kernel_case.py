@@ -24,7 +24,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from pktsim.errors import ObjectError
 from pktsim.kernel.case import read_field, tuple_sort_key, write_fields
 from pktsim.kernel.case_recording import mask_fields
 from pktsim.wire.fields import dissect
+from pktsim.wire.frame import FrameView
 from tests.live.kernel_state import ConntrackReader, TableReader, acting_as, entered, new_namespace
 
 Case = Mapping[str, Any]
@@ -74,8 +75,12 @@ _BASELINE6: Final = {
         for scope in ("all", "default")
         for key, value in (("accept_dad", "0"), ("router_solicitations", "0"), ("addr_gen_mode", "1"))
     },
+    # groups are reported at once, so that reports do not count in a case's rules
+    **{f"net.ipv6.conf.{scope}.mldv2_unsolicited_report_interval": "1" for scope in ("all", "default")},
     "net.ipv6.conf.all.forwarding": "1",
 }
+#: In so long a time another of those reports comes, if any.
+_REPORTED_S: Final = 0.05
 _TABLES: Final = {4: ("iptables", "iptables-legacy"), 6: ("ip6tables", "ip6tables-legacy")}
 _CHAINS: Final = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -92,6 +97,7 @@ _FORMAT_NAMES: Final = {
     "udp.dstport": "udp.dport",
 }
 #: Matches and targets that keep something outside of their rule.
+_ICMPV6: Final = 58
 _KEEPS_STATE = re.compile(r"-m (recent|hashlimit|connlimit|set) |-j SET ")
 
 
@@ -109,24 +115,37 @@ def topology(case: Case) -> str:
 def reusable(case: Case) -> bool:
     """Whether a node is as good as new after this case, rules and connections removed.
 
-    Not with sockets (their connections outlive them), fragments (gathered ones wait for the rest for 30 seconds),
-    bridges (they learn), or tables that stay loaded.
+    Not with TCP sockets (their connections outlive them), fragments (gathered ones wait for the rest for 30 seconds),
+    bridges (they learn), path MTUs and limits of IPv6, or tables that stay loaded.
     """
-    if case.get("listeners") or case.get("nft") or case.get("ipv6"):
+    if any(listener["proto"] == "tcp" for listener in case.get("listeners", ())) or case.get("nft"):
         return False
     if any(interface.get("kind", "veth") != "veth" for interface in case["interfaces"]):
         return False
-    if set(table_names(case.get("iptables", ""))) != {"raw", "mangle", "nat", "filter"}:
+    if any(route.get("type") for route in case.get("routes", ())):
+        return False  # what they answer is limited for each address (ip_error), in every namespace alike
+    if case.get("ipv6") and case.get("sysctls", {}).get("net.ipv6.icmp.ratelimit") != "0":
         return False
-    return not any(_is_fragment(step) or "iptables" in step for step in case["steps"])
+    for version, (key, _) in _TABLES.items():
+        wanted = set(_CHAINS) if version == (6 if case.get("ipv6") else 4) else set()
+        if set(table_names(case.get(key) or "")) != wanted:
+            return False
+    return not any(_leaves_something(step) or "iptables" in step for step in case["steps"])
 
 
-def _is_fragment(step: Mapping[str, Any]) -> bool:
+def _leaves_something(step: Mapping[str, Any]) -> bool:
+    """A fragment, or what IPv6 remembers: Packet Too Big and redirects."""
     for verb, key, offset in (("receive", "frame", 14), ("send_local", "packet", 0)):
         if verb in step:
             packet = bytes.fromhex(step[verb][key])[offset:]
             if len(packet) > 8 and packet[0] >> 4 == 4 and int.from_bytes(packet[6:8], "big") & 0x3FFF:
                 return True
+            if len(packet) > 40 and packet[0] >> 4 == 6:
+                view = FrameView(packet, link=False)
+                if view.fragment >= 0:
+                    return True
+                if view.protocol == _ICMPV6 and view.transport >= 0 and view.icmp_type in (2, 137):
+                    return True
     return False
 
 
@@ -155,6 +174,8 @@ class KernelNode:
         self._marks = 0
         self._configure()
         self._await_links()
+        if case.get("ipv6"):
+            self._await_reports()
         with entered(self.far):
             names = [name for name, one in self._interfaces.items() if one.get("kind", "veth") == "veth"]
             self._senders = {name: self._packet_socket(name) for name in names}
@@ -260,6 +281,18 @@ class KernelNode:
                             raise TimeoutError(f"{name} does not come up")
                         time.sleep(0.001)
 
+    def _await_reports(self) -> None:
+        """Until the groups of the node's addresses have been reported."""
+        before, deadline = -1, time.monotonic() + 5
+        while (sent := self._statistic6("Icmp6OutMLDv2Reports")) != before and time.monotonic() < deadline:
+            before = sent
+            time.sleep(_REPORTED_S)
+
+    def _statistic6(self, name: str) -> int:
+        with entered(self.near):
+            text = Path("/proc/thread-self/net/snmp6").read_text()
+        return int(re.search(rf"^{name}\s+(\d+)", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
+
     @staticmethod
     def _flags(handle: socket.socket, interface: str) -> int:
         answer = fcntl.ioctl(handle, _SIOCGIFFLAGS, struct.pack("=16s24x", interface.encode()))
@@ -299,11 +332,13 @@ class KernelNode:
     def clean(self) -> None:
         """Take out what the last case has put in and the next one does not replace."""
         case = self.case
-        if case.get("ipsets") or _KEEPS_STATE.search(case.get("iptables", "")):
-            empty = ""
-            for table in table_names(case["iptables"]):
-                empty += f"*{table}\n" + "".join(f":{chain} ACCEPT\n" for chain in _CHAINS[table]) + "COMMIT\n"
-            self.run("iptables-legacy-restore", stdin=empty)
+        for key, tool in _TABLES.values():
+            text = case.get(key) or ""
+            if text and (case.get("ipsets") or _KEEPS_STATE.search(text)):
+                empty = ""
+                for table in table_names(text):
+                    empty += f"*{table}\n" + "".join(f":{chain} ACCEPT\n" for chain in _CHAINS[table]) + "COMMIT\n"
+                self.run(f"{tool}-restore", stdin=empty)
         if case.get("ipsets"):
             self.run("ipset", "destroy")
 
@@ -352,9 +387,8 @@ class KernelNode:
         with entered(self.near):
             lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
             total = 0
-            if self.case.get("ipv6"):
-                text = Path("/proc/thread-self/net/snmp6").read_text()
-                total += int(re.search(r"^Ip6InDelivers\s+(\d+)", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
+        if self.case.get("ipv6"):
+            total += self._statistic6("Ip6InDelivers")
         names, values = (line.split() for line in lines[:2])
         return total + int(values[names.index("InDelivers")])
 
@@ -364,13 +398,15 @@ class KernelNode:
             directory = Path("/proc/thread-self/net/xt_recent")
             texts = {path.name: path.read_text() for path in directory.iterdir()} if directory.is_dir() else {}
         pattern = re.compile(r"src=(\S+) ttl: (\d+) last_seen: \d+ oldest_pkt: (\d+) (.*)")
-        return {
-            name: [
-                {"src": src, "ttl": int(ttl), "oldest_pkt": int(oldest), "stamps": len(stamps.split(","))}
-                for src, ttl, oldest, stamps in pattern.findall(text)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name, text in texts.items():
+            entries = pattern.findall(text)
+            found[name] = [
+                # IPv6 addresses are not shortened there
+                {"src": str(ip_address(src)), "ttl": int(ttl), "oldest_pkt": int(oldest), "stamps": len(stamps)}
+                for src, ttl, oldest, *stamps in ([*entry[:3], *entry[3].split(",")] for entry in entries)
             ]
-            for name, text in texts.items()
-        }
+        return found
 
 
 def _sysctl_path(name: str) -> list[str]:
@@ -391,9 +427,15 @@ def _rule_words(rule: Mapping[str, Any]) -> str:
     return " ".join(f"{key} {rule[key]}" for key in keys if rule.get(key) is not None)
 
 
+def _asks_for_neighbour(frame: str) -> bool:
+    """ARP, or a neighbour solicitation."""
+    return frame[24:28] == "0806" or (frame[24:28] == "86dd" and frame[40:42] == "3a" and frame[108:110] == "87")
+
+
 def _is_listener_report(frame: bytes) -> bool:
     """An MLD report: its hop-by-hop header comes first (RFC 3810 section 5)."""
-    return frame[12:14] == b"\x86\xdd" and frame[20:21] == b"\0" and len(frame) > 62 and frame[62] in (131, 132, 143)
+    hop_by_hop = frame[12:14] == b"\x86\xdd" and frame[20:21] == b"\0" and frame[54:55] == bytes((_ICMPV6,))
+    return hop_by_hop and len(frame) > 62 and frame[62] in (131, 132, 143)
 
 
 class KernelRun:
@@ -448,7 +490,10 @@ class KernelRun:
             error = self._send_local(step["send_local"])
         elif "send_socket" in step:
             body = step["send_socket"]
-            self._listeners[body["listener"]][1].sendto(bytes.fromhex(body["data"]), tuple(body["dst"]))
+            try:
+                self._listeners[body["listener"]][1].sendto(bytes.fromhex(body["data"]), tuple(body["dst"]))
+            except OSError as problem:
+                error = errno.errorcode[problem.errno or 0]
         elif "advance" in step:
             time.sleep(step["advance"])
         elif "iptables" in step:
@@ -479,7 +524,7 @@ class KernelRun:
         if changed:
             result["conntrack"] = changed
         self.steps.append(result)
-        self.asked_for_neighbours |= any(one["frame"][24:28] == "0806" for one in result["emitted"])
+        self.asked_for_neighbours |= any(_asks_for_neighbour(one["frame"]) for one in result["emitted"])
         return result
 
     def _frame(self, step: Mapping[str, Any]) -> bytes:
@@ -487,8 +532,11 @@ class KernelRun:
         values: dict[str, int] = {}
         for take in step.get("take", ()):
             source = take["from"]
-            emitted = bytes.fromhex(self.steps[source["step"]]["emitted"][source["frame"]]["frame"])
-            values[take["field"]] = read_field(emitted, source["field"]) + take.get("add", 0)
+            try:
+                emitted = bytes.fromhex(self.steps[source["step"]]["emitted"][source["frame"]]["frame"])
+                values[take["field"]] = read_field(emitted, source["field"]) + take.get("add", 0)
+            except (IndexError, ObjectError):
+                continue  # the earlier step is another one here, which is what will be reported
         return write_fields(frame, values) if values else frame
 
     def _send_local(self, step: Mapping[str, Any]) -> str:
@@ -538,7 +586,7 @@ class KernelRun:
         if case.get("ipsets"):
             lines = node.run("ipset", "save").splitlines()
             final["ipsets"] = "\n".join(sorted(line for line in lines if line.startswith("add ")))
-        if "-m recent" in case.get("iptables", ""):
+        if "-m recent" in (case.get("iptables") or case.get("ip6tables") or ""):
             final["recent"] = node.recent()
         return final
 

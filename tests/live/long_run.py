@@ -27,7 +27,7 @@ def decide(chance: random.Random) -> tuple[bytes, tuple[bytes, ...], tuple[bytes
     """What decides a case, as :data:`tests.live.case_strategies.decisions` draws it."""
     rules = tuple(chance.randbytes(24) for _ in range(chance.choice((0, 3, 8, 15, 25, 40))))
     steps = tuple(chance.randbytes(16) for _ in range(chance.randint(1, 16)))
-    return chance.randbytes(8), rules, steps
+    return chance.randbytes(12), rules, steps
 
 
 def main() -> int:

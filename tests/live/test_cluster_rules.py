@@ -24,9 +24,12 @@ from pktsim.netfilter.ruleset import Family
 from pktsim.rng import Choices, explore
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.frame import ETH_P_IP, TcpFlag, ethernet, ipv4, tcp, udp
-from tests.live.case_strategies import NEAR, NODE, PODS, TOPOLOGY
+from tests.live.case_worlds import TOPOLOGY4 as TOPOLOGY
+from tests.live.case_worlds import WORLD4
 from tests.live.differential import difference, outcome_of
 from tests.live.kernel_case import Workbench
+
+NODE, PODS, NEAR = WORLD4.node, WORLD4.pods, WORLD4.near
 
 CLIENT = "203.0.113.9"
 CONFIG = """\

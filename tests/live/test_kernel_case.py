@@ -11,7 +11,8 @@ import pytest
 from pktsim.kernel.case import StepResult
 from pktsim.kernel.case_recording import compare_step, read_cases
 from pktsim.wire.frame import ETH_P_IP, ethernet, ipv4, udp
-from tests.live.case_strategies import Dice, tell
+from tests.live.case_rules import Dice
+from tests.live.case_strategies import tell
 from tests.live.kernel_case import NondeterministicError, Workbench, merge, reusable
 from tests.recorded import archives
 

@@ -575,6 +575,13 @@ UNSEEN_CASES: tuple[Case, ...] = (
     _ok("quota", "-A INPUT -m quota ! --quota 1000", "-A INPUT -m quota ! --quota 1000"),
     _ok("quota in hex", "-A INPUT -m quota --quota 0x10", "-A INPUT -m quota --quota 16"),
     _ok("realm", "-A POSTROUTING -m realm --realm 5/0xff", "-A POSTROUTING -m realm --realm 0x5/0xff", "mangle"),
+    _ok(
+        "realm by name",
+        "-A POSTROUTING -m realm --realm cosmos -m realm ! --realm 0",
+        "-A POSTROUTING -m realm --realm cosmos -m realm ! --realm cosmos",
+        "mangle",
+    ),
+    _no("realm in IPv6", "-A FORWARD -m realm --realm 5", family=V6),
     _no("realm in PREROUTING", "-A PREROUTING -m realm --realm 5", "mangle"),
     _ok(
         "ecn",
