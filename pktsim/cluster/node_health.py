@@ -1,4 +1,4 @@
-"""The ports on which kube-proxy answers health checks on a node: ``/healthz``, and one per Service that needs it."""
+"""The ports on which kube-proxy answers on a node: ``/healthz`` and ``/livez``, and one per Service that needs it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from functools import partial
 
 from pktsim.kernel.netns import Netns
 
+from .addresses import IPAddress
 from .apps.http_server import HttpRequest, HttpResponse, HttpServer
-from .kubeproxy.healthcheck import HEALTHZ_PORT, HealthResponse
+from .kubeproxy.healthcheck import HealthResponse
 from .kubeproxy.proxier import KubeProxy
 
-_REASONS = {200: "OK", 503: "Service Unavailable"}
+_REASONS = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
 _CONTENT_TYPE = "Content-Type"
+
+#: What to answer a request for a path with; ``None``: the service is gone, and Go's server says nothing of its own.
+Answer = Callable[[str], HealthResponse | None]
 
 
 class NodeHealthPorts:
@@ -26,16 +30,17 @@ class NodeHealthPorts:
     def __init__(self, netns: Netns, proxy: KubeProxy) -> None:
         self._netns = netns
         self._proxy = proxy
-        self._servers: dict[int, HttpServer] = {}
-        self._listen(HEALTHZ_PORT, proxy.healthz)
+        self._servers: dict[tuple[IPAddress, int], HttpServer] = {}
+        self._healthz = proxy.config.healthz_address
+        self._listen(self._healthz, proxy.healthz)
 
     def sync(self) -> None:
         """Open ports that are new, close those that are gone."""
-        wanted = {port for _, port in self._proxy.listening()} | {HEALTHZ_PORT}
-        for port in sorted(self._servers.keys() - wanted):
-            self._servers.pop(port).stop()
-        for port in sorted(wanted - self._servers.keys()):
-            self._listen(port, partial(self._proxy.health_check, port))
+        wanted = {*self._proxy.listening(), self._healthz}
+        for place in sorted(self._servers.keys() - wanted, key=str):
+            self._servers.pop(place).stop()
+        for place in sorted(wanted - self._servers.keys(), key=str):
+            self._listen(place, partial(self._health_check, place[1]))
 
     def stop(self) -> None:
         """kube-proxy has ended."""
@@ -43,14 +48,30 @@ class NodeHealthPorts:
             server.stop()
         self._servers.clear()
 
-    def _listen(self, port: int, answer: Callable[[], HealthResponse | None]) -> None:
+    def _health_check(self, port: int, path: str) -> HealthResponse | None:
+        """A service's port is answered alike on every path."""
+        return self._proxy.health_check(port)
+
+    def _listen(self, place: tuple[IPAddress, int], answer: Answer) -> None:
+        address, port = place
+        if address.version != 4 and not address.is_unspecified:
+            return  # nodes have no IPv6 addresses
+
         def handle(request: HttpRequest) -> HttpResponse:
-            found = answer() or HealthResponse(503, (), "")
+            found = answer(request.target.partition("?")[0]) or HealthResponse(200, (), "")
             kind = next((value for key, value in found.headers if key == _CONTENT_TYPE), "text/plain")
             others = tuple(pair for pair in found.headers if pair[0] != _CONTENT_TYPE)
             return HttpResponse(found.body.encode(), found.status, _REASONS[found.status], kind, others)
 
-        name = f"{self._netns.name}/kube-proxy"
-        server = HttpServer(self._netns.sockets, name, port, handler=handle, server="", version="1.1")
+        server = HttpServer(
+            self._netns.sockets,
+            f"{self._netns.name}/kube-proxy",
+            port,
+            "" if address.is_unspecified else str(address),
+            handler=handle,
+            server="",
+            version="1.1",
+            go=True,
+        )
         server.start()
-        self._servers[port] = server
+        self._servers[place] = server

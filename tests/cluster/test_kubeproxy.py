@@ -443,8 +443,8 @@ def test_healthz_falls_ill_when_syncs_fail_and_when_the_node_is_about_to_go() ->
     answer = world.proxy.healthz()
     assert answer.status == 503
     assert json.loads(answer.body) == {
-        "lastUpdated": "1970-01-01 00:00:00 +0000 UTC",
-        "currentTime": "1970-01-01 00:00:00 +0000 UTC",
+        "lastUpdated": "1970-01-01 00:00:00 +0000 UTC m=+0.000000000",
+        "currentTime": "1970-01-01 00:00:00 +0000 UTC m=+0.000000000",
         "nodeEligible": False,
     }
     world.apply(NODE)

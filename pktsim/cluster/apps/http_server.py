@@ -11,10 +11,11 @@ import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 
 import h11
 
-from pktsim.clock import NS_PER_MS, NS_PER_US
+from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from pktsim.cluster.apps.http_client import Stream
 from pktsim.cluster.apps.proxy_protocol import ProxyHeaderError, read_first
 from pktsim.cluster.apps.tls import TlsStream
@@ -121,6 +122,7 @@ class HttpServer:
         server: The ``Server`` header, empty for none.
         proxy_protocol: Every connection begins with a PROXY header, which says who the peer is.
         tls: Every connection is encrypted, with these certificates.
+        go: Headers come as Go's ``net/http`` writes them: sorted, then ``Date`` and the length.
         version: ``1.0`` closes after each answer, ``1.1`` keeps the connection as the client wishes.
         served: Requests answered so far.
     """
@@ -133,6 +135,7 @@ class HttpServer:
     handler: Handler | None = None
     server: str = "pod"
     version: str = "1.0"
+    go: bool = False
     proxy_protocol: bool = False
     tls: ssl.SSLContext | None = None
     backlog: int = 128
@@ -258,6 +261,15 @@ class HttpServer:
     def _render(self, response: HttpResponse, method: str, *, close: bool) -> bytes:
         """Header and body in one write. h11 always says HTTP/1.1, so this is written out."""
         lines = [f"HTTP/{self.version} {response.status} {response.reason}"]
+        if self.go:
+            named = sorted((("Content-Type", response.content_type), *response.headers))
+            lines.extend(f"{key}: {value}" for key, value in named)
+            lines.append(f"Date: {formatdate(self.sockets.clock.now_ns // NS_PER_S, usegmt=True)}")
+            lines.append(f"Content-Length: {len(response.body)}")
+            if close:
+                lines.append("Connection: close")
+            head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+            return head if method == "HEAD" else head + response.body
         if self.server:
             lines.append(f"Server: {self.server}")
         lines.append(f"Content-Type: {response.content_type}")

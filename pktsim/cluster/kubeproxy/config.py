@@ -6,6 +6,7 @@ pkg/proxy/apis/config/validation/validation.go of Kubernetes 1.30.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from ..addresses import IPAddress, IPNetwork, parse_cidr, parse_ip
 from ..loader import Document, read_documents
 from ..objects import ConfigMap
 from ..objects_meta import Bool, CIDRText, IPText, KubeModel, LenientModel
+
+#: Port of ``/healthz`` and ``/livez`` (pkg/cluster/ports/ports.go, ``ProxyHealthzPort``).
+HEALTHZ_PORT = 10256
 
 _UNITS_NS = {
     "ns": 1,
@@ -177,9 +181,31 @@ class KubeProxyConfiguration(LenientModel):
         return self.mode or "iptables"
 
     @property
+    def healthz_address(self) -> tuple[IPAddress, int]:
+        """Where ``/healthz`` and ``/livez`` are answered: on all addresses of ``bindAddress``'s family by default.
+
+        Raises:
+            ValueError: It is no address and port.
+        """
+        if not self.healthz_bind_address:
+            version = parse_ip(self.bind_address).version if self.bind_address else 4
+            return parse_ip("0.0.0.0" if version == 4 else "::"), HEALTHZ_PORT
+        host, _, port = _with_port(self.healthz_bind_address).rpartition(":")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+            raise ValueError("must be IP:port")
+        return parse_ip(host.removeprefix("[").removesuffix("]")), int(port)
+
+    @property
     def cluster_cidrs(self) -> tuple[IPNetwork, ...]:
         """``clusterCIDR`` is a comma separated list."""
         return tuple(parse_cidr(part.strip()) for part in self.cluster_cidr.split(",") if part.strip())
+
+
+def _with_port(text: str) -> str:
+    """``IP:PORT``; a lone address gets the default port (``AppendPortIfNeeded``)."""
+    with contextlib.suppress(ValueError):
+        return f"[{text}]:{HEALTHZ_PORT}" if parse_ip(text).version == 6 else f"{text}:{HEALTHZ_PORT}"
+    return text
 
 
 def _findings(config: KubeProxyConfiguration) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -192,6 +218,10 @@ def _findings(config: KubeProxyConfiguration) -> Iterator[tuple[tuple[str | int,
         else:
             if len(cidrs) > 2 or (len(cidrs) == 2 and cidrs[0].version == cidrs[1].version):
                 yield ("clusterCIDR",), "must be one CIDR block, or one of each family"
+    try:
+        _ = config.healthz_address
+    except ValueError as error:
+        yield ("healthzBindAddress",), str(error)
     # Those of the iptables mode are looked at in every mode.
     for name, periods in (("iptables", config.iptables), ("nftables", config.nftables), ("ipvs", config.ipvs)):
         if name in ("iptables", config.mode) and periods.min_sync_period > periods.sync_period:

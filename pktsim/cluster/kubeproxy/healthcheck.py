@@ -16,10 +16,8 @@ from pktsim.netfilter.ruleset import Family
 
 from ..addresses import IPAddress, parse_ip
 from ..objects import Node
+from .config import HEALTHZ_PORT as HEALTHZ_PORT
 from .model import ServiceKey
-
-#: Port of ``/healthz`` and ``/livez`` (pkg/cluster/ports/ports.go, ``ProxyHealthzPort``).
-HEALTHZ_PORT = 10256
 
 ANY_ADDRESS = parse_ip("0.0.0.0")
 
@@ -49,10 +47,12 @@ class ProxyHealth:
 
     Args:
         timeout_ns: Twice the sync period.
+        started_ns: When the process started.
     """
 
-    def __init__(self, timeout_ns: int) -> None:
+    def __init__(self, timeout_ns: int, started_ns: int = 0) -> None:
         self._timeout_ns = timeout_ns
+        self._started_ns = started_ns
         self._updated_ns: dict[Family, int] = {}
         self._queued_ns: dict[Family, int] = {}
         self._node_eligible = True
@@ -74,30 +74,50 @@ class ProxyHealth:
 
     def healthy(self, now_ns: int) -> bool:
         """Whether no family is late."""
-        return all(
-            now_ns - self._queued_ns[family] < self._timeout_ns
-            for family in self._updated_ns
-            if family in self._queued_ns
-        )
+        return self._late(now_ns) is None
+
+    def _late(self, now_ns: int) -> Family | None:
+        for family in self._updated_ns:
+            if family in self._queued_ns and now_ns - self._queued_ns[family] >= self._timeout_ns:
+                return family
+        return None
 
     def answer(self, now_ns: int) -> HealthResponse:
         """``/healthz``: 200, or 503 if kube-proxy is late or the node is about to go. Times are simulated ones."""
-        healthy = self.healthy(now_ns) and self._node_eligible
-        updated_ns = now_ns if healthy else max(self._updated_ns.values(), default=0)
-        body = (
-            f'{{"lastUpdated": "{_time(updated_ns)}","currentTime": "{_time(now_ns)}", '
-            f'"nodeEligible": {"true" if self._node_eligible else "false"}}}'
-        )
-        headers = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
-        return HealthResponse(200 if healthy else 503, headers, body)
+        eligible = self._node_eligible
+        body = f', "nodeEligible": {"true" if eligible else "false"}'
+        return self._answer(now_ns, healthy=self._late(now_ns) is None and eligible, more=body)
+
+    def livez(self, now_ns: int) -> HealthResponse:
+        """``/livez``: the same without regard to the node."""
+        return self._answer(now_ns, healthy=self._late(now_ns) is None)
+
+    def _answer(self, now_ns: int, *, healthy: bool, more: str = "") -> HealthResponse:
+        late = self._late(now_ns)
+        updated_ns = now_ns
+        if late is not None:
+            updated_ns = self._updated_ns[late]
+        elif not healthy:
+            updated_ns = max(self._updated_ns.values(), default=0)
+        body = f'{{"lastUpdated": "{self._time(updated_ns)}","currentTime": "{self._time(now_ns)}"{more}}}'
+        return HealthResponse(200 if healthy else 503, _JSON, body)
+
+    def _time(self, at_ns: int) -> str:
+        """Simulated time as Go prints a time that it has measured, counted from the epoch and from the start."""
+        seconds, nanoseconds = divmod(at_ns, NS_PER_S)
+        text = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")
+        fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+        running_s, running_ns = divmod(at_ns - self._started_ns, NS_PER_S)
+        return f"{text}{fraction} +0000 UTC m=+{running_s}.{running_ns:09d}"
 
 
-def _time(at_ns: int) -> str:
-    """Simulated time as Go prints a time, counted from the epoch."""
-    seconds, nanoseconds = divmod(at_ns, NS_PER_S)
-    text = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")
-    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
-    return f"{text}{fraction} +0000 UTC"
+_JSON = (("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff"))
+#: What Go's ServeMux answers to any other path.
+NOT_FOUND = HealthResponse(
+    404,
+    (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")),
+    "404 page not found\n",
+)
 
 
 class PortRegistry:
@@ -179,9 +199,5 @@ class ServiceHealthServer:
             f'\t"serviceProxyHealthy": {"true" if healthy else "false"}\n'
             "}"
         )
-        headers = (
-            ("Content-Type", "application/json"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("X-Load-Balancing-Endpoint-Weight", str(endpoints)),
-        )
+        headers = (*_JSON, ("X-Load-Balancing-Endpoint-Weight", str(endpoints)))
         return HealthResponse(200 if endpoints and healthy else 503, headers, body)

@@ -44,7 +44,7 @@ from .config import (
 )
 from .conntrack_cleanup import ConntrackDelete, stale_entries
 from .conntrack_reconciler import ConntrackReconciliation, needs_reconciliation, reconciliation
-from .healthcheck import ANY_ADDRESS, HealthResponse, PortRegistry, ProxyHealth, ServiceHealthServer
+from .healthcheck import ANY_ADDRESS, NOT_FOUND, HealthResponse, PortRegistry, ProxyHealth, ServiceHealthServer
 from .iptables import JUMP_RULES, LARGE_CLUSTER_ENDPOINTS, RuleWriter, ServiceRules, WriterSettings
 from .model import (
     EndpointsChangeTracker,
@@ -500,7 +500,7 @@ class KubeProxy:
             self.feature("ServiceTrafficDistribution"),
             self.feature("PreferSameTrafficDistribution"),
         )
-        self.health = ProxyHealth(2 * config.iptables.sync_period)
+        self.health = ProxyHealth(2 * config.iptables.sync_period, clock.now_ns)
         registry = PortRegistry()
         self.proxiers: dict[Family, FamilyProxier] = {}
         self._health_servers: dict[Family, ServiceHealthServer] = {}
@@ -619,9 +619,11 @@ class KubeProxy:
         """Addresses and ports on which health checks are answered."""
         return [one for family in FAMILIES for one in self._health_servers[family].listening()]
 
-    def healthz(self) -> HealthResponse:
-        """What a GET of ``/healthz`` on port 10256 is answered with."""
-        return self.health.answer(self._clock.now_ns)
+    def healthz(self, path: str = "/healthz") -> HealthResponse:
+        """What a GET of ``/healthz`` or ``/livez`` on port 10256 is answered with."""
+        if path == "/healthz":
+            return self.health.answer(self._clock.now_ns)
+        return self.health.livez(self._clock.now_ns) if path == "/livez" else NOT_FOUND
 
 
 def _hidden(found: KubeObject) -> bool:
