@@ -38,7 +38,7 @@ class Nat(ProbingBalancer):
             "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n"
             f"{rules}\n-A POSTROUTING -o {UPLINK} -m conntrack --ctstate DNAT -j MASQUERADE\nCOMMIT\n"
         )
-        self.machine.replace_rules(restore(Ruleset(Family.IPV4), text))
+        self.machine.replace_rules(restore(Ruleset(Family.IPV4), self.source_rules() + text))
 
     def _rules(self) -> Iterator[str]:
         for service in self.services:

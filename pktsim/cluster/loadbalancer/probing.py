@@ -74,6 +74,24 @@ class ProbingBalancer:
         )
         return good or service.targets
 
+    def source_rules(self) -> str:
+        """``loadBalancerSourceRanges``, for which kube-proxy cannot look where nodes do not see the client.
+
+        Returns:
+            A mangle table for ``iptables-restore``; empty if there is nothing to keep out.
+        """
+        lines = []
+        for service in self.services:
+            ranges = [text.strip() for text in service.service.spec.load_balancer_source_ranges if ":" not in text]
+            for port in service.service.spec.ports if ranges else ():
+                protocol = port.protocol.lower()
+                to = f"-d {service.address}/32 -p {protocol} -m {protocol} --dport {port.port}"
+                lines += [f"-A PREROUTING -s {text} {to} -j RETURN" for text in ranges]
+                lines.append(f"-A PREROUTING {to} -j DROP")
+        if not lines:
+            return ""
+        return "\n".join(["*mangle", ":PREROUTING ACCEPT [0:0]", *lines, "COMMIT", ""])
+
     def _route(self, wanted: set[IPv4Address]) -> None:
         router, own = self._world.router.netns, self.machine.netns
         for address in sorted(self._routes - wanted):

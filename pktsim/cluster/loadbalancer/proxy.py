@@ -12,6 +12,8 @@ from pktsim.clock import NS_PER_S
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.task import Task, spawn
 from pktsim.kernel.tcp import TcpSocket
+from pktsim.netfilter.iptables_text import restore
+from pktsim.netfilter.ruleset import Family, Ruleset
 
 from ..apps.proxy_protocol import proxy_header
 from ..objects_balancer import LoadBalancerSpec
@@ -48,6 +50,7 @@ class Proxy(ProbingBalancer):
         for service in self.services:
             for port in service.service.spec.ports:
                 self._behind[service.address, port.port] = (service, port.node_port)
+        self.machine.replace_rules(restore(Ruleset(Family.IPV4), self.source_rules()))
         for place in [place for place in self._listeners if place not in self._behind]:
             self._tasks.pop(place).cancel()
             self._listeners.pop(place).close()

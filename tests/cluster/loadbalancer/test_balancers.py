@@ -10,6 +10,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from pktsim.cluster.cluster import Cluster
 from pktsim.cluster.loadbalancer.layer2 import Layer2, election
 from pktsim.cluster.machines import RuledMachine
+from pktsim.cluster.objects_balancer import MODES
 from pktsim.errors import TopologyError, UnsupportedFeature
 from pktsim.scenario.script import seen, views, world
 from pktsim.wire.addr import ip_to_text
@@ -246,13 +247,19 @@ def test_proxy_hands_bodies_on_in_both_directions() -> None:
     assert len(cluster.outside.http_get(URL + "bytes/70000").body) == 70000
 
 
-def test_source_ranges_are_kept_by_every_node() -> None:
-    for mode in ("l2", "passthrough"):
-        cluster = balanced(mode, "Cluster", 'loadBalancerSourceRanges: ["203.0.113.9/32"]')
-        cluster.add_host("alice", "203.0.113.20")
-        assert cluster.outside.http_get(URL).status == 200
+@pytest.mark.parametrize("mode", MODES)
+def test_source_ranges_are_kept_by_every_node_or_by_the_balancer(mode: str) -> None:
+    cluster = balanced(mode, "Cluster", 'loadBalancerSourceRanges: ["203.0.113.9/32", "10.244.0.0/16"]')
+    cluster.add_host("alice", "203.0.113.20")
+    assert cluster.outside.http_get(URL).status == 200
+    if mode in ("nat", "proxy"):
+        # a pod comes to the balancer with its node's address, which is not in the ranges
         with pytest.raises(TimeoutError):
-            cluster.machine("alice").http_get(URL, timeout=2)
+            cluster.pod("client").http_get(URL, timeout=2)
+    else:
+        assert cluster.pod("client").http_get(URL).status == 200
+    with pytest.raises(TimeoutError):
+        cluster.machine("alice").http_get(URL, timeout=2)
 
 
 def test_a_name_instead_of_an_address_is_known_to_the_worlds_dns() -> None:
