@@ -21,6 +21,7 @@ from importlib.resources.abc import Traversable
 
 from pktsim import fidelity
 from pktsim.cluster import objects
+from pktsim.cluster.ingress import settings as ingress
 from pktsim.cluster.kubedns import plugins
 from pktsim.cluster.kubeproxy import config as kube_proxy
 from pktsim.cluster.objects_meta import KubeModel, LenientModel, api_name
@@ -88,6 +89,7 @@ def ledger() -> tuple[Entry, ...]:
         *(Entry("answer of -j REJECT", reason.name, Status.MODELLED) for reason in RejectWith),
         *_kube_proxy(),
         *_plugins(),
+        *_ingress(),
         *_kinds(),
         *(
             Entry("approximation", one.name, Status.APPROXIMATED, one.how, one.source)
@@ -219,6 +221,20 @@ def _plugins() -> Iterator[Entry]:
             yield Entry("kube-dns plugin", name, Status.HARMLESS)
         else:
             yield Entry("kube-dns plugin", name, Status.REFUSED)
+
+
+def _ingress() -> Iterator[Entry]:
+    """What an ingress controller can be told; what stands nowhere here is refused when it is applied."""
+    for name in sorted(ingress.ANNOTATIONS):
+        yield Entry("ingress-nginx annotation", name, Status.MODELLED)
+    for name in sorted(ingress.CONFIG.keys() | ingress.BOTH.keys()):
+        yield Entry("ingress-nginx setting", name, Status.MODELLED)
+    for name in sorted(ingress.HARMLESS):
+        yield Entry("ingress-nginx setting", name, Status.HARMLESS)
+    for name in sorted(ingress.FLAGS):
+        yield Entry("ingress-nginx option", f"--{name}", Status.MODELLED)
+    for name in sorted(ingress.REFUSED_FLAGS):
+        yield Entry("ingress-nginx option", f"--{name}", Status.REFUSED)
 
 
 def _kinds() -> Iterator[Entry]:

@@ -28,7 +28,7 @@ from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
 from pktsim.cluster.endpointslice import EndpointSliceController
 from pktsim.cluster.ingress.install import Installation
-from pktsim.cluster.ingress.settings import check_ingress, is_controller
+from pktsim.cluster.ingress.settings import check_ingress, check_pods, is_controller
 from pktsim.cluster.ingress.status import StatusPublisher, front_services
 from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
@@ -56,6 +56,7 @@ from pktsim.cluster.objects import (
     Secret,
     Service,
     StatefulSet,
+    Workload,
     selects,
 )
 from pktsim.cluster.objects_ingress import TLS_CERTIFICATE, TLS_PRIVATE_KEY
@@ -287,8 +288,29 @@ class Cluster:
                 _check_pod(one.spec.template.metadata, f"{one}, spec.template")
             elif isinstance(one, Ingress):
                 check_ingress(one)
+        self._check_controllers(found)
         self.store.apply_all(self._admit(found))
         self._settle()
+
+    def _check_controllers(self, objects: Sequence[KubeObject]) -> None:
+        """Refuse what ingress controllers cannot do, as long as nothing has changed."""
+        kinds = (Pod, Deployment, ReplicaSet, StatefulSet, DaemonSet)
+        new = {found.key: found for found in objects if isinstance(found, (ConfigMap, *kinds))}
+        if not new:
+            return
+        settings = any(isinstance(found, ConfigMap) for found in new.values())
+        old = [found for kind in kinds for found in self.store.list(kind)] if settings else []
+        pods = [
+            found if isinstance(found, Pod) else template_pod(found)
+            for found in (*new.values(), *(one for one in old if one.key not in new))
+            if isinstance(found, kinds)
+        ]
+
+        def config(namespace: str, name: str) -> ConfigMap | None:
+            found = new.get(("ConfigMap", namespace, name))
+            return found if isinstance(found, ConfigMap) else self.store.get(ConfigMap, name, namespace)
+
+        check_pods(pods, config)
 
     def _admit(self, objects: Sequence[KubeObject]) -> Iterator[KubeObject]:
         """What admission adds. IngressClasses that come with an Ingress count as there before it."""
@@ -1067,6 +1089,13 @@ def _plan(model: type[_Plan], **values: Any) -> _Plan:
         first = error.errors()[0]
         what = f"{first['loc'][0]} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
         raise TopologyError(what, place=str(values["name"])) from None
+
+
+def template_pod(workload: Workload) -> Pod:
+    """The pod that a workload's template describes, under the workload's own name."""
+    template = workload.spec.template
+    metadata = template.metadata.model_copy(update={"name": workload.name, "namespace": workload.namespace})
+    return Pod(metadata=metadata, spec=template.spec)
 
 
 def _check_pod(metadata: ObjectMeta, place: str) -> None:

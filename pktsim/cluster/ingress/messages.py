@@ -171,8 +171,16 @@ class Hop:
     request_id: str
 
 
-def upstream_request(request: Request, hop: Hop, settings: Settings, vhost: str = "") -> bytes:
-    """The request as an endpoint gets it, with its body, which was gathered before."""
+def upstream_request(request: Request, hop: Hop, settings: Settings, target: str, vhost: str = "") -> bytes:
+    """The request as an endpoint gets it, with its body, which was gathered before.
+
+    Args:
+        request: The client's.
+        hop: What is known beside it.
+        settings: The controller's.
+        target: The request's, or what it was rewritten to.
+        vhost: The ``Host`` header, if it is not to be the client's.
+    """
     trusted = settings.use_forwarded_headers
     forwarded = {
         name: (header(request.headers, f"x-forwarded-{name}".encode()) or b"").decode("latin-1")
@@ -186,7 +194,7 @@ def upstream_request(request: Request, hop: Hop, settings: Settings, vhost: str 
         chain = f"{forwarded['for']}, {hop.peer}" if forwarded["for"] else hop.peer
     upgrade = (header(request.headers, b"upgrade") or b"").decode("latin-1")
     lines = [
-        f"{request.method} {request.target} HTTP/1.1",
+        f"{request.method} {target} HTTP/1.1",
         f"Host: {vhost or best_host}",
         *([f"Upgrade: {upgrade}", "Connection: upgrade"] if upgrade else []),
         *([f"X-Request-ID: {hop.request_id}"] if hop.request_id else []),

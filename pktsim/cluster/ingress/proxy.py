@@ -299,6 +299,12 @@ class ClientConnection:
             worker.note(entry.title, route, f"the host has a certificate: {redirect}")
             code = worker.settings.http_redirect_code
             return await self._plain(request, entry, code, self._page(code), location=redirect, logged=location.logged)
+        code, redirect = settings.redirect
+        if settings.app_root and request.path == "/":
+            code, redirect = 302, f"{self._scheme}://{request.http_host}{settings.app_root}"
+        if code:
+            worker.note(entry.title, route, f"sent on to {redirect}")
+            return await self._plain(request, entry, code, self._page(code), location=redirect, logged=location.logged)
         balancer = await worker.balancer(location.backend)
         if balancer is None:
             worker.note(entry.title, route, f"backend {location.backend} has no endpoints: 503")
@@ -470,7 +476,8 @@ class ClientConnection:
         worker, settings = self.worker, location.settings
         client = self.client
         hop = Hop(entry.remote, client.peer, self._scheme, client.port, entry.request_id)
-        data = upstream_request(request, hop, worker.settings, settings.upstream_vhost)
+        target = location.rewritten(request.path, request.target)
+        data = upstream_request(request, hop, worker.settings, target, settings.upstream_vhost)
         upgrade = header(request.headers, b"upgrade") is not None
         clock = worker.clock
         began_ns, tries = clock.now_ns, 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from pktsim.cluster.addresses import parse_ip
 from pktsim.cluster.objects import (
@@ -37,6 +38,9 @@ approximated(
 CATCH_ALL = "_"
 DEFAULT_BACKEND = "upstream-default-backend"
 
+_REFERENCE = re.compile(r"\$(\d)")
+#: What nginx does not escape in a path that it has made (``ngx_escape_uri``, NGX_ESCAPE_URI).
+_UNESCAPED = "".join(map(chr, range(33, 127))).replace("#", "").replace("%", "").replace("?", "")
 _SUBDOMAIN = re.compile(r"[\w-]+", re.ASCII)
 
 Objects = dict[tuple[str, str], Ingress]
@@ -78,6 +82,34 @@ class Location:
     default: bool = False
     logged: bool = True
 
+    @property
+    def rewrites(self) -> bool:
+        """Whether requests go on with another path."""
+        return self.settings.rewrite_target not in ("", self.path)
+
+    def rewritten(self, path: str, target: str) -> str:
+        """The target with which a request goes on (``rewrite … break``).
+
+        Args:
+            path: Its path, decoded.
+            target: As it came; what is behind ``?`` stays.
+        """
+        found = re.search(self.path, path, re.IGNORECASE) if self.rewrites else None
+        if found is None:
+            return target
+        groups = (found[0], *found.groups(""))
+
+        def group(reference: re.Match[str]) -> str:
+            number = int(reference[1])
+            return groups[number] if number < len(groups) else ""
+
+        made = _REFERENCE.sub(group, self.settings.rewrite_target)
+        query = target.partition("?")[2]
+        keeps = query and not made.endswith("?")
+        made, _, more = made.removesuffix("?").partition("?")
+        arguments = "&".join(part for part in (more, query if keeps else "") if part)
+        return quote(made.encode("latin-1", "replace"), safe=_UNESCAPED) + (f"?{arguments}" if arguments else "")
+
     def __str__(self) -> str:
         kind = "exactly" if self.exact else "prefix"
         return f"{kind} {self.path} ({f'Ingress {self.ingress}' if self.ingress else 'nobody said anything of it'})"
@@ -97,11 +129,20 @@ class Server:
     locations: list[Location] = field(default_factory=list)
     certificate: str | None = None
     passthrough: bool = False
+    _patterns: list[tuple[re.Pattern[str], Location]] = field(default_factory=list)
     _exact: dict[str, Location] = field(default_factory=dict)
     _prefixes: list[Location] = field(default_factory=list)
 
     def finish(self) -> None:
         """Bring the locations into the order in which they are tried."""
+        if any(location.settings.use_regex or location.rewrites for location in self.locations):
+            # One that is a pattern makes all of the host patterns, exact ones too (template.go, enforceRegexModifier).
+            listed = sorted(self.locations, key=lambda one: one.path, reverse=True)
+            for location in sorted(listed, key=lambda one: len(one.path), reverse=True):
+                as_it_is = location.settings.use_regex or location.rewrites or location.exact or location.path == "/"
+                for path in (location.path,) if as_it_is else (location.path.rstrip("/") + "/", location.path):
+                    self._patterns.append((re.compile(path, re.IGNORECASE), location))
+            return
         exact = {location.path for location in self.locations if location.exact}
         for location in self.locations:
             if location.exact:
@@ -119,6 +160,9 @@ class Server:
 
     def location(self, path: str) -> Location:
         """The location for a path; ``/`` is always there."""
+        for pattern, location in self._patterns:
+            if pattern.match(path):
+                return location
         found = self._exact.get(path)
         if found is not None:
             return found

@@ -6,7 +6,8 @@ docs/user-guide/nginx-configuration/{configmap,annotations}.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +39,10 @@ class LocationSettings:
         next_upstream_timeout_s: How long it may go on with that; 0 for any time.
         service_upstream: Connect to the cluster IP instead of to endpoints.
         upstream_vhost: ``Host`` towards endpoints; the client's if empty.
+        use_regex: Whether paths are regular expressions, for the whole host, whatever the case of letters.
+        rewrite_target: What the path becomes, with ``$1`` for what a group of it found.
+        app_root: Where requests for ``/`` are sent.
+        redirect: Status and address of a redirect instead of an answer.
         backend_tls: Whether endpoints are spoken to through TLS.
     """
 
@@ -55,6 +60,10 @@ class LocationSettings:
     service_upstream: bool = False
     ssl_passthrough: bool = False
     upstream_vhost: str = ""
+    use_regex: bool = False
+    rewrite_target: str = ""
+    app_root: str = ""
+    redirect: tuple[int, str] = (0, "")
     backend_tls: bool = False
     access_log: bool = True
 
@@ -105,7 +114,7 @@ class Settings:
 
 
 #: In annotations and in the ConfigMap alike.
-_BOTH: dict[str, tuple[str, Reader]] = {
+BOTH: dict[str, tuple[str, Reader]] = {
     "proxy-connect-timeout": ("connect_timeout_s", seconds),
     "proxy-read-timeout": ("read_timeout_s", seconds),
     "proxy-send-timeout": ("send_timeout_s", seconds),
@@ -120,9 +129,14 @@ _BOTH: dict[str, tuple[str, Reader]] = {
     "service-upstream": ("service_upstream", boolean),
 }
 ANNOTATIONS: dict[str, tuple[str, Reader]] = {
-    **_BOTH,
+    **BOTH,
     "ssl-passthrough": ("ssl_passthrough", boolean),
     "upstream-vhost": ("upstream_vhost", values.text),
+    "use-regex": ("use_regex", boolean),
+    "rewrite-target": ("rewrite_target", values.text),
+    "app-root": ("app_root", values.path),
+    "permanent-redirect": ("redirect", values.permanent_redirect),
+    "temporal-redirect": ("redirect", values.temporal_redirect),
     "backend-protocol": ("backend_tls", values.backend_protocol),
     "enable-access-log": ("access_log", boolean),
 }
@@ -195,9 +209,15 @@ def check_ingress(ingress: Ingress) -> None:
     Raises:
         UnsupportedFeature, ObjectError: As :func:`location_settings`; or a backend is no Service.
     """
-    location_settings(ingress, LocationSettings())
-    backends = [ingress.spec.default_backend]
-    backends += [path.backend for rule in ingress.spec.rules if rule.http is not None for path in rule.http.paths]
+    settings = location_settings(ingress, LocationSettings())
+    paths = [path for rule in ingress.spec.rules if rule.http is not None for path in rule.http.paths]
+    if settings.use_regex or settings.rewrite_target:
+        for path in paths:
+            try:
+                re.compile(path.path)
+            except re.error as error:
+                raise ObjectError(f"path {path.path!r} is no regular expression: {error}", place=str(ingress)) from None
+    backends = [ingress.spec.default_backend, *(path.backend for path in paths)]
     for backend in backends:
         if backend is not None and backend.resource is not None:
             raise UnsupportedFeature(
@@ -220,8 +240,8 @@ def read_settings(found: ConfigMap | None) -> Settings:
         place = f"{found}, data.{key}"
         if key in CONFIG:
             changes[CONFIG[key][0]] = read(CONFIG[key][1], value, place)
-        elif key in _BOTH:
-            location[_BOTH[key][0]] = read(_BOTH[key][1], value, place)
+        elif key in BOTH:
+            location[BOTH[key][0]] = read(BOTH[key][1], value, place)
         elif key not in HARMLESS and not (key in ("use-gzip", "enable-brotli", "use-http2") and value == "false"):
             raise UnsupportedFeature(f"ingress-nginx setting {key}", place=str(found), mend="remove it")
     return Settings(**changes, location=LocationSettings(**location))
@@ -261,7 +281,7 @@ class Arguments:
     watch_delay_ns: int = 0
 
 
-_FLAGS: dict[str, tuple[str, Reader]] = {
+FLAGS: dict[str, tuple[str, Reader]] = {
     "controller-class": ("controller", values.text),
     "ingress-class": ("ingress_class", values.text),
     "watch-ingress-without-class": ("without_class", boolean),
@@ -279,7 +299,7 @@ _FLAGS: dict[str, tuple[str, Reader]] = {
     "https-port": ("https_port", number),
     "default-server-port": ("default_server_port", number),
 }
-_REFUSED_FLAGS = frozenset(
+REFUSED_FLAGS = frozenset(
     {
         "tcp-services-configmap", "udp-services-configmap", "annotations-prefix", "disable-catch-all",
         "enable-topology-aware-routing", "watch-namespace-selector",
@@ -310,9 +330,9 @@ def read_arguments(pod: Pod) -> Arguments:
     place = f"{pod}, args"
     for name, value in _options(word for one in pod.spec.containers for word in (*one.command, *one.args)):
         value = value.replace("$(POD_NAMESPACE)", pod.namespace).replace("$(POD_NAME)", pod.name)
-        if name in _FLAGS:
-            changes[_FLAGS[name][0]] = read(_FLAGS[name][1], value, f"{place}, --{name}")
-        elif name in _REFUSED_FLAGS and value not in ("", "false"):
+        if name in FLAGS:
+            changes[FLAGS[name][0]] = read(FLAGS[name][1], value, f"{place}, --{name}")
+        elif name in REFUSED_FLAGS and value not in ("", "false"):
             raise UnsupportedFeature(f"ingress-nginx option --{name}", place=place, mend="remove it")
     for key in ("configmap", "publish_service", "default_backend", "default_certificate"):
         if changes.get(key) and "/" not in changes[key]:
@@ -321,6 +341,22 @@ def read_arguments(pod: Pod) -> Arguments:
     if delay is not None:
         changes["watch_delay_ns"] = read(_duration_ns, delay, f"{pod}, metadata.annotations.{WATCH_DELAY_ANNOTATION}")
     return Arguments(**changes)
+
+
+def check_pods(pods: Iterable[Pod], configs: Callable[[str, str], ConfigMap | None]) -> None:
+    """Refuse what controllers among pods cannot be asked for.
+
+    Args:
+        pods: Any pods, also such that would be made of a template.
+        configs: Gives a ConfigMap by namespace and name.
+
+    Raises:
+        UnsupportedFeature, ObjectError: As :func:`read_arguments` and :func:`read_settings`.
+    """
+    for pod in pods:
+        if is_controller(pod):
+            namespace, _, name = read_arguments(pod).configmap.partition("/")
+            read_settings(configs(namespace, name))
 
 
 def _options(words: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,23 @@ def backend_protocol(text: str) -> bool:
     return text.upper() == "HTTPS"
 
 
+def path(text: str) -> str:
+    """A path from the root on."""
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} does not start with '/'")
+    return text
+
+
+def permanent_redirect(text: str) -> tuple[int, str]:
+    """Where to send everybody for good."""
+    return 301, text
+
+
+def temporal_redirect(text: str) -> tuple[int, str]:
+    """Where to send everybody for now."""
+    return 302, text
+
+
 def text(value: str) -> str:
     """Any text."""
     return value
