@@ -229,6 +229,30 @@ cdef enum:  # Op: OP_
     OP_NETMAP = 68
     OP_REJECT = 69
     OP_QUEUE = 70
+    OP_NFT_PAYLOAD = 96
+    OP_NFT_BITS = 97
+    OP_NFT_META = 98
+    OP_NFT_CT = 99
+    OP_NFT_FIB = 100
+    OP_NFT_OPTION = 101
+    OP_NFT_NEXTHOP = 102
+    OP_NFT_NUMBER = 103
+    OP_NFT_IMMEDIATE = 104
+    OP_NFT_BITWISE = 105
+    OP_NFT_SHIFT = 106
+    OP_NFT_REVERSE = 107
+    OP_NFT_CMP = 108
+    OP_NFT_RANGE = 109
+    OP_NFT_LOOKUP = 110
+    OP_NFT_DYNSET = 111
+    OP_NFT_STATE = 112
+    OP_NFT_SET_META = 113
+    OP_NFT_SET_CT = 114
+    OP_NFT_SET_PAYLOAD = 115
+    OP_NFT_SET_MSS = 116
+    OP_NFT_NAT = 117
+    OP_NFT_REJECT = 118
+    OP_NFT_MATCHED = 119
 
 cdef enum:  # NatFlag: NAT_
     NAT_MAP_IPS = 1
@@ -238,3 +262,46 @@ cdef enum:  # NatFlag: NAT_
     NAT_PROTO_RANDOM_FULLY = 16
     NAT_PROTO_OFFSET = 32
     NAT_NETMAP = 64
+
+cdef enum:  # MetaKey: META_
+    META_LEN = 0
+    META_PROTOCOL = 1
+    META_PRIORITY = 2
+    META_MARK = 3
+    META_IIF = 4
+    META_OIF = 5
+    META_IIFNAME = 6
+    META_OIFNAME = 7
+    META_IIFTYPE = 8
+    META_OIFTYPE = 9
+    META_SKUID = 10
+    META_SKGID = 11
+    META_NFPROTO = 15
+    META_L4PROTO = 16
+    META_PKTTYPE = 19
+
+cdef enum:  # CtKey: CT_
+    CT_STATE = 0
+    CT_DIRECTION = 1
+    CT_STATUS = 2
+    CT_MARK = 3
+    CT_SECMARK = 4
+    CT_EXPIRATION = 5
+    CT_HELPER = 6
+    CT_L3PROTOCOL = 7
+    CT_SRC = 8
+    CT_DST = 9
+    CT_PROTOCOL = 10
+    CT_PROTO_SRC = 11
+    CT_PROTO_DST = 12
+    CT_LABELS = 13
+    CT_PKTS = 14
+    CT_BYTES = 15
+    CT_AVGPKT = 16
+    CT_ZONE = 17
+    CT_EVENTMASK = 18
+    CT_SRC_IP = 19
+    CT_DST_IP = 20
+    CT_SRC_IP6 = 21
+    CT_DST_IP6 = 22
+    CT_ID = 23

@@ -289,6 +289,80 @@ class Op(enum.IntEnum):
     NETMAP = 68
     REJECT = 69  # a: reject type
     QUEUE = 70  # a: 1 if the packet passes where no program listens
+    # nft's expressions: registers are byte offsets (includes/nft.pxi)
+    NFT_PAYLOAD = 96  # a: header (0 link, 1 network, 2 transport), b: offset, c: bytes, d: register
+    NFT_BITS = 97  # a: header, b: bit offset, c: bits (at most 32), d: register
+    NFT_META = 98  # a: MetaKey, d: register
+    NFT_CT = 99  # a: CtKey, b: direction or -1, d: register
+    NFT_FIB = 100  # a: selectors, b: result, c: only whether there is one, d: register
+    NFT_OPTION = 101  # a: kind << 1 | TCP's (else an IPv6 header), b: bit offset, c: bits, 0: there?, d: register
+    NFT_NEXTHOP = 102  # a: family, d: register
+    NFT_NUMBER = 103  # a: 0 inc, 1 random, 2 jhash, 3 symhash | source << 8, b: state, place, c: pool offset, d: reg
+    NFT_IMMEDIATE = 104  # a: pool offset, c: bytes, d: register
+    NFT_BITWISE = 105  # a: pool offset of mask and xor, c: bytes, d: register
+    NFT_SHIFT = 106  # a: 0 left, 1 right, b: bits, c: bytes (at most 8), d: register
+    NFT_REVERSE = 107  # c: bytes, d: register: to the order of the host, for hashes
+    NFT_CMP = 108  # a: pool offset, b: 0 eq, 1 ne, 2 lt, 3 le, 4 gt, 5 ge, c: bytes, d: register
+    NFT_RANGE = 109  # a: pool offset of both ends, b: 1 outside, c: bytes, d: register
+    NFT_LOOKUP = 110  # a: set, b: register of the data, -1 none, -2 a verdict, d: register of the key
+    NFT_DYNSET = 111  # a: set, b: register of the data or -1, c: pool offset of int64 timeout, int32 kind, d: key
+    NFT_STATE = 112  # a: number of the state: counter, limit, quota
+    NFT_SET_META = 113  # a: register: the mark becomes that
+    NFT_SET_CT = 114  # a: register, b: CtKey, c: zone's direction
+    NFT_SET_PAYLOAD = 115  # a: header | register << 8, b: offset, c: bytes, d: checksum's offset + 1 | flags << 16
+    NFT_SET_MSS = 116  # a: register
+    NFT_NAT = 117  # a: kind, b: family or 0, c: NatFlag, d: pool offset of four registers
+    NFT_REJECT = 118  # a: reject type of IPv4, b: of IPv6; -1: just drop
+    NFT_MATCHED = 119  # the rule has matched: for the trace
+
+
+class MetaKey(enum.IntEnum):
+    """``NFT_META_*``."""
+
+    LEN = 0
+    PROTOCOL = 1
+    PRIORITY = 2
+    MARK = 3
+    IIF = 4
+    OIF = 5
+    IIFNAME = 6
+    OIFNAME = 7
+    IIFTYPE = 8
+    OIFTYPE = 9
+    SKUID = 10
+    SKGID = 11
+    NFPROTO = 15
+    L4PROTO = 16
+    PKTTYPE = 19
+
+
+class CtKey(enum.IntEnum):
+    """``NFT_CT_*``."""
+
+    STATE = 0
+    DIRECTION = 1
+    STATUS = 2
+    MARK = 3
+    SECMARK = 4
+    EXPIRATION = 5
+    HELPER = 6
+    L3PROTOCOL = 7
+    SRC = 8
+    DST = 9
+    PROTOCOL = 10
+    PROTO_SRC = 11
+    PROTO_DST = 12
+    LABELS = 13
+    PKTS = 14
+    BYTES = 15
+    AVGPKT = 16
+    ZONE = 17
+    EVENTMASK = 18
+    SRC_IP = 19
+    DST_IP = 20
+    SRC_IP6 = 21
+    DST_IP6 = 22
+    ID = 23
 
 
 class NatFlag(enum.IntFlag):
