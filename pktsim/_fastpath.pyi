@@ -29,11 +29,68 @@ class Program:
         places: Sequence[str] = (),  # Choices places of the random matches
         # (kind, key -> rows, all rows)
         dispatch: Sequence[tuple[int, Mapping[bytes, Sequence[int]], Sequence[int]]] = (),
+        *,
+        n_sets: int = 0,  # of an nft table, see netfilter.nft_lower
+        n_states: int = 0,
+        n_chains: int = 0,
     ) -> Self: ...
     @property
     def n_rows(self) -> int: ...
     @property
     def n_counters(self) -> int: ...
+    @property
+    def n_sets(self) -> int: ...
+    @property
+    def n_states(self) -> int: ...
+    @property
+    def n_chains(self) -> int: ...
+    def check_sets(self, sets: Sequence[NftSet]) -> None:
+        """The rows that use sets do so with keys and data of the right sizes (``ValueError``)."""
+
+#: What a stateful expression has counted: a, b and when (ns); see includes/types.pxi.
+_Value = tuple[int, int, int]
+
+@final
+class NftSet:
+    """A set or map of one nft table in one namespace."""
+
+    def __new__(
+        cls,
+        kind: int,  # 0 hash, 1 intervals, 2 concatenations with intervals
+        field_sizes: Sequence[int],  # bytes of each field of the key
+        data_size: int,  # bytes of what elements lead to; 0: a set
+        timeout_ns: int = 0,
+        size: int = 0,  # 0: any number of elements
+        states: Sequence[tuple[int, int, int, int, int, int]] = (),
+    ) -> Self: ...
+    @property
+    def key_size(self) -> int: ...
+    @property
+    def data_size(self) -> int: ...
+    def __len__(self) -> int: ...
+    def add(
+        self,
+        low: bytes | None,  # None: the catch-all element
+        high: bytes | None = None,
+        data: bytes = b"",
+        timeout_ns: int = 0,
+        expires_ns: int = 0,  # a time; 0: never
+        states: Sequence[_Value] = (),
+    ) -> None: ...
+    def delete(self, low: bytes | None) -> bool: ...
+    def clear(self) -> None: ...
+    def build(self) -> None:
+        """Put intervals in order after elements have come or gone."""
+    def elements(self, now_ns: int) -> list[tuple[bytes | None, bytes | None, bytes, int, int, tuple[_Value, ...]]]: ...
+    def find(self, key: bytes, now_ns: int) -> bytes | None: ...
+
+@final
+class NftStates:
+    """What an nft table's stateful expressions and objects keep: (kind, invert, a, b, c, d, last_ns) of each."""
+
+    def __new__(cls, states: Sequence[tuple[int, int, int, int, int, int, int]] = ()) -> Self: ...
+    def __len__(self) -> int: ...
+    def values(self) -> list[_Value]: ...
 
 def jumps_to(rows: bytes | bytearray, target: int) -> list[int]:
     """The numbers of the rows, ``int32[n, 8]`` in all, that jump to row ``target``."""
@@ -188,6 +245,13 @@ class Datapath:
     def sysctl_get(self, key: int) -> int: ...
     def table_set(self, family: int, table: int, program: Program | None, counters: bytes = b"") -> None:
         """Load, replace or unload a table; counters are uint64[n_counters, 2], zero where not given."""
+    def nft_set(
+        self,
+        tables: Sequence[tuple[Any, ...]],
+        hooks: Mapping[Any, Sequence[tuple[int, int, int, int, int]]],
+        nat_chains: Mapping[Any, Sequence[tuple[int, int, int, int, int]]],
+    ) -> None:
+        """Put nft's tables in force, with the order of everything at each hook (see netfilter.nft_runtime)."""
     def table_counters(self, family: int, table: int) -> bytes: ...
     def conntrack_enable(self, family: int, on: bool) -> None:
         """Whether some loaded rule needs connection tracking; without it neither conntrack nor nat is on the path."""

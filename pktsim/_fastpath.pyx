@@ -11,6 +11,7 @@ anything above it; it imports nothing of ours. The parts are in ``includes/``:
     conntrack(_proto)   connection tracking
     nat                 address and port choice, rewriting
     program             rule programs and the loop that runs them
+    nft, nft_set        nft's expressions, which are rows of programs too; its sets and maps
     fib                 addresses, routes, neighbours, bridge tables: look-ups
     path                the stages: receive, bridge, hooks, route, forward or deliver, send
 """
@@ -37,6 +38,8 @@ include "includes/conntrack.pxi"
 include "includes/conntrack_proto.pxi"
 include "includes/nat.pxi"
 include "includes/program.pxi"
+include "includes/nft_set.pxi"
+include "includes/nft.pxi"
 include "includes/fib.pxi"
 include "includes/path.pxi"
 
@@ -301,6 +304,7 @@ cdef class Datapath:
         for f in range(2):
             for t in range(5):
                 self._table_drop(f, t)
+        self._nft_drop()
         ct_free_all(s)
         while s.pool != NULL:
             p = s.pool
@@ -760,6 +764,124 @@ cdef class Datapath:
         t.pool = <const uint8_t *><const char *>program._pool
         t.entries = program._entries
         program.init_nth(t.nth_state)
+
+    cdef _nft_drop(self):
+        cdef State *s = &self.s
+        cdef int i, f, h
+        for i in range(s.n_nft):
+            Py_DECREF(<object>s.nft[i].t.program)
+            Py_DECREF(<object>s.nft[i].sets_owner)
+            Py_DECREF(<object>s.nft[i].states_owner)
+            free(s.nft[i].t.counters)
+            free(s.nft[i].sets)
+            free(s.nft[i].chain_rows)
+        free(s.nft)
+        s.nft = NULL
+        s.n_nft = 0
+        for f in range(2):
+            s.nat_loaded[f] = 0
+            for h in range(5):
+                free(s.hooks[f][h])
+                free(s.nat_chains[f][h])
+                s.hooks[f][h] = NULL
+                s.nat_chains[f][h] = NULL
+                s.n_hooks[f][h] = 0
+                s.n_nat_chains[f][h] = 0
+
+    def nft_set(self, tables not None, hooks not None, nat_chains not None):
+        """Put nft's tables in force, with the order of everything at each hook.
+
+        Args:
+            tables: (program, sets, states, first row of each chain as int32, -1 for none) of each table.
+            hooks: (family, hook) -> (step, table, row, chain, reroutes) in order; a step that is no nft chain comes
+                before all steps with a higher number. Empty for the built-in order.
+            nat_chains: (family, hook) -> the same for what decides mappings; the iptables table has table -1.
+        """
+        cdef State *s = &self.s
+        cdef Program program
+        cdef NftStates states
+        cdef NftSet one
+        cdef NftInst *n
+        cdef int i, k
+        if self._busy:
+            raise RuntimeError("a table cannot be replaced while a packet is in it")
+        kept = []
+        for program, sets, states, rows in tables:
+            sets, rows = tuple(sets), bytes(rows)
+            if len(sets) != program.n_sets or len(states) != program.n_states or len(rows) != 4 * program.n_chains:
+                raise ValueError("a program and its table have not the same sets, states or chains")
+            for row in memoryview(rows).cast("i"):
+                if not -1 <= row < program.n_rows:
+                    raise ValueError("a chain lies outside of its program")
+            program.check_sets(sets)
+            kept.append((program, sets, states, rows))
+        for where in (hooks, nat_chains):
+            for (family, hook), order in where.items():
+                self._check_family(family)
+                if not 0 <= hook < 5:
+                    raise ValueError(f"there is no hook {hook}")
+                last = -1
+                for step, table, row, chain, reroutes in order:
+                    if not 0 <= step <= STEP_NFT or (step != STEP_NFT and step <= last):
+                        raise ValueError("the steps of a hook are out of order")
+                    if table >= len(kept) or (table >= 0 and not 0 <= row < (<Program>kept[table][0]).n_rows):
+                        raise ValueError("a chain lies outside of the tables")
+                    if step != STEP_NFT:
+                        last = step
+        self._nft_drop()
+        if not kept:
+            return
+        s.nft = <NftInst *>calloc(len(kept), sizeof(NftInst))
+        if s.nft == NULL:
+            raise MemoryError
+        for i, (program, sets, states, rows) in enumerate(kept):
+            n = s.nft + i
+            Py_INCREF(program)
+            Py_INCREF(sets)
+            Py_INCREF(states)
+            n.t.program = <PyObject *>program
+            n.sets_owner = <PyObject *>sets
+            n.states_owner = <PyObject *>states
+            s.n_nft = i + 1
+            n.t.data = &program.data
+            n.t.rows = <const Row *><const char *>program._rows
+            n.t.pool = <const uint8_t *><const char *>program._pool
+            n.t.entries = program._entries
+            n.t.n_counters = program.n_counters
+            n.t.counters = <uint64_t *>calloc(2 * program.n_counters + 2, sizeof(uint64_t))
+            n.sets = <NftSetData **>calloc(len(sets) + 1, sizeof(NftSetData *))
+            n.chain_rows = <int32_t *>calloc(program.n_chains + 1, sizeof(int32_t))
+            if n.t.counters == NULL or n.sets == NULL or n.chain_rows == NULL:
+                raise MemoryError
+            for k, one in enumerate(sets):
+                n.sets[k] = &one.d
+            n.n_sets = len(sets)
+            n.states = states.x
+            n.n_states = states.n
+            n.n_chains = program.n_chains
+            memcpy(n.chain_rows, <const char *>rows, len(rows))
+        for (family, hook), order in hooks.items():
+            i = 1 if family == AF6 else 0
+            s.hooks[i][hook] = self._hook_entries(order)
+            s.n_hooks[i][hook] = len(order)
+        for (family, hook), order in nat_chains.items():
+            i = 1 if family == AF6 else 0
+            s.nat_chains[i][hook] = self._hook_entries(order)
+            s.n_nat_chains[i][hook] = len(order)
+            s.nat_loaded[i] = 1
+
+    cdef HookEntry *_hook_entries(self, order) except NULL:
+        cdef HookEntry *made = <HookEntry *>calloc(len(order) + 1, sizeof(HookEntry))
+        cdef int i
+        if made == NULL:
+            raise MemoryError
+        for i, (step, table, row, chain, reroutes) in enumerate(order):
+            made[i].step = step
+            made[i].table = table
+            made[i].row = row
+            made[i].chain = chain
+            made[i].reroutes = reroutes
+        return made
 
     def table_counters(self, int family, int table):
         cdef TableInst *t

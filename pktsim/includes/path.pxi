@@ -50,6 +50,28 @@ cdef inline void pkt_saddr(const Pkt *p, Addr *a) noexcept nogil:
 
 # ---------------------------------------------------------------------------------------------------------------- hooks
 
+cdef int nat_rules(State *s, Pkt *p, int hook, int manip) noexcept nogil:
+    """The chains that decide mappings, by priority, until one has (nf_nat_inet_fn)."""
+    cdef int f = 1 if p.family == AF6 else 0
+    cdef int i, verdict
+    cdef HookEntry *e = s.nat_chains[f][hook]
+    if e == NULL:
+        return run_table(s, p, TABLE_NAT, hook)
+    for i in range(s.n_nat_chains[f][hook]):
+        verdict = run_table(s, p, TABLE_NAT, hook) if e[i].table < 0 else run_nft(s, p, e + i, hook)
+        if verdict != NF_ACCEPT or nat_initialized(p.ct, manip):
+            return verdict
+    return NF_ACCEPT
+
+
+cdef int run_nft(State *s, Pkt *p, const HookEntry *e, int hook) noexcept nogil:
+    """A base chain of nft."""
+    if not 0 <= e.table < s.n_nft:
+        return NF_ACCEPT
+    trace_add(s, p, TR_TABLE, NFT_TABLES + e.table, hook, e.chain, 0)
+    return run_program(s, p, &s.nft[e.table].t, NFT_TABLES + e.table, hook, e.row)
+
+
 cdef int nat_step(State *s, Pkt *p, int hook, int manip) noexcept nogil:
     """nf_nat_inet_fn with the table's chain as its rule source (net/netfilter/nf_nat_core.c)."""
     cdef Ct *ct = p.ct
@@ -64,7 +86,7 @@ cdef int nat_step(State *s, Pkt *p, int hook, int manip) noexcept nogil:
             return NF_ACCEPT
     if p.ctinfo == CTINFO_NEW or p.ctinfo == CTINFO_RELATED or p.ctinfo == CTINFO_RELATED_REPLY:
         if not nat_initialized(ct, manip):
-            verdict = run_table(s, p, TABLE_NAT, hook)
+            verdict = nat_rules(s, p, hook, manip)
             if verdict != NF_ACCEPT:
                 return verdict
             if not nat_initialized(ct, manip):
@@ -75,7 +97,8 @@ cdef int nat_step(State *s, Pkt *p, int hook, int manip) noexcept nogil:
 
 
 cdef bint nat_table_loaded(State *s, int family) noexcept nogil:
-    return s.tables[1 if family == AF6 else 0][TABLE_NAT].program != NULL
+    cdef int f = 1 if family == AF6 else 0
+    return s.tables[f][TABLE_NAT].program != NULL or s.nat_loaded[f]
 
 
 cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
@@ -104,15 +127,15 @@ cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
     return nat_step(s, p, hook, manip)
 
 
-cdef int mangle_out(State *s, Pkt *p) noexcept nogil:
-    """ipt_mangle_out: what decides the route may have changed."""
+cdef int rerouting(State *s, Pkt *p, const HookEntry *e) noexcept nogil:
+    """ipt_mangle_out and nft_route_hook: what decides the route may have changed. NULL: the mangle table."""
     cdef Addr src, dst, src2, dst2
     cdef uint32_t mark = p.mark
     cdef uint8_t tos = p.buf[p.l3 + 1]
     cdef int verdict
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
-    verdict = run_table(s, p, TABLE_MANGLE, HOOK_OUTPUT)
+    verdict = run_table(s, p, TABLE_MANGLE, HOOK_OUTPUT) if e == NULL else run_nft(s, p, e, HOOK_OUTPUT)
     if verdict == NF_DROP or verdict == NF_STOLEN:
         return verdict
     pkt_saddr(p, &src2)
@@ -124,55 +147,99 @@ cdef int mangle_out(State *s, Pkt *p) noexcept nogil:
     return verdict
 
 
+cdef int hook_step(State *s, Pkt *p, int hook, int step) noexcept nogil:
+    """One built-in step of a hook."""
+    if step == STEP_RAW:
+        return run_table(s, p, TABLE_RAW, hook)
+    if step == STEP_MANGLE:
+        return rerouting(s, p, NULL) if hook == HOOK_OUTPUT else run_table(s, p, TABLE_MANGLE, hook)
+    if step == STEP_FILTER:
+        return run_table(s, p, TABLE_FILTER, hook)
+    if step == STEP_SECURITY:
+        return run_table(s, p, TABLE_SECURITY, hook)
+    if not ct_enabled(s, p.family):
+        return NF_ACCEPT
+    if step == STEP_DEFRAG:
+        if p.fragment and p.ct == NULL:
+            p.stage = STAGE_HOOK
+            p.step = STEP_DEFRAG
+            pkt_upcall(s, p, UP_DEFRAGMENT, hook, 0, 0)
+            return NF_STOLEN
+    elif step == STEP_CONNTRACK:
+        return ct_in(s, p, hook)
+    elif step == STEP_NAT_DST or step == STEP_NAT_SRC:
+        if nat_table_loaded(s, p.family):
+            return nat_hooked(s, p, hook, MANIP_DST if step == STEP_NAT_DST else MANIP_SRC)
+    elif step == STEP_CONFIRM:
+        return ct_confirm(s, p)
+    return NF_ACCEPT
+
+
+cdef bint hook_held(State *s, Pkt *p, int hook, int step) noexcept nogil:
+    """Whether the packet is to wait before this step; it is gone then."""
+    if not s.hold[hook] & (1 << step) or p.step == step + 64:
+        return False
+    p.stage = STAGE_HOOK
+    p.step = step + 64             # do not hold it here a second time
+    pkt_upcall(s, p, UP_HELD, hook, step, 0)
+    return True
+
+
+cdef bint hook_ended(State *s, Pkt *p, int verdict) noexcept nogil:
+    """Whether a step was the packet's last. NF_BYPASS goes on as NF_ACCEPT does."""
+    if verdict == NF_DROP:
+        pkt_drop(s, p, s.drop_reason)
+        return True
+    if verdict == NF_STOLEN:
+        return True
+    if s.failed:
+        pkt_drop(s, p, DR_UNSUPPORTED)
+        return True
+    return False
+
+
 cdef int hook_run(State *s, Pkt *p, int hook) noexcept nogil:
     """All steps of a hook from ``p.step`` on. NF_ACCEPT, or the packet is gone (NF_STOLEN)."""
-    cdef int step, verdict = NF_ACCEPT
+    cdef int step
     cdef int mask = hook_mask(hook)
-    cdef int f = 1 if p.family == AF6 else 0
     p.hook = hook
-    for step in range(p.step, STEP_CONFIRM + 1):
+    if s.hooks[1 if p.family == AF6 else 0][hook] != NULL:
+        return hook_run_ordered(s, p, hook)
+    for step in range(p.step & 63, STEP_CONFIRM + 1):
         if not mask & (1 << step):
             continue
-        if s.hold[hook] & (1 << step) and p.step != step + 64:
-            p.stage = STAGE_HOOK
-            p.step = step + 64     # do not hold it here a second time
-            pkt_upcall(s, p, UP_HELD, hook, step, 0)
+        if hook_held(s, p, hook, step):
             return NF_STOLEN
-        if step == STEP_RAW:
-            verdict = run_table(s, p, TABLE_RAW, hook)
-        elif step == STEP_MANGLE:
-            if hook == HOOK_OUTPUT:
-                verdict = mangle_out(s, p)
-            else:
-                verdict = run_table(s, p, TABLE_MANGLE, hook)
-        elif step == STEP_FILTER:
-            verdict = run_table(s, p, TABLE_FILTER, hook)
-        elif step == STEP_SECURITY:
-            verdict = run_table(s, p, TABLE_SECURITY, hook)
-        elif not ct_enabled(s, p.family):
-            continue
-        elif step == STEP_DEFRAG:
-            if p.fragment and p.ct == NULL:
-                p.stage = STAGE_HOOK
-                p.step = STEP_DEFRAG
-                pkt_upcall(s, p, UP_DEFRAGMENT, hook, 0, 0)
-                return NF_STOLEN
-        elif step == STEP_CONNTRACK:
-            verdict = ct_in(s, p, hook)
-        elif step == STEP_NAT_DST or step == STEP_NAT_SRC:
-            if nat_table_loaded(s, p.family):
-                verdict = nat_hooked(s, p, hook, MANIP_DST if step == STEP_NAT_DST else MANIP_SRC)
-        elif step == STEP_CONFIRM:
-            verdict = ct_confirm(s, p)
-        if verdict == NF_DROP:
-            pkt_drop(s, p, s.drop_reason)
+        if hook_ended(s, p, hook_step(s, p, hook, step)):
             return NF_STOLEN
-        if verdict == NF_STOLEN:
+    p.step = 0
+    return NF_ACCEPT
+
+
+cdef int hook_run_ordered(State *s, Pkt *p, int hook) noexcept nogil:
+    """The same where nft chains lie among the steps."""
+    cdef int f = 1 if p.family == AF6 else 0
+    cdef HookEntry *e = s.hooks[f][hook]
+    cdef int n = s.n_hooks[f][hook]
+    cdef int i = 0, k, verdict
+    if p.step:
+        # where it was held, or behind the steps that it has been through
+        for k in range(n):
+            if e[k].step + 64 == p.step:
+                i = k
+                break
+            if e[k].step < p.step and p.step < 64:
+                i = k + 1
+    while i < n:
+        if e[i].step == STEP_NFT:
+            verdict = rerouting(s, p, e + i) if e[i].reroutes else run_nft(s, p, e + i, hook)
+        elif hook_held(s, p, hook, e[i].step):
             return NF_STOLEN
-        verdict = NF_ACCEPT        # also of NF_BYPASS
-        if s.failed:
-            pkt_drop(s, p, DR_UNSUPPORTED)
+        else:
+            verdict = hook_step(s, p, hook, e[i].step)
+        if hook_ended(s, p, verdict):
             return NF_STOLEN
+        i += 1
     p.step = 0
     return NF_ACCEPT
 
@@ -1379,27 +1446,12 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
         if p.step == 0 and hook == HOOK_INPUT:
             hook_enter(s, p, HOOK_INPUT)
             return
-        if p.step >= 64:
-            hook_resume_held(s, p, hook)
-            return
-        p.fragment = 0
-        pkt_parse_l4(p)
-        if p.step == STEP_DEFRAG:
-            p.step = STEP_DEFRAG + 1   # a fragment that nobody wanted to gather goes on as it is
+        if p.step < 64:
+            p.fragment = 0
+            pkt_parse_l4(p)
+            if p.step == STEP_DEFRAG:
+                p.step = STEP_DEFRAG + 1   # a fragment that nobody wanted to gather goes on as it is
         if hook_run(s, p, hook) == NF_ACCEPT:
             hook_done(s, p, hook)
     else:
         pkt_free(s, p)
-
-
-cdef void hook_resume_held(State *s, Pkt *p, int hook) noexcept nogil:
-    cdef int step = p.step - 64
-    cdef uint16_t hold = s.hold[hook]
-    # go over the step it was held at without holding it there again
-    s.hold[hook] = hold & <uint16_t>~(1 << step)
-    p.step = step
-    if hook_run(s, p, hook) == NF_ACCEPT:
-        s.hold[hook] = hold
-        hook_done(s, p, hook)
-        return
-    s.hold[hook] = hold

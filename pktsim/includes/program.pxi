@@ -5,6 +5,7 @@
 # netfilter/lower.py for how they are made.
 
 cdef enum:
+    NFT_TABLES = 16            # what the trace calls nft's tables: this and above
     STACK_DEPTH = 256          # lower.py refuses deeper jumps
 
 cdef struct DispatchSlot:
@@ -46,8 +47,12 @@ cdef class Program:
     cdef tuple _callables
     cdef tuple _places
     cdef ProgramData data
+    cdef readonly int n_sets
+    cdef readonly int n_states
+    cdef readonly int n_chains
 
-    def __cinit__(self, bytes rows, bytes pool, entries, int n_counters, callables=(), places=(), dispatch=()):
+    def __cinit__(self, bytes rows, bytes pool, entries, int n_counters, callables=(), places=(), dispatch=(), *,
+                  int n_sets=0, int n_states=0, int n_chains=0):
         cdef int i
         if len(rows) % sizeof(Row) or not rows:
             raise ValueError("rows are int32[n, 8] with at least one row")
@@ -55,6 +60,9 @@ cdef class Program:
             raise ValueError("one entry per hook is needed")
         self.n_rows = len(rows) // sizeof(Row)
         self.n_counters = n_counters
+        self.n_sets = n_sets
+        self.n_states = n_states
+        self.n_chains = n_chains
         self._rows = rows
         self._pool = pool
         for i in range(5):
@@ -92,6 +100,8 @@ cdef class Program:
                 raise ValueError(f"row {i} counts in {r.b}")
             if r.op in (OP_PYTHON, OP_PYTHON_TARGET) and not 0 <= r.a < len(self._callables):
                 raise ValueError(f"row {i} calls {r.a}")
+            if r.op >= OP_NFT_PAYLOAD:
+                self._check_nft(r, i, pool)
             if r.op == OP_STATISTIC_NTH and not 0 <= r.b < n:
                 raise ValueError(f"row {i} counts in slot {r.b}")
             if r.op == OP_STATISTIC_RANDOM and not 0 <= r.b < len(self._places):
@@ -99,6 +109,75 @@ cdef class Program:
         # the last row of the program must not fall off the end
         if rows[n - 1].op not in (OP_END, OP_POLICY, OP_VERDICT, OP_GOTO, OP_RETURN):
             raise ValueError("the last row falls off the program")
+
+    cdef _check_nft(self, const Row *r, int i, int pool):
+        """An nft row stays within the registers, the pool, the sets and the states."""
+        cdef int size = 4
+        cdef int need = 0
+        cdef int32_t at[4]
+        cdef int k
+        if r.op > OP_NFT_MATCHED or not 0 <= r.on_fail < self.n_rows:
+            raise ValueError(f"row {i} is no operation or fails to row {r.on_fail}")
+        if r.op in (OP_NFT_PAYLOAD, OP_NFT_BITS, OP_NFT_OPTION):
+            if r.op != OP_NFT_OPTION and not 0 <= r.a <= 2 or not 0 <= r.b <= 1 << 16 or not 0 <= r.c <= 64:
+                raise ValueError(f"row {i} reads {r.c} at {r.b} of header {r.a}")
+            if r.op != OP_NFT_PAYLOAD and r.c > 32:
+                raise ValueError(f"row {i} reads {r.c} bits")
+            if r.op == OP_NFT_OPTION and (r.a < 0 or r.a >> 1 > 255):
+                raise ValueError(f"row {i} looks for option {r.a}")
+            if r.op == OP_NFT_BITS and r.c == 0:
+                raise ValueError(f"row {i} reads no bits")
+            size = r.c if r.op == OP_NFT_PAYLOAD else 4
+        elif r.op in (OP_NFT_META, OP_NFT_CT, OP_NFT_FIB, OP_NFT_NEXTHOP):
+            size = 16
+            if r.op == OP_NFT_CT and not -1 <= r.b <= 1:
+                raise ValueError(f"row {i} has direction {r.b}")
+        elif r.op in (OP_NFT_IMMEDIATE, OP_NFT_BITWISE, OP_NFT_CMP, OP_NFT_RANGE):
+            size = r.c
+            need = r.c * (1 if r.op in (OP_NFT_IMMEDIATE, OP_NFT_CMP) else 2)
+            if not 0 < r.c <= 64 or not 0 <= r.a <= pool - need:
+                raise ValueError(f"row {i} reads past the pool")
+        elif r.op in (OP_NFT_SHIFT, OP_NFT_REVERSE):
+            size = r.c
+            if not 0 < r.c <= (8 if r.op == OP_NFT_SHIFT else 64) or r.op == OP_NFT_SHIFT and r.b < 0:
+                raise ValueError(f"row {i} shifts {r.c} bytes")
+        elif r.op == OP_NFT_NUMBER:
+            if not 0 <= r.a & 0xFF <= 3 or not 0 <= r.c <= pool - 16:
+                raise ValueError(f"row {i} reads past the pool")
+            memcpy(at, <const char *>self._pool + r.c, 16)
+            if not 0 <= at[3] <= 64 or at[0] == 0 or not 0 <= r.a >> 8 <= NFT_REGISTERS - at[3]:
+                raise ValueError(f"row {i} hashes {at[3]} bytes from {r.a >> 8} modulo {at[0]}")
+            if r.a & 0xFF == 1:
+                if not 0 <= r.b < len(self._places):
+                    raise ValueError(f"row {i} draws at place {r.b}")
+            elif not -1 <= r.b < self.n_states or r.a & 0xFF == 0 and r.b < 0:
+                raise ValueError(f"row {i} counts in state {r.b}")
+        elif r.op == OP_NFT_STATE:
+            if not 0 <= r.a < self.n_states:
+                raise ValueError(f"row {i} counts in state {r.a}")
+        elif r.op in (OP_NFT_LOOKUP, OP_NFT_DYNSET):
+            size = 64
+            if not 0 <= r.a < self.n_sets or not -2 <= r.b <= NFT_REGISTERS - 64:
+                raise ValueError(f"row {i} looks up in set {r.a}")
+            if r.op == OP_NFT_DYNSET and not 0 <= r.c <= pool - 12:
+                raise ValueError(f"row {i} reads past the pool")
+        elif r.op in (OP_NFT_SET_META, OP_NFT_SET_CT, OP_NFT_SET_MSS):
+            if not 0 <= r.a <= NFT_REGISTERS - 4:
+                raise ValueError(f"row {i} sets from register {r.a}")
+        elif r.op == OP_NFT_SET_PAYLOAD:
+            if not 0 <= r.a & 0xFF <= 2 or not 0 <= r.a >> 8 <= NFT_REGISTERS - 64 or not 0 < r.c <= 64 or r.b < 0 or r.d < 0:
+                raise ValueError(f"row {i} writes {r.c} bytes at {r.b}")
+        elif r.op == OP_NFT_NAT:
+            if not 0 <= r.a <= 3 or not 0 <= r.d <= pool - 16:
+                raise ValueError(f"row {i} reads past the pool")
+            memcpy(at, <const char *>self._pool + r.d, 16)
+            for k in range(4):
+                if not -1 <= at[k] <= NFT_REGISTERS - 16:
+                    raise ValueError(f"row {i} maps to register {at[k]}")
+        if r.op not in (OP_NFT_NAT, OP_NFT_SET_META, OP_NFT_SET_CT, OP_NFT_SET_MSS, OP_NFT_SET_PAYLOAD, OP_NFT_STATE,
+                        OP_NFT_REJECT, OP_NFT_MATCHED):
+            if not 0 <= r.d <= NFT_REGISTERS - ((size + 3) & ~3):
+                raise ValueError(f"row {i} uses register {r.d}")
 
     cdef _build_dispatch(self, list dispatch):
         cdef int i, at
@@ -135,6 +214,23 @@ cdef class Program:
                 at = self._put_rows(d, at, rows)
             d.every = at
             self._put_rows(d, at, every)
+
+    def check_sets(self, sets):
+        """The rows that use sets do so with keys and data of the right sizes.
+
+        Raises:
+            ValueError: One does not.
+        """
+        cdef const Row *rows = <const Row *><const char *>self._rows
+        cdef int i
+        cdef NftSet one
+        for i in range(self.n_rows):
+            if rows[i].op == OP_NFT_LOOKUP or rows[i].op == OP_NFT_DYNSET:
+                one = sets[rows[i].a]
+                if rows[i].op == OP_NFT_LOOKUP and rows[i].b == -2 and one.d.data_size != 8:
+                    raise ValueError(f"row {i} wants verdicts of a set that has none")
+                if rows[i].op == OP_NFT_DYNSET and (one.d.kind != SET_HASH or rows[i].b < -1):
+                    raise ValueError(f"row {i} adds to a set that rules cannot add to")
 
     cdef int _put_rows(self, Dispatch *d, int at, rows) except -1:
         cdef int32_t row
@@ -630,8 +726,16 @@ cdef int dispatch_next(State *s, Pkt *p, TableInst *t, const Row *r, int pc, int
 
 
 cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
-    """Run a table's chain of this hook. Returns NF_ACCEPT, NF_DROP (``s.drop_reason`` says why) or NF_STOLEN."""
+    """Run an iptables table's chain of this hook. Returns NF_ACCEPT, NF_DROP (``s.drop_reason`` says why) or NF_STOLEN."""
     cdef TableInst *t = &s.tables[1 if p.family == AF6 else 0][table]
+    if t.program == NULL or t.entries[hook] < 0:
+        return NF_ACCEPT
+    trace_add(s, p, TR_TABLE, table, hook, 0, 0)
+    return run_program(s, p, t, table, hook, t.entries[hook])
+
+
+cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int entry) noexcept nogil:
+    """Run a chain from its first row on. ``table`` is what the trace calls it: NFT_TABLES and above are nft's."""
     cdef const Row *rows
     cdef const Row *r
     cdef const uint8_t *pool
@@ -646,15 +750,14 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
     cdef int alen = addr_len(p.family)
     cdef NatRange rng
     cdef Ct *ct
-    if t.program == NULL:
-        return NF_ACCEPT
-    pc = t.entries[hook]
-    if pc < 0:
-        return NF_ACCEPT
+    cdef uint8_t regs[NFT_REGISTERS]
+    cdef int chain = 0
+    pc = entry
     rows = t.rows
     pool = t.pool
     counters = t.counters
-    trace_add(s, p, TR_TABLE, table, hook, 0, 0)
+    if table >= NFT_TABLES:
+        memset(regs, 0, NFT_REGISTERS)
     prev = pc
     while True:
         r = rows + pc
@@ -765,7 +868,7 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
                 counters[2 * r.a + 1] += size
             if depth == 0:
                 # RETURN in a built-in chain, or the end of a chain it went to: the policy decides
-                next_pc = policy_row(rows, t.entries[hook])
+                next_pc = policy_row(rows, entry)
             else:
                 depth -= 1
                 next_pc = stack[depth]
@@ -818,6 +921,44 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
                 return NF_BYPASS
             s.drop_reason = DR_NO_QUEUE
             return NF_DROP
+        elif r.op >= OP_NFT_PAYLOAD:
+            ok = nft_row(s, p, <NftInst *>t, r, regs, hook, &chain)
+            if ok == NFT_BREAK:
+                trace_add(s, p, TR_RULE, table, r.rule, 0, 0)
+                next_pc = r.on_fail
+            elif ok != NFT_NEXT:
+                if r.op == OP_NFT_LOOKUP:
+                    trace_add(s, p, TR_RULE, table, r.rule, 1, chain if ok == NFT_JUMP or ok == NFT_GOTO else -1)
+                if ok == NFT_ACCEPT:
+                    return NF_ACCEPT
+                if ok == NFT_STOLEN:
+                    return NF_STOLEN
+                if ok == NFT_JUMP or ok == NFT_GOTO:
+                    if ok == NFT_JUMP:
+                        if depth >= STACK_DEPTH:
+                            s.drop_reason = DR_RULE
+                            return NF_DROP
+                        # nft resumes behind the rule, not behind the map
+                        stack[depth] = r.on_fail
+                        depth += 1
+                    next_pc = nft_chain_row(<NftInst *>t, chain)
+                    if next_pc < 0:
+                        s.drop_reason = DR_RULE
+                        return NF_DROP
+                elif ok == NFT_RETURN:
+                    if depth == 0:
+                        next_pc = policy_row(rows, entry)
+                    else:
+                        depth -= 1
+                        next_pc = stack[depth]
+                    trace_add(s, p, TR_RETURN, table, r.rule, 0, 0)
+                else:
+                    if r.op == OP_NFT_LOOKUP:
+                        s.drop_reason = DR_RULE
+                    return NF_DROP
+            elif r.op == OP_NFT_MATCHED:
+                trace_add(s, p, TR_RULE, table, r.rule, 1, -1)
+            ip = p.buf + p.l3
         else:
             load_range(&rng, pool + r.a)
             if r.op == OP_DNAT:
@@ -833,6 +974,10 @@ cdef int run_table(State *s, Pkt *p, int table, int hook) noexcept nogil:
             return verdict
         prev = pc
         pc = next_pc
+
+
+cdef inline int nft_chain_row(const NftInst *n, int chain) noexcept nogil:
+    return n.chain_rows[chain] if 0 <= chain < n.n_chains else -1
 
 
 cdef int policy_row(const Row *rows, int entry) noexcept nogil:

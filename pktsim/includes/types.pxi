@@ -208,6 +208,100 @@ cdef struct TableInst:
     int32_t n_counters
     int32_t *nth_state
 
+cdef enum:
+    NFT_KEY_MAX = 64           # NFT_DATA_VALUE_MAXLEN
+    NFT_FIELDS_MAX = 16
+    NFT_STATES_MAX = 4
+    SET_HASH = 0
+    SET_INTERVAL = 1
+    SET_BOXES = 2
+    STATE_COUNTER = 1
+    STATE_LIMIT_PACKETS = 2
+    STATE_LIMIT_BYTES = 3
+    STATE_QUOTA = 4
+    STATE_NUMGEN = 5
+    STATE_SEED = 6
+
+# What a stateful expression keeps: a counter's packets and bytes, a bucket's tokens and when it was last looked at.
+cdef struct NftState:
+    int32_t kind
+    int32_t invert
+    uint64_t a                 # packets; tokens left; bytes used; next number; seed
+    uint64_t b                 # bytes; tokens at most; bytes allowed; modulus
+    uint64_t c                 # cost of a packet (limit by packets) or nanoseconds of the unit (limit by bytes)
+    uint64_t d                 # rate
+    int64_t last_ns
+
+cdef struct NftElem:
+    int64_t expires_ns         # 0: never
+    int64_t timeout_ns
+    uint8_t used
+    uint8_t catchall
+
+cdef struct NftSetData:
+    int32_t kind
+    int32_t key_size
+    int32_t data_size          # 0: a set; verdicts are int32 code, int32 chain
+    int32_t stride             # of a blob: key, its upper end (not SET_HASH), data
+    int32_t n_fields
+    int32_t field_size[16]
+    int32_t n_states           # of each element
+    NftState template[4]
+    int64_t timeout_ns         # of elements that bring none
+    uint32_t size              # 0: no limit
+    NftElem *elems
+    uint8_t *blobs
+    NftState *states
+    int32_t n_elems            # places in use or free
+    int32_t cap
+    int32_t n_used
+    int32_t free_hint
+    int64_t next_gc_ns
+    int32_t catchall           # its element, -1: none
+    int32_t *index             # SET_HASH: slots (-1 free); else elements in order
+    uint32_t n_index
+    int32_t n_bounds[16]       # SET_BOXES: per field the values at which something begins or has just ended
+    uint8_t *bounds[16]
+    uint64_t *bitmaps[16]      # and which elements hold between one and the next
+    int32_t n_words
+
+cdef enum:
+    NFT_REGISTERS = 192        # bytes; a row's registers are checked when the program is made
+    NFT_BREAK = 0              # the rule does not match
+    NFT_NEXT = 1
+    NFT_ACCEPT = 2
+    NFT_DROP = 3
+    NFT_STOLEN = 4
+    NFT_JUMP = 5
+    NFT_GOTO = 6
+    NFT_RETURN = 7
+    STEP_NFT = 9               # HookEntry.step
+    CMP_EQ = 0
+    CMP_NEQ = 1
+    CMP_LT = 2
+    CMP_LTE = 3
+    CMP_GT = 4
+    CMP_GTE = 5
+    IP_CT_DIR_NONE = -1
+
+cdef struct NftInst:           # an nft table of a namespace
+    TableInst t                # first: run_program is given this
+    PyObject *sets_owner       # a tuple of NftSet
+    PyObject *states_owner
+    NftSetData **sets
+    int32_t n_sets
+    NftState *states
+    int32_t n_states
+    int32_t *chain_rows        # by chain number; -1: none
+    int32_t n_chains
+
+cdef struct HookEntry:          # one step of a hook, where nft chains lie among the built-in ones
+    int32_t step               # Step, or STEP_NFT
+    int32_t table              # nft: its number, -1: the iptables table (among NAT chains)
+    int32_t row                # of the chain
+    int32_t chain              # its number, for the trace
+    int32_t reroutes           # a chain of type route
+
 cdef struct Link:
     int32_t ifindex            # 0 = free slot
     uint8_t kind
@@ -345,6 +439,13 @@ cdef struct State:
     uint32_t n_fdb
     int64_t sysctl[64]
     TableInst tables[2][5]     # [family: 0 IPv4, 1 IPv6][table]
+    NftInst *nft               # tables of nft
+    int32_t n_nft
+    HookEntry *hooks[2][5]     # [family][hook]: the order of everything there; NULL: no nft chain, the built-in order
+    int32_t n_hooks[2][5]
+    HookEntry *nat_chains[2][5]  # what decides mappings there, in order; NULL: the iptables table alone
+    int32_t n_nat_chains[2][5]
+    uint8_t nat_loaded[2]      # there is such a chain at some hook
     uint16_t hold[5]           # per hook: bits of the steps to hold at
     CtTable ct
     Ct template_ct             # what a packet with a template seems to belong to, before conntrack has looked
