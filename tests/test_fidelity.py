@@ -93,6 +93,8 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
         "commands",  # the word of a command line
         "corefile",  # Directive.unsupported
         "lower",  # Builder.refuse
+        "nft_lexer",  # TokenStream.refuse
+        "nft_lower",  # NftBuilder.refuse
     }
 
 
@@ -102,6 +104,7 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
         ("match", "conntrack", Status.MODELLED),
         ("match", "osf", Status.REFUSED),
         ("target", "DNAT", Status.MODELLED),
+        ("nft", "statement queue", Status.REFUSED),
         ("target", "QUEUE", Status.REFUSED),
         ("kind", "NetworkPolicy", Status.REFUSED),
         ("kind", "ServiceAccount", Status.HARMLESS),

@@ -17,8 +17,7 @@ from pktsim.fidelity import approximated
 
 approximated(
     "cluster.endpoints.pods",
-    "an endpoint whose pod is not among the objects gets one that answers on the endpoint's ports; it has no "
-    "labels",
+    "an endpoint whose pod is not among the objects gets one that answers on the endpoint's ports; it has no labels",
     source="staging/src/k8s.io/api/discovery/v1/types.go Endpoint.targetRef",
 )
 

@@ -458,6 +458,14 @@ class RuledMachine(Machine):
         """Run ``iptables`` with these arguments: ``-A FORWARD -p tcp --dport 8080 -j DROP``, ``-t nat -F``."""
         self.replace_rules(run_command(self.ruleset(), arguments).ruleset)
 
+    def nft(self, text: str) -> str:
+        """``nft -f``: all commands of a script or none of them. Returns what they print."""
+        return self.netns.nft(text)
+
+    def nft_list_ruleset(self, *, handles: bool = False) -> str:
+        """What ``nft list ruleset`` prints."""
+        return self.netns.nft_list_ruleset(handles=handles)
+
     def conntrack(self) -> list[Entry]:
         """Connection tracking entries; ``entry.text(extended=True)`` is the tool's line."""
         return ConntrackTable(self.netns.datapath).entries(self.netns.clock.now_ns)

@@ -100,8 +100,6 @@ class CaseRun:
         self.steps: list[StepResult] = []
         self._current = StepResult()
         self._listeners: dict[str, Any] = {}
-        if case.get("nft"):
-            raise UnsupportedFeature("nft rules in a case", place=self.name)
         self._build()
 
     # ---------------------------------------------------------------------------------------------------------- build
@@ -140,6 +138,8 @@ class CaseRun:
         for key, family in (("iptables", Family.IPV4), ("ip6tables", Family.IPV6)):
             if case.get(key):
                 node.load_ruleset(parse_save(case[key], family, file=self.name))
+        if case.get("nft"):
+            node.nft(case["nft"], file=self.name)
         for listener in case.get("listeners", ()):
             self._listen(listener)
         deliver = node.sockets.deliver

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from pktsim.wire.addr import ip_to_text
 from pktsim.wire.summary import summary
 
 _FLOW_LABEL: Final = 0xFFFFF
+
 
 def read_cases(path: Path) -> Iterator[dict[str, Any]]:
     """The cases in a ``.json`` file or, one per line, in a ``.jsonl`` or ``.jsonl.gz`` file.
@@ -190,6 +192,10 @@ def _compare_final(theirs: Mapping[str, Any], run: CaseRun) -> str:
             difference = _compare_text(theirs[key], run.final_rules(family), key)
             if difference:
                 return difference
+    if "nft" in theirs:
+        difference = _compare_text(_without_expiry(theirs["nft"]), _without_expiry(run.node.nft_list_ruleset()), "nft")
+        if difference:
+            return difference
     if "ipsets" in theirs:
         sets = run.node.datapath.context.sets
         difference = _compare_text(theirs["ipsets"], "\n".join(sets.save_elements(run.clock.now_ns)), "ipsets")
@@ -210,6 +216,11 @@ def _compare_final(theirs: Mapping[str, Any], run: CaseRun) -> str:
         if ours != recorded:
             return f"recent lists {recorded} recorded, ours {ours}"
     return ""
+
+
+def _without_expiry(text: str) -> str:
+    """nft's listing without what is left of timeouts: that depends on when it was asked for."""
+    return re.sub(r" expires [0-9dhms]+", "", text)
 
 
 def _lines(text: str) -> list[str]:

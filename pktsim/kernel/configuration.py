@@ -35,7 +35,12 @@ from pktsim.kernel.netdev import (
 )
 from pktsim.kernel.sysctl import Sysctls
 from pktsim.netfilter.lower import TABLE_IDS, Lowered, without_collector
-from pktsim.netfilter.opcodes import LinkKind, Sysctl, TableId
+from pktsim.netfilter.nft_lower import LoweredNft
+from pktsim.netfilter.nft_print import Printer
+from pktsim.netfilter.nft_ruleset import NftRuleset
+from pktsim.netfilter.nft_runtime import NftRuntime
+from pktsim.netfilter.nft_text import run_script
+from pktsim.netfilter.opcodes import LinkKind, Step, Sysctl, TableId
 from pktsim.netfilter.programs import lower_table
 from pktsim.netfilter.relower import unlike
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
@@ -51,6 +56,14 @@ approximated(
     source="net/netfilter/nf_conntrack_core.c __nf_conntrack_alloc",
 )
 
+#: What each table of iptables is hooked in as.
+_TABLE_STEPS: Final = {
+    TableId.RAW: (Step.RAW,),
+    TableId.MANGLE: (Step.MANGLE,),
+    TableId.NAT: (Step.NAT_DST, Step.NAT_SRC),
+    TableId.FILTER: (Step.FILTER,),
+    TableId.SECURITY: (Step.SECURITY,),
+}
 #: ``BR_DEFAULT_AGEING_TIME``: how long a bridge remembers where an address was.
 AGEING_NS: Final = 300 * NS_PER_S
 
@@ -136,6 +149,11 @@ class Configuration:
         self._counted: dict[tuple[Family, TableId], _Counted] = {}
         self._batches = 0
         self._several_next_hops = False
+        self._nft = NftRuntime()
+        self._nft_loaded = False
+        #: When what is at the hooks was put there: see ``NftRuntime.hook_orders``.
+        self._hook_serials: dict[object, int] = {}
+        self._hook_serial = 0
         self._fixed_mac: set[int] = set()
         self._fixed_mtu: set[int] = set()
         for setting in ENGINE_SETTINGS:
@@ -591,12 +609,85 @@ class Configuration:
             elif old is not None:
                 self.datapath.table_set(family, table_id, None)
                 self._counted.pop((family, table_id), None)
-        self.datapath.conntrack_enable(family, any(each.needs_conntrack for each in programs.values()))
+        self._update_hooks()
         used = [function for each in self._lowered.values() for function in each.callables]
         self.datapath.context.retain(used)
         self.datapath.labels_enable(any(isinstance(one, Connlabel) for one in used))
         if any(each.needs_accounting for each in programs.values()):
             self.sysctl_set("net.netfilter.nf_conntrack_acct", "1")
+
+    def nft(self, text: str, *, file: str | None = None) -> str:
+        """``nft -f``: all commands of a script or none of them. Returns what they print.
+
+        Raises:
+            RulesetSyntaxError: nft or the kernel would refuse it.
+            UnsupportedFeature: Something in it is not modelled.
+        """
+        before = self._nft.ruleset(self.clock.now_ns)
+        outcome = run_script(before, text, file=file, ifindex=self._nft_ifindex, ifname=self._nft_ifname)
+        if outcome.ruleset is not before:
+            self.nft_load(outcome.ruleset)
+        return outcome.output
+
+    def nft_load(self, ruleset: NftRuleset) -> None:
+        """Put an nft ruleset in force that was made from :meth:`nft_ruleset`; what stays keeps what it has counted."""
+        self._nft.load(ruleset, self.clock.now_ns, self._next_hook_serial)
+        self._update_hooks()
+        if self._nft.needs_accounting:
+            self.sysctl_set("net.netfilter.nf_conntrack_acct", "1")
+
+    def nft_ruleset(self) -> NftRuleset:
+        """nft's tables with counters and elements as they stand."""
+        return self._nft.ruleset(self.clock.now_ns)
+
+    def nft_list_ruleset(self, *, handles: bool = False) -> str:
+        """``nft list ruleset``, with ``handles`` as ``nft -a`` prints it."""
+        return Printer(self._nft_ifname).ruleset(self.nft_ruleset(), handles=handles)
+
+    @property
+    def nft_lowered(self) -> tuple[LoweredNft, ...]:
+        """nft's programs in force with their source maps, as the trace numbers them."""
+        return self._nft.tables
+
+    def _nft_ifindex(self, name: str) -> int:
+        return self.devices.named(name).ifindex if name in self.devices else 0
+
+    def _nft_ifname(self, ifindex: int) -> str:
+        device = self.devices.find(ifindex)
+        return device.name if device is not None else ""
+
+    def _next_hook_serial(self) -> int:
+        self._hook_serial += 1
+        return self._hook_serial
+
+    def _update_hooks(self) -> None:
+        """Switch connection tracking on where a rule needs it, and put nft's chains among the steps of the hooks."""
+        there: list[object] = []
+        for family in Family:
+            tables = [table for (of, table) in self._lowered if of == family]
+            steps = {step for table in tables for step in _TABLE_STEPS[table]}
+            there += [(family, step) for step in Step if step in steps]
+            if TableId.NAT in tables:
+                there.append((family, "nat"))
+            tracked = self._nft.needs(family) or any(
+                each.needs_conntrack for (of, _), each in self._lowered.items() if of == family
+            )
+            self.datapath.conntrack_enable(family, tracked)
+            if tracked:
+                there += [(family, step) for step in (Step.DEFRAG, Step.CONNTRACK, Step.CONFIRM)]
+            if self._nft.has_nat_chain(family):
+                there += [(family, step) for step in (Step.NAT_DST, Step.NAT_SRC)]
+        wanted = set(there)
+        for gone in [key for key in self._hook_serials if key not in wanted]:
+            del self._hook_serials[gone]
+        for key in there:
+            if key not in self._hook_serials:
+                self._hook_serials[key] = self._next_hook_serial()
+        if self._nft.empty and not self._nft_loaded:
+            return
+        hooks, mappings = self._nft.hook_orders(self._hook_serials)
+        self.datapath.nft_set(self._nft.engine_tables(), hooks, mappings)
+        self._nft_loaded = not self._nft.empty
 
     @property
     def lowered(self) -> dict[tuple[Family, TableId], Lowered]:

@@ -69,6 +69,7 @@ class Explainer:
         self._attached[netns.name] = netns
         reader = self._readers.setdefault(netns.name, TraceReader(_interface_name(netns), netns.lowered))
         reader.lowered = netns.lowered
+        reader.nft = netns.nft_lowered
         reader.forget_tables()
 
     def detach(self, netns: Netns) -> None:
@@ -93,6 +94,7 @@ class Explainer:
         reader = self._readers.get(netns.name)
         if reader is not None:
             reader.lowered = netns.lowered
+            reader.nft = netns.nft_lowered
             reader.forget_tables()
 
     def flush(self) -> None:

@@ -5,7 +5,7 @@
     kernel.interface("pod0", mac="ee:ee:ee:ee:ee:ee")
     kernel.route("10.244.1.2 dev pod0 scope link")
     kernel.neighbour("10.244.1.2", "02:00:00:00:02:0a", "pod0")
-    kernel.iptables_restore(Path("node.rules").read_text())
+    kernel.iptables_restore(Path("node.rules").read_text())        # or kernel.nft(Path("node.nft").read_text())
     outcome = kernel.receive("eth0", frame)
     print(outcome)                                  # hook by hook, chain by chain, rule by rule
 
@@ -156,6 +156,14 @@ class Kernel:
     def iptables_save(self, *, family: Family = Family.IPV4, counters: bool = False) -> str:
         """``iptables-save``."""
         return print_save(self.netns.ruleset(family), counters=counters)
+
+    def nft(self, text: str) -> str:
+        """``nft -f``: all commands of a script or none of them. Returns what they print."""
+        return self.netns.nft(text)
+
+    def nft_list_ruleset(self, *, handles: bool = False) -> str:
+        """``nft list ruleset``, with ``handles`` as ``nft -a`` prints it."""
+        return self.netns.nft_list_ruleset(handles=handles)
 
     @property
     def connections(self) -> list[Entry]:

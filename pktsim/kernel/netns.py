@@ -43,6 +43,7 @@ from pktsim.kernel.timer_wheel import HZ, TimerWheel
 from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
+from pktsim.netfilter.nft_ruleset import NftRuleset
 from pktsim.netfilter.opcodes import DropReason, Hook, RouteType, Upcall
 from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
@@ -252,6 +253,13 @@ class Netns(Configuration):
         if self.explainer is not None:
             self.explainer.rules_changed(self)
         super().load_ruleset(ruleset, lowered)
+        if self.explainer is not None:
+            self.explainer.rules_loaded(self)
+
+    def nft_load(self, ruleset: NftRuleset) -> None:
+        if self.explainer is not None:
+            self.explainer.rules_changed(self)
+        super().nft_load(ruleset)
         if self.explainer is not None:
             self.explainer.rules_loaded(self)
 

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 approximated(
     "kernel.tcp.syncookies",
-    "a SYN beyond the backlog is dropped, as with net.ipv4.tcp_syncookies=0; Linux's default answers it with "
-    "a cookie",
+    "a SYN beyond the backlog is dropped, as with net.ipv4.tcp_syncookies=0; Linux's default answers it with a cookie",
     source="net/ipv4/syncookies.c",
 )
 

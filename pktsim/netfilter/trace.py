@@ -7,12 +7,15 @@ computed again: what is not in the record is not said.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from pktsim.netfilter.iptables_text import rule_text
 from pktsim.netfilter.lower import Lowered, SourceRule
+from pktsim.netfilter.nft_lower import LoweredNft, NftSource
+from pktsim.netfilter.nft_print import Printer
+from pktsim.netfilter.nft_ruleset import VerdictStatement
 from pktsim.netfilter.opcodes import (
     CtInfo,
     DropReason,
@@ -25,6 +28,8 @@ from pktsim.netfilter.opcodes import (
 )
 from pktsim.netfilter.ruleset import Family, Jump
 
+#: The engine's numbers for nft's tables begin here (``NFT_TABLES`` in includes/program.pxi).
+_NFT_TABLES = 16
 _RECORD = struct.Struct("=6i")
 
 #: What a reader wants to know of a drop.
@@ -92,7 +97,7 @@ class TraceStep:
     kind: TraceKind
     text: str
     depth: int = 0
-    rule: SourceRule | None = None
+    rule: SourceRule | NftSource | None = None
     table: str = ""
     matched: bool = False
     changed: str = ""
@@ -135,10 +140,12 @@ class TraceReader:
     Args:
         interface_name: ifindex -> name.
         lowered: The programs in force: (family, table) -> lowered table.
+        nft: nft's programs in force, by their numbers.
     """
 
     interface_name: Callable[[int], str]
     lowered: Mapping[tuple[Family, TableId], Lowered]
+    nft: Sequence[LoweredNft] = ()
     _nat_rules: dict[tuple[int, int], str] = field(default_factory=dict)
     _rule_texts: dict[tuple[int, int, int], str] = field(default_factory=dict)
     _parents: dict[int, int] = field(default_factory=dict)
@@ -154,6 +161,7 @@ class TraceReader:
         steps: list[TraceStep] = []
         depth: dict[int, int] = {}
         last_rule: dict[int, str] = {}
+        last_chain: dict[int, str] = {}
         entry: dict[int, int] = {}
         families: dict[int, Family] = {}
         chains: dict[int, _Chains] = {}
@@ -177,6 +185,25 @@ class TraceReader:
                 )
                 caller = ", called by br_netfilter" if b else ""
                 steps.append(TraceStep(pkt_id, kind, f"{_HOOK_WORDS[Hook(a)]} ({devices}{caller})"))
+            elif kind is TraceKind.TABLE and a >= _NFT_TABLES:
+                depth[pkt_id] = 0
+                steps.append(self._nft_chain(pkt_id, a - _NFT_TABLES, c))
+                last_chain[pkt_id] = steps[-1].text
+            elif kind is TraceKind.RULE and a >= _NFT_TABLES:
+                source = self._nft_source(a - _NFT_TABLES, b)
+                level = depth.get(pkt_id, 0)
+                steps.append(self._nft_rule(pkt_id, a - _NFT_TABLES, source, matched=c == 1, depth=level))
+                if c == 1 and source is not None:
+                    if d >= 0 or _jumps(source):
+                        depth[pkt_id] = level + 1
+                    last_rule[pkt_id] = f"{steps[-1].table} {source.chain} rule {source.number}"
+            elif kind is TraceKind.RETURN and a >= _NFT_TABLES:
+                depth[pkt_id] = max(depth.get(pkt_id, 0) - 1, 0)
+            elif kind is TraceKind.POLICY and a >= _NFT_TABLES:
+                verdict = "accept" if c else "drop"
+                text = f"end of the base chain: policy {verdict}"
+                steps.append(TraceStep(pkt_id, kind, text, table=self._nft_table(a - _NFT_TABLES)))
+                last_rule[pkt_id] = f"policy of {last_chain.get(pkt_id, 'a chain')}"
             elif kind is TraceKind.TABLE:
                 depth[pkt_id] = 0
                 table = TableId(a).name.lower()
@@ -191,7 +218,7 @@ class TraceReader:
                 step = self._rule(pkt_id, fam, TableId(a), b, matched=c == 1, depth=depth.get(pkt_id, 0))
                 steps.append(replace(step, evaluated=place.take()))
                 rule = steps[-1].rule
-                if c == 1 and rule is not None and rule.rule is not None:
+                if c == 1 and isinstance(rule, SourceRule) and rule.rule is not None:
                     if isinstance(rule.rule.target, Jump):
                         depth[pkt_id] = depth.get(pkt_id, 0) + 1
                         if rule.rule.target.goto:
@@ -295,6 +322,29 @@ class TraceReader:
         if placed is not None and placed.chain.name == source.chain:
             place.reach(len(placed.chain.rules))
 
+    def _nft_table(self, number: int) -> str:
+        if number >= len(self.nft):
+            return "an nft table that is gone"
+        table = self.nft[number].table
+        return f"{table.family.value} {table.name}"
+
+    def _nft_chain(self, pkt_id: int, number: int, chain: int) -> TraceStep:
+        name = self.nft[number].chain_names.get(chain, "?") if number < len(self.nft) else "?"
+        table = self._nft_table(number)
+        return TraceStep(pkt_id, TraceKind.TABLE, f"table {table}, chain {name}", table=table)
+
+    def _nft_source(self, number: int, rule: int) -> NftSource | None:
+        if number >= len(self.nft) or rule >= len(self.nft[number].sources):
+            return None
+        return self.nft[number].sources[rule]
+
+    def _nft_rule(self, pkt_id: int, number: int, source: NftSource | None, *, matched: bool, depth: int) -> TraceStep:
+        table = self._nft_table(number)
+        if source is None or source.rule is None:
+            return TraceStep(pkt_id, TraceKind.RULE, "a rule of a table that is gone", depth, None, table, matched)
+        text = Printer(stateless=True).rule(source.rule, self.nft[number].table.family)
+        return TraceStep(pkt_id, TraceKind.RULE, f"{source.chain} {text}", depth, source, table, matched)
+
     def forget_tables(self) -> None:
         """The tables were replaced: rule numbers mean other rules now."""
         self._rule_texts.clear()
@@ -349,6 +399,12 @@ _BETWEEN_HOOKS = frozenset(
     {TraceKind.RX, TraceKind.TX, TraceKind.BRIDGE, TraceKind.ROUTE, TraceKind.DELIVER, TraceKind.UPCALL}
 )
 _BY_RULE = frozenset({DropReason.RULE, DropReason.POLICY, DropReason.HOTDROP, DropReason.NAT})
+
+
+def _jumps(source: NftSource) -> bool:
+    return source.rule is not None and any(
+        isinstance(one, VerdictStatement) and bool(one.verdict.chain) for one in source.rule.statements
+    )
 
 
 def _address(family: Family, raw: bytes) -> str:

@@ -231,8 +231,8 @@ def test_an_unknown_step_is_said() -> None:
 
 
 def test_what_is_not_modelled_is_named() -> None:
-    case = a_case(nft="table ip t {}", result={"steps": [], "final": {}})
-    assert "nft rules in a case" in verify_case(case)
+    case = a_case(nft="table bridge t {}", result={"steps": [], "final": {}})
+    assert "nft table of family bridge" in verify_case(case)
 
 
 def test_the_report_explains(recorded: dict[str, Any]) -> None:

@@ -78,9 +78,7 @@ def test_dropped_packet_says_so_on_the_frame_that_came_in() -> None:
     network["client"].sockets.udp().sendto(b"x", "10.1.2.2", 9)
     network.run(seconds=1)
     comments = [network.capture.comments(frame) for frame in network.capture if frame.where == "node/v0"]
-    assert (
-        "node: TTL 64 -> 63; dropped: the chain's policy is DROP (filter FORWARD policy)",
-    ) in comments
+    assert ("node: TTL 64 -> 63; dropped: the chain's policy is DROP (filter FORWARD policy)",) in comments
 
 
 def test_rules_replaced_meanwhile_do_not_change_what_was_said_before() -> None:

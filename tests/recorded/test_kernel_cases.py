@@ -13,8 +13,6 @@ CASES = "netfilter-cases"
 RANDOM = "netfilter-random"
 #: Cases that need what is not modelled yet, and what that is.
 NOT_MODELLED = {
-    "nft-basic": "nft rules in a case",
-    "nft-verdict-map": "nft rules in a case",
 }
 #: Random cases are many and short: so many to a test.
 _TOGETHER = 50
