@@ -605,9 +605,7 @@ class Fib:
 
     # ------------------------------------------------------------------------------------------------------- the engine
 
-    def engine_routes(
-        self, family: int, table: int, *, localnet: Iterable[str] = ()
-    ) -> list[tuple[Any, ...]]:
+    def engine_routes(self, family: int, table: int, *, localnet: Iterable[str] = ()) -> list[tuple[Any, ...]]:
         """A table as :meth:`Datapath.routes_set` takes it, each route with the source address it prefers.
 
         Args:

@@ -12,8 +12,7 @@ from tests.recorded import archives
 CASES = "netfilter-cases"
 RANDOM = "netfilter-random"
 #: Cases that need what is not modelled yet, and what that is.
-NOT_MODELLED = {
-}
+NOT_MODELLED: dict[str, str] = {}
 #: Random cases are many and short: so many to a test.
 _TOGETHER = 50
 
