@@ -190,13 +190,13 @@ class TraceReader:
                 steps.append(self._nft_chain(pkt_id, a - _NFT_TABLES, c))
                 last_chain[pkt_id] = steps[-1].text
             elif kind is TraceKind.RULE and a >= _NFT_TABLES:
-                source = self._nft_source(a - _NFT_TABLES, b)
+                said = self._nft_source(a - _NFT_TABLES, b)
                 level = depth.get(pkt_id, 0)
-                steps.append(self._nft_rule(pkt_id, a - _NFT_TABLES, source, matched=c == 1, depth=level))
-                if c == 1 and source is not None:
-                    if d >= 0 or _jumps(source):
+                steps.append(self._nft_rule(pkt_id, a - _NFT_TABLES, said, matched=c == 1, depth=level))
+                if c == 1 and said is not None:
+                    if d >= 0 or _jumps(said):
                         depth[pkt_id] = level + 1
-                    last_rule[pkt_id] = f"{steps[-1].table} {source.chain} rule {source.number}"
+                    last_rule[pkt_id] = f"{steps[-1].table} {said.chain} rule {said.number}"
             elif kind is TraceKind.RETURN and a >= _NFT_TABLES:
                 depth[pkt_id] = max(depth.get(pkt_id, 0) - 1, 0)
             elif kind is TraceKind.POLICY and a >= _NFT_TABLES:
