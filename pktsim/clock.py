@@ -91,8 +91,7 @@ class Clock:
 
     def run_until(self, until_ns: int) -> None:
         """Run all events due up to and including ``until_ns``, and leave the clock there."""
-        while (due_ns := self.next_at_ns()) is not None and due_ns <= until_ns:
-            self.step()
+        self._run(until_ns, None)
         self._now_ns = max(self._now_ns, until_ns)
 
     def run_for(self, duration_ns: int) -> None:
@@ -106,9 +105,16 @@ class Clock:
             Whether ``condition`` ended it (``False``: there was nothing more to do before ``limit_ns``, and the
             clock stands at the last event that ran).
         """
-        while condition():
-            due_ns = self.next_at_ns()
-            if due_ns is None or due_ns > limit_ns:
+        return self._run(limit_ns, condition)
+
+    def _run(self, limit_ns: int, condition: Callable[[], bool] | None) -> bool:
+        """The loop of both: all simulated time goes through it, so it does by itself what :meth:`step` does."""
+        heap, pop = self._heap, heapq.heappop
+        while condition is None or condition():
+            while heap and heap[0][2]._callback is None:
+                pop(heap)
+            if not heap or heap[0][0] > limit_ns:
                 return False
-            self.step()
+            self._now_ns, _, timer = pop(heap)
+            timer._fire()
         return True

@@ -47,7 +47,7 @@ class EndpointDraws:
         return self.otherwise.below(place, n)
 
     def chance(self, place: str, probability: int) -> bool:
-        answer = self._answer(place)
+        answer = self._answer(place) if self._wanted else None
         return self.otherwise.chance(place, probability) if answer is None else answer
 
     def _answer(self, place: str) -> bool | None:

@@ -103,6 +103,7 @@ class Capture:
         #: Where TLS libraries in the emulated machines leave their secrets, so that files can be read.
         self.key_log = KeyLog()
         self._wanted = wanted
+        self._unwanted: set[tuple[str, int]] = set()  # asked about already
         self._serial = 0
         self._macs: dict[tuple[str, str], bytes] = {}
         #: Told of each frame as it is recorded.
@@ -118,8 +119,14 @@ class Capture:
         """Take a frame that an interface of ``netns`` sees now."""
         if not self.on:
             return
+        place = (netns.name, ifindex)
+        if place in self._unwanted:
+            return
         device = netns.devices.find(ifindex)
-        if device is None or (self._wanted is not None and not self._wanted(netns.name, device.name)):
+        if device is None:
+            return
+        if self._wanted is not None and not self._wanted(netns.name, device.name):
+            self._unwanted.add(place)
             return
         if device.loopback and direction == "out":
             return
@@ -133,6 +140,7 @@ class Capture:
     def narrow(self, wanted: Callable[[str, str], bool] | None) -> None:
         """Record only these interfaces from now on, by namespace and name; all with ``None``."""
         self._wanted = wanted
+        self._unwanted.clear()
 
     def clear(self) -> None:
         """Forget the frames so far."""

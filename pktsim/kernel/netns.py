@@ -348,6 +348,8 @@ class Netns(Configuration):
         if self.explainer is not None:
             self.explainer.collect(self)
         capture = self.capture
+        if capture is not None and not capture.on:
+            capture = None
         for event in events:
             kind = event[0]
             if kind == _RX:
