@@ -35,6 +35,14 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
     # What claims to come from 127.0.0.1 is not believed, so the SYN-ACK goes out again.
     "nodeport-localhost": (r"\(suspected\) retransmission",),
     "hairpin": (r"\(suspected\) retransmission",),
+    # A SYN-ACK is lost, a SYN is late; the node resets what it does not know.
+    "late-syn": (
+        r"Connection reset \(RST\)",
+        r"\(suspected\) retransmission",
+        r"\(suspected\) out-of-order",
+        "Duplicate ACK",
+        "ACKed segment that wasn't captured",
+    ),
     # The SYN that was lost goes out again.
     "snat-port-race": (r"\(suspected\) retransmission",),
 }

@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from tests.live.netns import Link, Namespace
+from tests.live.netns import Link, Namespace, Seen
 
 pytestmark = pytest.mark.live
 
@@ -129,3 +129,44 @@ def test_a_gratuitous_request_moves_a_known_address_at_once_and_makes_no_new_ent
     assert other not in known()
     announce(1, other)
     assert other in known()
+
+
+def test_late_syn_takes_tracking_back_and_the_node_resets() -> None:
+    """late-syn: what acknowledges a request from before is INVALID, not translated, and answered by the node."""
+    links = [
+        Link("eth0", _MACS["out"], ("192.168.1.11/24",), far_mac=_FAR),
+        Link("pod1", _MACS["pod1"], ("10.244.1.1/24",), far_mac="02:ff:00:00:00:02"),
+    ]
+    neighbours = [("192.168.1.1", _FAR, "eth0"), ("10.244.1.5", "02:ff:00:00:00:02", "pod1")]
+    rules = (
+        "*nat\n-A PREROUTING -p tcp --dport 30080 -j DNAT --to-destination 10.244.1.5:80\n"
+        "-A POSTROUTING -o pod1 -j MASQUERADE\nCOMMIT\n"
+    )
+    routes = ["default via 192.168.1.1 dev eth0"]
+    options = [("MSS", 1460), ("SAckOK", b""), ("WScale", 7)]
+    with Namespace(links, routes=routes, neighbours=neighbours, sysctls={"net.ipv4.ip_forward": 1}) as made:
+        made.iptables_restore(rules)
+
+        def client(flags: str, seq: int, ack: int = 0, data: bytes = b"") -> list[tuple[str, str]]:
+            segment = TCP(sport=4000, dport=30080, flags=flags, seq=seq, ack=ack, window=500)
+            segment.options = options if "S" in flags else []
+            packet = Ether(src=_FAR, dst=_MACS["out"]) / IP(src=_OUTSIDE, dst="192.168.1.11") / segment / data
+            return said(made.exchange("eth0", bytes(packet)))
+
+        def server(flags: str, seq: int, ack: int) -> list[tuple[str, str]]:
+            segment = TCP(sport=80, dport=4000, flags=flags, seq=seq, ack=ack, window=500)
+            segment.options = options if "S" in flags else []
+            packet = (
+                Ether(src="02:ff:00:00:00:02", dst=_MACS["pod1"]) / IP(src="10.244.1.5", dst="10.244.1.1") / segment
+            )
+            return said(made.exchange("pod1", bytes(packet)))
+
+        def said(frames: list[Seen]) -> list[tuple[str, str]]:
+            return [(one.interface, str(Ether(one.frame)[TCP].flags)) for one in frames if TCP in Ether(one.frame)]
+
+        assert client("S", 1000) == [("pod1", "S")]
+        assert server("SA", 5000, 1001) == [("eth0", "SA")]
+        assert client("PA", 1001, 5001, b"x" * 80) == [("pod1", "PA")]
+        assert client("S", 1000) == [("pod1", "S")]
+        assert server("SA", 5000, 1001) == [("eth0", "SA")]
+        assert server("A", 5001, 1081) == [("pod1", "R")]
