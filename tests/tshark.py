@@ -141,6 +141,7 @@ def check_capture(
 def _dissected(path: Path) -> list[dict[str, str]]:
     """tshark's fields of every frame."""
     command = ["tshark", "-r", str(path), "-N", "n", "-d", "udp.port==8472,vxlan"]
+    command += ["--disable-protocol", "ecatf"]  # EtherCAT's port, 34980, is one that clients draw
     command += ["-T", "fields", "-E", f"aggregator={_VALUE}"]
     command += [word for preference in _PREFERENCES for word in ("-o", preference)]
     command += [word for item in _FIELDS for word in ("-e", item)]
