@@ -212,22 +212,6 @@ cdef class Packet:
             self.get().flags &= ~<uint32_t>PF_FRAG_PMTU
 
     @property
-    def linear(self):
-        """Its bytes are in one piece, whatever it was gathered from."""
-        return bool(self.get().flags & PF_LINEAR)
-
-    @linear.setter
-    def linear(self, bint value):
-        cdef Pkt *p = self.get()
-        p.flags = p.flags | PF_LINEAR if value else p.flags & ~<uint32_t>PF_LINEAR
-
-    @property
-    def translated(self):
-        """NAT has changed its source or its destination, or may have."""
-        cdef Pkt *p = self.get()
-        return p.ct != NULL and p.ct.status & NAT_MASK != 0
-
-    @property
     def ctinfo(self):
         return self.get().ctinfo
 
@@ -348,7 +332,6 @@ cdef class Datapath:
         free(s.addrs)
         free(s.rtables)
         free(s.prules)
-        free(s.pmtus)
         free(s.events)
         free(s.bytes)
         free(s.trace)
@@ -674,26 +657,6 @@ cdef class Datapath:
                 free(n)
                 return
             at = &n.next
-
-    def path_mtus_set(self, list known not None):
-        cdef State *s = &self.s
-        cdef PathMtu *new = <PathMtu *>calloc(max(len(known), 1), sizeof(PathMtu))
-        cdef int i
-        if new == NULL:
-            raise MemoryError
-        try:
-            for i, (address, mtu, locked, expires) in enumerate(known):
-                new[i].family = AF4 if len(address) == 4 else AF6
-                self._load_addr(&new[i].dst, address, new[i].family)
-                new[i].mtu = mtu
-                new[i].locked = locked
-                new[i].expires = expires
-        except BaseException:
-            free(new)
-            raise
-        free(s.pmtus)
-        s.pmtus = new
-        s.n_pmtus = <int32_t>len(known)
 
     def fdb_set(self, int bridge, bytes mac not None, int port, *, bint static):
         cdef State *s = &self.s
@@ -1087,13 +1050,11 @@ cdef class Datapath:
             raise ValueError("an empty packet")
         self._begin(now_ns)
         p = self._packet(packet)
-        if related is not None and related.p != NULL and related.p.ctinfo != CTINFO_NONE:
-            # nf_ct_attach: the answer belongs to the connection of what it answers, in the other direction. Where that is
-            # none, being untracked, the answer is tracked, and NOTRACK finds that it has been seen.
+        if related is not None and related.p != NULL and related.p.ct != NULL:
+            # nf_ct_attach: the answer belongs to the connection of what it answers, in the other direction
             cause = related.p
             p.ct = cause.ct
-            if p.ct != NULL:
-                p.ct.refs += 1
+            p.ct.refs += 1
             p.ctinfo = CTINFO_RELATED if cause.ctinfo >= CTINFO_ESTABLISHED_REPLY else CTINFO_RELATED_REPLY
         p.mark = mark
         p.sk_ifindex = ifindex

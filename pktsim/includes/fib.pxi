@@ -389,6 +389,84 @@ cdef bint select_addr(State *s, int family, int ifindex, const Addr *dst, Addr *
     return True
 
 
+cdef inline int source_scope6(const Addr *a) noexcept nogil:
+    """ipv6_addr_src_scope of a unicast address; loopback counts as link-local."""
+    if a.b[0] == 0xFE and (a.b[1] & 0xC0) == 0x80:
+        return 2
+    if a.q[0] == 0 and rd32(a.b + 8) == 0 and rd32(a.b + 12) == 1:
+        return 2
+    if a.b[0] == 0xFE and (a.b[1] & 0xC0) == 0xC0:
+        return 5
+    return 14
+
+
+cdef inline int label6(const Addr *a) noexcept nogil:
+    """ipv6_addr_label (ip6addrlbl_init_table)."""
+    cdef uint32_t high = rd32(a.b)
+    cdef uint32_t third = rd32(a.b + 8)
+    if a.q[0] == 0:
+        if third == 0:
+            return 0 if rd32(a.b + 12) == 1 else 3
+        if third == 0xFFFF:
+            return 4
+    if high == 0x20010000:
+        return 6
+    if (high >> 4) == 0x2001001:
+        return 7
+    if (high >> 16) == 0x3FFE:
+        return 12
+    if (high >> 16) == 0x2002:
+        return 2
+    if (high >> 22) == 0x3FB:
+        return 11
+    if (high >> 25) == 0x7E:
+        return 5
+    return 1
+
+
+cdef inline int common_prefix6(const Addr *a, const Addr *b) noexcept nogil:
+    """ipv6_addr_diff: how many leading bits are equal."""
+    cdef int i, n
+    cdef uint8_t differing
+    for i in range(16):
+        differing = a.b[i] ^ b.b[i]
+        if differing:
+            n = 8 * i
+            while not differing & 0x80:
+                differing = <uint8_t>(differing << 1)
+                n += 1
+            return n
+    return 128
+
+
+cdef bint select_addr6(State *s, int ifindex, const Addr *dst, Addr *out) noexcept nogil:
+    """ipv6_dev_get_saddr for a unicast destination: RFC 6724 section 5 over the addresses of every device.
+
+    addrconf.select_source is the same for what the node itself sends. use_oif_addrs_only is not looked at.
+    """
+    cdef int i, scope, distance, common
+    cdef int64_t score, best = -1
+    cdef AddrEntry *a
+    scope = source_scope6(dst)
+    for i in range(s.n_addrs):
+        a = s.addrs + i
+        if a.family != AF6 or (scope <= 2 and a.ifindex != ifindex):
+            continue
+        distance = source_scope6(&a.addr)
+        common = common_prefix6(&a.addr, dst)
+        score = addr_eq(&a.addr, dst)
+        # appropriate scope: the narrowest that reaches, else the widest
+        score = (score << 9) | (256 - distance if distance >= scope else 128 + distance - 14)
+        score = (score << 1) | (a.ifindex == ifindex)
+        score = (score << 1) | (label6(&a.addr) == label6(dst))
+        score = (score << 1) | ((rd32(a.addr.b) >> 4 == 0x2001001) == (rd32(dst.b) >> 4 == 0x2001001))
+        score = (score << 8) | (common if common < a.plen else a.plen)
+        if score > best:
+            best = score
+            out[0] = a.addr
+    return best >= 0
+
+
 cdef inline int max_sysctl(int a, int b) noexcept nogil:
     return a if a > b else b
 

@@ -588,20 +588,25 @@ cdef int draw_chance(State *s, TableInst *t, int place, int probability) noexcep
 # ------------------------------------------------------------------------------------------------------------- targets
 
 cdef int do_masquerade(State *s, Pkt *p, NatRange *rng) noexcept nogil:
-    """nf_nat_masquerade_ipv4/ipv6: the source becomes the outgoing device's address towards the next hop."""
+    """nf_nat_masquerade_ipv4/ipv6: the source becomes the node's own address towards the next hop (IPv6: towards the
+    destination)."""
     cdef Ct *ct = p.ct
     cdef Addr newsrc, nexthop
+    cdef bint found
     cdef int verdict
     if ct == NULL:
         return NF_ACCEPT
     # A zero source is a local packet that has no address yet.
     if p.family == AF4 and addr_zero(&ct.tuple[DIR_ORIGINAL].src):
         return NF_ACCEPT
-    if p.rt_gateway:
-        nexthop = p.rt_nh
+    addr_load(&nexthop, p.buf + p.l3 + (16 if p.family == AF4 else 24), p.family)
+    if p.family == AF6:
+        found = select_addr6(s, p.out_if, &nexthop, &newsrc)
     else:
-        addr_load(&nexthop, p.buf + p.l3 + (16 if p.family == AF4 else 24), p.family)
-    if not select_addr(s, p.family, p.out_if, &nexthop, &newsrc):
+        if p.rt_gateway:
+            nexthop = p.rt_nh
+        found = select_addr(s, p.family, p.out_if, &nexthop, &newsrc)
+    if not found:
         s.drop_reason = DR_NAT
         return NF_DROP
     ct.masq_ifindex = p.out_if
@@ -891,11 +896,11 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
             do_connmark(s, p, r)
         elif r.op == OP_NOTRACK:
             # xt_ct_target: "Previously seen (loopback)? Ignore.", and a template counts as that
-            if p.ctinfo == CTINFO_NONE and not p.tmpl_set:
+            if p.ct == NULL and not p.tmpl_set:
                 p.ctinfo = CTINFO_UNTRACKED
                 trace_add(s, p, TR_UNTRACKED, 0, 0, 0, 0)
         elif r.op == OP_CT_ZONE:
-            if p.ctinfo == CTINFO_NONE and not p.tmpl_set:
+            if p.ct == NULL and p.ctinfo != CTINFO_UNTRACKED and not p.tmpl_set:
                 p.tmpl_set = 1
                 p.tmpl_mark = <uint8_t>r.c
                 p.tmpl_zone = <uint16_t>r.a

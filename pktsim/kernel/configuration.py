@@ -16,6 +16,7 @@ from pktsim._fastpath import Datapath
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.errors import TopologyError
 from pktsim.fidelity import approximated
+from pktsim.kernel.addrconf import ordered
 from pktsim.kernel.fib import TABLE_MAIN, Fib, PolicyRule, Route, parse_route, parse_rule
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable, Nud
 from pktsim.kernel.netdev import (
@@ -404,7 +405,7 @@ class Configuration:
                 [
                     (device.ifindex, entry.address, entry.prefix_length, entry.scope)
                     for device in self.devices
-                    for entry in device.addresses
+                    for entry in (ordered(device.addresses) if family == AF_INET6 else device.addresses)
                     if entry.family == family
                 ],
             )

@@ -58,7 +58,6 @@ EXC_FRAGTIME: Final = 1
 HDR_FIELD: Final = 0
 UNK_NEXTHDR: Final = 1
 UNK_OPTION: Final = 2
-HDR_INCOMP: Final = 3
 
 #: Messages from here on inform, those below report errors (RFC 4443 section 2.1).
 INFORMATIONAL: Final = 128
@@ -72,8 +71,7 @@ ND_TYPES: Final = frozenset(range(Icmp6Type.ROUTER_SOLICITATION, Icmp6Type.REDIR
 def _quotes_error(packet: bytes) -> bool:
     """``is_ineligible``: errors and what cannot be told from one are not answered."""
     found = skip_headers(packet)
-    # ipv6_skip_exthdr stops at the header of a later fragment, so that what it is of is not known
-    if found is None or found.protocol != IPPROTO_ICMPV6 or found.fragment_offset:
+    if found is None or found.protocol != IPPROTO_ICMPV6:
         return False
     if found.offset >= len(packet):
         return not found.fragment
@@ -257,10 +255,14 @@ class Icmp6:
         )  # fmt: skip
 
     def _error_received(self, data: bytes, message: bytes, ifindex: int) -> None:
-        """``icmpv6_notify``: tell the socket that the quoted packet came from."""
+        """``icmpv6_notify``: learn from it, then tell the socket that the quoted packet came from."""
         netns = self._netns
-        if len(message) >= _ICMP_HEADER + IPV6_HEADER:
-            netns.sockets_icmp_error(data, ifindex)
+        quoted = message[_ICMP_HEADER:]
+        if len(quoted) < IPV6_HEADER:
+            return
+        if message[0] == Icmp6Type.PKT_TOOBIG:
+            netns.update_pmtu(quoted[24:40], int.from_bytes(message[4:8], "big"))
+        netns.sockets_icmp_error(data, ifindex)
 
 
 def about6(packet: Packet) -> About:

@@ -36,13 +36,16 @@ from pktsim.kernel.icmp6 import (
     Unreach6,
     about6,
 )
-from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_HEADER
-from pktsim.netfilter.opcodes import DropReason, Hook
+from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
+from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook
+from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
     from pktsim.kernel.netns import Netns
 
+_SCTP: Final = 132
+_SCTP_HEADER: Final = 12
 #: The home address; hop-by-hop options are the engine's (ip6_hop_options).
 _KNOWN_DESTINATION: Final = frozenset((201,))
 #: Types of routing headers that a host drops unless it was told to look at them (RPL, SRv6: ``seg6_enabled``).
@@ -199,9 +202,9 @@ class Ip6:
             netns.icmp6.receive(packet, data, at)
         elif taken or protocol in (IPPROTO_TCP, NONE):
             return
-        elif protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
+        elif protocol != IPPROTO_UDP:
             netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
-        else:
+        elif _udp_intact(data[at:], data[8:24], data[24:40]):
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
 
@@ -213,7 +216,11 @@ class Ip6:
             user = DefragUser.CONNTRACK_OUT
         else:
             user = DefragUser.CONNTRACK_BRIDGE_IN if packet.bridged else DefragUser.CONNTRACK_IN
-        return self.defragmenter.add(packet, user)
+        try:
+            return self.defragmenter.add(packet, user)
+        except ParameterProblem:
+            # nf_ct_frag6_gather leaves it to whoever it is for to complain
+            return Reassembled(packet.data, 0, ())
 
     def _expired(self, packet: Packet, user: DefragUser) -> None:
         """``ip6frag_expire_frag_queue``: who sent the first fragment is told, whoever gathered."""
@@ -237,6 +244,26 @@ class Ip6:
             self._netns.icmp6.error(about6(packet), Icmp6Type.PKT_TOOBIG, 0, mtu)
             self._netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
             return [], errno.EMSGSIZE
+        if payload_sizes and payload_sizes[0] < _SCTP_HEADER and self._checked_sctp(packet):
+            # sctp_error wants its header in one piece: where the first fragment ends sooner it takes from the second,
+            # and the old pieces fit no more
+            payload_sizes = ()
         ident = self._netns.choices.below(f"{self._netns.name}/ip6.frag_id", 0xFFFFFFFF) + 1
         local = packet.local and not largest
         return fragment_ipv6(data, mtu, ident, payload_sizes=payload_sizes, local=local), 0
+
+
+    def _checked_sctp(self, packet: Packet) -> bool:
+        if packet.protocol != _SCTP or packet.local or packet.ctinfo == CtInfo.UNTRACKED:
+            return False
+        return bool(self._setting("nf_conntrack_checksum"))
+
+
+def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
+    """``__udp6_lib_rcv`` is silent about datagrams with a wrong length or checksum, and wants one (RFC 8200 8.1)."""
+    if len(segment) < 8:
+        return False
+    length = int.from_bytes(segment[4:6], "big") or len(segment)
+    if length < 8 or length > len(segment) or segment[6:8] == b"\0\0":
+        return False
+    return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)

@@ -40,15 +40,16 @@ from pktsim.kernel.reject import reject
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import HZ, TimerWheel
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
+from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.nft_ruleset import NftRuleset
-from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook, RouteType, Upcall
+from pktsim.netfilter.opcodes import DropReason, Hook, RouteType, Upcall
 from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text, ip_to_text
+from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event
@@ -61,9 +62,6 @@ LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
 PROCESS_GAP_NS: Final = 60 * NS_PER_US
 
 _IPPROTO_IGMP: Final = 2
-_IPPROTO_SCTP: Final = 132
-_TCP_HEADER: Final = 20
-_SCTP_HEADER: Final = 12
 #: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
 _MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
 #: Reassembled packets whose old pieces are remembered; a packet that waits longer than this many others loses them.
@@ -460,9 +458,9 @@ class Netns(Configuration):
         if taken or protocol in (IPPROTO_TCP, _IPPROTO_IGMP):
             return
         about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
-        if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
+        if protocol != IPPROTO_UDP:
             self.icmp.error(about, IcmpType.DEST_UNREACH, Unreach.PROTOCOL)
-        else:
+        elif self._udp_intact(data[header_length:], data[12:16], data[16:20]):
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
 
@@ -472,6 +470,18 @@ class Netns(Configuration):
             return False
         taker = self.udp_encapsulations.get(int.from_bytes(data[offset + 2 : offset + 4], "big"))
         return taker is not None and taker(data, ifindex)
+
+    @staticmethod
+    def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
+        """``__udp4_lib_rcv`` is silent about datagrams with a wrong length or checksum."""
+        if len(segment) < 8:
+            return False
+        length = int.from_bytes(segment[4:6], "big")
+        if length < 8 or length > len(segment):
+            return False
+        if segment[6:8] == b"\0\0":
+            return True
+        return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)
 
     def sockets_icmp_error(self, packet: bytes, ifindex: int) -> None:
         """Hand an ICMP error to the sockets."""
@@ -494,6 +504,8 @@ class Netns(Configuration):
             self._fragment6(packet, self.devices.get(ifindex).mtu if bridged else mtu)
             return
         if not bridged:
+            if packet.local:
+                mtu = min(mtu, self._path_mtu(data[16:20]) or mtu)
             df = int.from_bytes(data[6:8], "big") & IP_DF
             if df and (not largest or largest > mtu):
                 self.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.FRAG_NEEDED, mtu)
@@ -505,7 +517,7 @@ class Netns(Configuration):
                 mtu = min(mtu, largest)
         in_process = packet.local and not self._softirq
         pieces = fragment_ipv4(
-            data, mtu, payload_sizes=self._old_pieces(packet), keep_df=packet.fragments_keep_df
+            data, mtu, payload_sizes=self._pieces.pop(packet.pkt_id, ()), keep_df=packet.fragments_keep_df
         )
         events = self.datapath.output(packet, pieces, self.clock.now_ns)
         if in_process:
@@ -513,32 +525,13 @@ class Netns(Configuration):
         else:
             self.process(events)
 
-    def _old_pieces(self, packet: Packet) -> tuple[int, ...]:
-        """The payload bytes of the fragments it was gathered from; none if bytes have been moved between them since.
-
-        They are where somebody reads a header that the first fragment did not have as a whole (``__pskb_pull_tail``).
-        """
-        sizes = self._pieces.pop(packet.pkt_id, ())
-        if not sizes or packet.linear:
-            return ()
-        read = 0
-        received = packet.family == AF_INET and not packet.local and not packet.bridged
-        if packet.protocol == IPPROTO_TCP and received:
-            wanted = "net.ipv4.ip_early_demux", "net.ipv4.tcp_early_demux"
-            read = _TCP_HEADER if all(map(self.sysctls.number, wanted)) else 0
-        elif packet.protocol == _IPPROTO_SCTP and not packet.local and packet.ctinfo != CtInfo.UNTRACKED:
-            # sctp_error
-            read = _SCTP_HEADER if self.sysctls.number("net.netfilter.nf_conntrack_checksum") else 0
-        if packet.translated:
-            read = {IPPROTO_TCP: _TCP_HEADER, _IPPROTO_SCTP: _SCTP_HEADER}.get(packet.protocol, 0)
-        return sizes if read <= sizes[0] else ()
-
     def _fragment6(self, packet: Packet, mtu: int) -> None:
-        local = packet.local  # a packet that is not cut is gone
-        in_process = local and not self._softirq
-        pieces, error = self.ip6.cut(packet, mtu, self._old_pieces(packet))
+        if packet.local:
+            mtu = min(mtu, self._path_mtu(packet.data[24:40]) or mtu)
+        in_process = packet.local and not self._softirq
+        pieces, error = self.ip6.cut(packet, mtu, self._pieces.pop(packet.pkt_id, ()))
         if error:
-            self._send_error = error if local else self._send_error
+            self._send_error = error if packet.local else self._send_error
             return
         events = self.datapath.output(packet, pieces, self.clock.now_ns)
         if in_process:
@@ -718,8 +711,6 @@ class Netns(Configuration):
 
     def update_pmtu(self, daddr: bytes, mtu: int, *, mark: int = 0) -> None:
         """``__ip_rt_update_pmtu``: a router said that this much fits towards ``daddr``."""
-        if len(daddr) == 4 and self.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 1:
-            mtu = 0  # what the message says is not believed, that it came is
         try:
             route = self.route_output(daddr, mark=mark)
         except OSError:
@@ -730,28 +721,18 @@ class Netns(Configuration):
         if old is not None and old.locked and self._path_mtu(daddr):
             return
         if len(daddr) == 16:
-            # never below what every link must carry (RFC 8201 section 4)
+            # rt6_do_update_pmtu: never below what every link must carry (RFC 8201 section 4)
+            mtu = max(mtu, IPV6_MIN_MTU)
             expires = self.wheel.jiffies + self.sysctls.number("net.ipv6.route.mtu_expires") * HZ
-            if IPV6_MIN_MTU <= mtu < route.mtu:
-                self._path_learnt(daddr, PathMtu(mtu, False, expires))
+            if mtu < route.mtu:
+                self._path_mtus[daddr] = PathMtu(mtu, False, expires)
             return
         floor = self.sysctls.number("net.ipv4.route.min_pmtu")
         locked = mtu < floor
         if locked:
             mtu = min(route.mtu, floor)
         expires = self.wheel.jiffies + self.sysctls.number("net.ipv4.route.mtu_expires") * HZ
-        self._path_learnt(daddr, PathMtu(mtu, locked, expires))
-
-    def _path_learnt(self, daddr: bytes, known: PathMtu) -> None:
-        now = self.wheel.jiffies
-        self._path_mtus = {address: path for address, path in self._path_mtus.items() if path.expires >= now}
-        self._path_mtus[daddr] = known
-        self._push_path_mtus()
-
-    def _push_path_mtus(self) -> None:
-        self.datapath.path_mtus_set(
-            [(address, path.mtu, path.locked, path.expires) for address, path in self._path_mtus.items()]
-        )
+        self._path_mtus[daddr] = PathMtu(mtu, locked, expires)
 
     def _path_mtu(self, daddr: bytes) -> int:
         """The learnt path MTU, 0 if there is none."""
@@ -766,7 +747,6 @@ class Netns(Configuration):
     def path_mtus_flush(self) -> None:
         """Forget learnt path MTUs (``ip route flush cache``)."""
         self._path_mtus.clear()
-        self._push_path_mtus()
 
     def redirected(self, daddr: bytes, gateway: bytes, *, router: bytes, ifindex: int) -> None:
         """``__ip_do_redirect``: not obeyed; hosts here keep the next hop that their routes name."""

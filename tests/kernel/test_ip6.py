@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 
 import pytest
 
@@ -13,6 +14,8 @@ from pktsim.kernel.ip6 import fragment_ipv6
 from pktsim.kernel.ndisc import parse_options
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.transport import build_ip
+from pktsim.netfilter.iptables_text import restore
+from pktsim.netfilter.ruleset import Family
 from pktsim.rng import SeededChoices
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.checksum import transport_checksum
@@ -119,6 +122,36 @@ def test_source_address_is_chosen_by_rfc_6724(destination: str, source: str) -> 
     netns, _ = node("2001:db8::1/64", "fe80::1/64", "fd00::1/64")
     chosen = select_source(netns.devices, netns.devices.named("eth0"), ip_from_text(destination))
     assert chosen == ip_from_text(source)
+
+
+def test_masquerade_chooses_as_the_node_itself_does() -> None:
+    """The engine's own choice (``select_addr6``) is the same, whatever the addresses."""
+    random = Random(6)
+    pool = ("fd00:10::", "fd00:10:0:1::", "fd20::", "2001:db8::", "2001:db8:1::", "2002:a::", "2001:10::", "fec0::")
+    far = ("fd00:10:0:2::9", "fd00:10:8::9", "fd30::9", "2001:db8:3::9", "2002:b::9", "2001:10:1::9", "fec0:0:1::9")
+    for _ in range(200):
+        mine = [f"{prefix}{random.randrange(1, 99):x}/64" for prefix in random.sample(pool, 3)]
+        netns, sent = node(*mine[: random.randrange(3)], "fe80::1/64")
+        for name, addresses in (("cni0", mine[2:]), ("eth1", [])):
+            netns.link_add(name)
+            for address in addresses:
+                netns.address_add(name, address)
+        netns.sysctl_set("net.ipv6.conf.all.forwarding", "1")
+        netns.route_add("::/0 via fe80::2 dev eth0")
+        netns.neighbour_add("eth0", "fe80::2", "02:00:00:00:00:02")
+        save = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n"
+        netns.load_ruleset(restore(netns.ruleset(Family.IPV6), save))
+        destination = ip_from_text(random.choice(far))
+        source = ip_from_text("fd77::1")
+        segment = struct.pack("!HHHH", 555, 53, 8, 0)
+        head = NODE_MAC + PEER_MAC + b"\x86\xdd"
+        netns.receive(
+            netns.devices.named("eth1").ifindex,
+            netns.devices.named("eth1").mac + head[6:] + build_ip(source, destination, 17, segment, ttl=64),
+        )
+        (frame,) = [each for each in sent if each[20] == 17]
+        expected = select_source(netns.devices, netns.devices.named("eth0"), destination)
+        assert frame[22:38] == expected, (mine, destination)
 
 
 def test_labels_are_linux_own() -> None:

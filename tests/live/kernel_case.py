@@ -97,7 +97,6 @@ _FORMAT_NAMES: Final = {
     "udp.dstport": "udp.dport",
 }
 #: Matches and targets that keep something outside of their rule.
-_ICMP: Final = 1
 _ICMPV6: Final = 58
 _KEEPS_STATE = re.compile(r"-m (recent|hashlimit|connlimit|set) |-j SET ")
 
@@ -135,16 +134,12 @@ def reusable(case: Case) -> bool:
 
 
 def _leaves_something(step: Mapping[str, Any]) -> bool:
-    """A fragment, or what is remembered of errors: path MTUs and redirects."""
+    """A fragment, or what IPv6 remembers: Packet Too Big and redirects."""
     for verb, key, offset in (("receive", "frame", 14), ("send_local", "packet", 0)):
         if verb in step:
             packet = bytes.fromhex(step[verb][key])[offset:]
             if len(packet) > 8 and packet[0] >> 4 == 4 and int.from_bytes(packet[6:8], "big") & 0x3FFF:
                 return True
-            if len(packet) > 40 and packet[0] >> 4 == 4 and packet[9] == _ICMP:
-                at = (packet[0] & 15) * 4
-                if packet[at] == 5 or packet[at : at + 2] == b"\x03\x04":
-                    return True
             if len(packet) > 40 and packet[0] >> 4 == 6:
                 view = FrameView(packet, link=False)
                 if view.fragment >= 0:
@@ -289,9 +284,13 @@ class KernelNode:
     def _await_reports(self) -> None:
         """Until the groups of the node's addresses have been reported."""
         before, deadline = -1, time.monotonic() + 5
-        while (sent := self._statistic6("Icmp6OutMLDv2Reports")) != before and time.monotonic() < deadline:
+        while (sent := self.reports_sent()) != before and time.monotonic() < deadline:
             before = sent
             time.sleep(_REPORTED_S)
+
+    def reports_sent(self) -> int:
+        """How often the node has told which multicast groups it is in: packets of its own, which rules count too."""
+        return self._statistic6("Icmp6OutMLDv2Reports")
 
     def _statistic6(self, name: str) -> int:
         with entered(self.near):

@@ -194,7 +194,8 @@ class World:
             "interfaces": interfaces,
             "routes": routes,
             "neighbours": neighbours,
-            "sysctls": {name: str(value) for name, value in sysctls.items()},
+            # Many errors to one client are told within a moment; no limit is what is compared here.
+            "sysctls": {"net.ipv6.icmp.ratelimit": "0"} | {name: str(value) for name, value in sysctls.items()},
             "ip6tables" if ipv6 else "iptables": rules,
             "ipv6": ipv6,
             "steps": [],
