@@ -23,7 +23,9 @@ from pktsim.cluster.commands import Client, Command, parse_command
 from pktsim.cluster.comparison import FIRST_EPHEMERAL_PORT, Fixed, NodeCounters
 from pktsim.cluster.comparison_types import Seen
 from pktsim.cluster.wiring import Interface, Space, WarmFdb, WarmNeighbour, Wiring
-from pktsim.errors import RecordingError, UnsupportedFeature
+from pktsim.errors import FrameError, RecordingError, UnsupportedFeature
+from pktsim.wire.checksum import pseudo_header_sum, transport_checksum
+from pktsim.wire.frame import ETH_P_IP, IPPROTO_TCP, IPPROTO_UDP, FrameView
 
 TOPOLOGY_FILE = "topology.yaml"
 OBJECTS_FILE = "objects.yaml"
@@ -35,6 +37,10 @@ COUNTERS_FILE = "counters.txt"
 HTTP_PORT = 8080
 ECHO_PORT = 8081
 DNS_PORT = 53
+
+LOOPBACK = "lo"
+#: Where TCP and UDP have their checksum.
+_CHECKSUM_AT = {IPPROTO_TCP: 16, IPPROTO_UDP: 6}
 
 #: ``servers`` of the topology; another text would mean other servers.
 _SERVERS = {"http": "TCP 8080 in every pod but coredns, and outside", "echo": "UDP 8081, same places"}
@@ -219,6 +225,27 @@ def parse_entry(line: str) -> Flow:
         raise RecordingError("not a line of conntrack -L -o extended", place=line) from None
 
 
+def with_finished_checksum(frame: bytes) -> bytes:
+    """A frame as it would be on a wire: on ``lo`` a TCP or UDP packet has the sum of its pseudo header there."""
+    try:
+        view = FrameView(frame)
+    except FrameError:
+        return frame
+    at = _CHECKSUM_AT.get(view.protocol)
+    if at is None or view.is_fragment or view.ethertype != ETH_P_IP:
+        return frame
+    start = 14 + (frame[14] & 15) * 4
+    end = 14 + int.from_bytes(frame[16:18], "big")
+    segment = frame[start:end]
+    if int.from_bytes(segment[at : at + 2], "big") != pseudo_header_sum(
+        view.saddr, view.daddr, view.protocol, len(segment)
+    ):
+        return frame
+    empty = segment[:at] + bytes(2) + segment[at + 2 :]
+    value = transport_checksum(view.saddr, view.daddr, view.protocol, empty)
+    return frame[: start + at] + value.to_bytes(2, "big") + frame[start + at + 2 :]
+
+
 def read_frames(path: Path) -> list[Seen]:
     """Read ``frames.jsonl.gz``.
 
@@ -232,6 +259,8 @@ def read_frames(path: Path) -> list[Seen]:
                 try:
                     one = json.loads(line)
                     frame = bytes.fromhex(one["hex"])
+                    if one["if"] == LOOPBACK:
+                        frame = with_finished_checksum(frame)
                     frames.append(Seen(float(one["t"]), one["ns"], one["if"], one["dir"], frame))
                 except (ValueError, KeyError, TypeError) as error:
                     raise RecordingError(f"not a recorded frame: {error}", file=str(path), line=number) from None

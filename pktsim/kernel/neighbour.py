@@ -291,6 +291,10 @@ class NeighbourTable:
         if entry is None:
             self._owner.neighbour_discard(packet)
             return
+        if entry.valid:
+            # It became known after the packet was found to lack it: the later pieces of a fragmented one.
+            self._owner.neighbour_send(packet)
+            return
         now = self._owner.wheel.jiffies
         entry.used = now
         ask = False

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pktsim.kernel.ip import fragment_ipv4
+from pktsim.kernel.network import Network
 from pktsim.netfilter.iptables_text import parse_save
 from pktsim.netfilter.ruleset import Family
 from pktsim.wire import frame as build
@@ -247,3 +248,20 @@ def test_own_packet_that_must_not_be_cut_is_refused() -> None:
     with pytest.raises(OSError, match="EMSGSIZE"):
         world.netns.send_ip(udp_packet("10.0.0.1", PEER, data=b"x" * 2000, dont_fragment=True))
     assert world.take() == []
+
+
+def test_pieces_of_one_datagram_to_an_unknown_neighbour_ask_for_it_once() -> None:
+    """As seen on Linux 6.18: one question, then all pieces, though the process sends them apart and the first waits."""
+    network = Network()
+    for name in ("a", "b"):
+        network.add_space(name)
+    network.add_veth("a", "eth0", "b", "eth0", mac_a="02:00:00:00:00:01", mac_b="02:00:00:00:00:02")
+    for number, name in enumerate(("a", "b"), 1):
+        network[name].address_add("eth0", f"10.0.0.{number}/24")
+    socket = network["a"].sockets.udp()
+    socket.set_df(False)
+    socket.connect("10.0.0.2", 9)
+    socket.send(bytes(4000))
+    network.run(seconds=1)
+    sent = [frame.frame[12:14].hex() for frame in network.capture.select(space="a") if frame.direction == "out"]
+    assert sent == ["0806", "0800", "0800", "0800"]
