@@ -563,11 +563,12 @@ cdef int nft_dynset(State *s, Pkt *p, NftInst *n, const Row *r, const uint8_t *p
     if op == 2:
         if at >= 0:
             set_remove(d, at)
+            d.n_dead += 1
         return NFT_NEXT
     if at < 0:
-        if d.size and <uint32_t>d.n_used >= d.size:
+        if d.size and <uint32_t>(d.n_used + d.n_dead) >= d.size:
             set_expire(d, s.now_ns)
-            if <uint32_t>d.n_used >= d.size:
+            if <uint32_t>(d.n_used + d.n_dead) >= d.size:
                 return NFT_BREAK
         at = set_locate(d, key)
         if at >= 0:

@@ -219,9 +219,12 @@ cdef int32_t set_insert_hash(NftSetData *d, const uint8_t *key) noexcept nogil:
 cdef void set_expire(NftSetData *d, int64_t now_ns) noexcept nogil:
     """Remove what has timed out, once a second (nft_rhash_gc)."""
     cdef int32_t i
-    if now_ns < d.next_gc_ns:
+    if d.next_gc_ns == 0 or now_ns < d.next_gc_ns:
+        if d.next_gc_ns == 0:
+            d.next_gc_ns = now_ns + 1000000000
         return
     d.next_gc_ns = now_ns + 1000000000
+    d.n_dead = 0
     for i in range(d.n_elems):
         if d.elems[i].used and d.elems[i].expires_ns and now_ns >= d.elems[i].expires_ns:
             set_remove(d, i)
@@ -239,7 +242,7 @@ cdef bint state_eval(NftState *x, State *s, const Pkt *p) noexcept nogil:
     if x.kind == STATE_QUOTA:
         # nft_overquota
         x.a += size
-        over = x.a >= x.b
+        over = x.a > x.b
         return over == (x.invert != 0)
     if x.kind == STATE_LIMIT_PACKETS or x.kind == STATE_LIMIT_BYTES:
         # nft_limit_eval: a bucket of nanoseconds
@@ -367,6 +370,7 @@ cdef class NftSet:
         cdef NftSetData *d = &self.d
         d.n_elems = 0
         d.n_used = 0
+        d.n_dead = 0
         d.free_hint = 0
         d.catchall = -1
         if d.kind == SET_HASH:

@@ -255,6 +255,7 @@ cdef struct NftSetData:
     int32_t n_elems            # places in use or free
     int32_t cap
     int32_t n_used
+    int32_t n_dead             # deleted by rules, and counted until the next collection of garbage
     int32_t free_hint
     int64_t next_gc_ns
     int32_t catchall           # its element, -1: none

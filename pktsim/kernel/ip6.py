@@ -252,7 +252,6 @@ class Ip6:
         local = packet.local and not largest
         return fragment_ipv6(data, mtu, ident, payload_sizes=payload_sizes, local=local), 0
 
-
     def _checked_sctp(self, packet: Packet) -> bool:
         if packet.protocol != _SCTP or packet.local or packet.ctinfo == CtInfo.UNTRACKED:
             return False

@@ -89,7 +89,8 @@ class ProtocolContext:
     transport: str = ""
     icmp_type: int | None = None
     transport_seen: bool = False  # some transport protocol has been asked for, perhaps one of several
-    ether_seen: bool = False
+    several: str = ""  # the last of several that have been asked for: no field can be looked at
+    link: str = ""
 
     def __post_init__(self) -> None:
         if self.family is not NftFamily.INET:
@@ -105,15 +106,22 @@ class ProtocolContext:
             isinstance(left, Payload) and (left.protocol, left.field) in _PROTOCOL_KEYS
         ):
             self.transport_seen = isinstance(right, (Const, AnonymousSet))
+            if isinstance(right, AnonymousSet) and right.last is not None:
+                self.several = TRANSPORTS.get(right.last.number, "another protocol")
         if not isinstance(right, Const):
             return
         number = right.number
-        if isinstance(left, Meta) and left.key == "l4proto":
+        if isinstance(left, Meta) and left.key == "iiftype":
+            self.link = "ether" if number == 1 else "unknown"
+        elif isinstance(left, Meta) and left.key == "l4proto":
             self.transport = TRANSPORTS.get(number, "")
         elif isinstance(left, Meta) and left.key == "nfproto":
             self.network = {2: "ip", 10: "ip6"}.get(number, "")
         elif isinstance(left, Meta) and left.key == "protocol":
             self.network = {0x0800: "ip", 0x86DD: "ip6"}.get(number, "")
+        elif isinstance(left, Ct) and left.key == "protocol":
+            self.transport = TRANSPORTS.get(number, "")
+            self.transport_seen = True
         elif isinstance(left, Ct) and left.key == "l3proto":
             self.network = {2: "ip", 10: "ip6"}.get(number, "")
         elif isinstance(left, Payload):
@@ -123,6 +131,16 @@ class ProtocolContext:
                 self.network = {0x0800: "ip", 0x86DD: "ip6"}.get(number, self.network)
             elif left.field == "type" and left.protocol in ("icmp", "icmpv6"):
                 self.icmp_type = number
+
+
+def known_field(payload: Payload, transport: str) -> Payload:
+    """``th dport`` by the name that it has in the transport protocol that is known; so ICMP has it for its checksum."""
+    if payload.protocol == "th" and transport:
+        wanted = payload.header_field
+        for name, where in PROTOCOLS[transport].fields.items():
+            if (where.offset, where.bits) == (wanted.offset, wanted.bits):
+                return Payload(transport, name)
+    return payload
 
 
 def const(number: int, datatype: Datatype, bits: int = 0) -> Const:
@@ -326,10 +344,7 @@ class ExpressionParser:
 
     def payload(self, protocol: str, name: str) -> Payload:
         """A field; ``th`` takes the name of the protocol that is known."""
-        transport = self.context.transport
-        if protocol == "th" and transport and name in PROTOCOLS[transport].fields:
-            protocol = transport
-        return Payload(protocol, name)
+        return known_field(Payload(protocol, name), self.context.transport)
 
     def _raw_payload(self) -> Expr:
         stream = self.stream
@@ -638,7 +653,15 @@ class ExpressionParser:
             kept = ordered(elements, interval=interval, concat=len(types) > 1, merge=data is None)
         except RulesetSyntaxError as error:
             self.stream.place(error, token)
-        return AnonymousSet(tuple(kept), interval, left.datatype, len(elements), elements[0].key)
+        last = elements[-1].key
+        return AnonymousSet(
+            tuple(kept),
+            interval,
+            left.datatype,
+            len(elements),
+            elements[0].key,
+            last if isinstance(last, Const) else None,
+        )
 
     def map_lookup(self, key: Expr, result: Sequence[tuple[Datatype, int]], token: Token) -> MapLookup:
         """``KEY map { … }`` or ``KEY map @NAME``."""
@@ -681,8 +704,12 @@ class ExpressionParser:
             return
         if known:
             raise self.stream.error(f"conflicting protocols: {known} and {protocol}")
-        number = 2 if protocol == "ip" else 10
-        self._add(Meta("nfproto"), const(number, t.NF_PROTO))
+        if self.context.link == "unknown":
+            raise self.stream.error(f"conflicting protocols: unknown and {protocol}")
+        if self.context.link:
+            self._add(Payload("ether", "type"), const(0x0800 if protocol == "ip" else 0x86DD, t.ETHER_TYPE))
+        else:
+            self._add(Meta("nfproto"), const(2 if protocol == "ip" else 10, t.NF_PROTO))
 
     def require_protocol(self, protocol: str) -> None:
         if protocol in ("", "th"):
@@ -691,9 +718,10 @@ class ExpressionParser:
         if desc.base is PayloadBase.NETWORK:
             self._require_network(protocol)
         elif desc.base is PayloadBase.LINK:
-            if not self.context.ether_seen:
-                self.before.append(MatchStatement(Meta("iiftype"), "==", const(1, t.IFACE_TYPE)))
-                self.context.ether_seen = True
+            if not self.context.link:
+                self._add(Meta("iiftype"), const(1, t.IFACE_TYPE))
+        elif self.context.several:
+            raise self.stream.error(f"conflicting protocols: {self.context.several} and {protocol}")
         elif self.context.transport != protocol:
             if self.context.transport:
                 raise self.stream.error(f"conflicting protocols: {self.context.transport} and {protocol}")

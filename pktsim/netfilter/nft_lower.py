@@ -86,6 +86,12 @@ approximated(
     source="net/netfilter/nft_log.c",
 )
 
+approximated(
+    "netfilter.nft.iif",
+    "at POSTROUTING, what a raw socket has sent came in by no interface; Linux takes the outgoing one for that",
+    source="net/ipv4/raw.c raw_send_hdrinc, net/ipv4/ip_output.c ip_output",
+)
+
 Row = tuple[int, int, int, int, int, int, int, int]
 
 _U32: Final = 0xFFFFFFFF

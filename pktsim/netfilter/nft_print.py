@@ -544,7 +544,8 @@ def redundant(statements: Sequence[Statement], family: NftFamily) -> set[int]:
             elif statement.kind == "tcp reset" and state.exists(_TRANSPORT) is not None:
                 state.release(_TRANSPORT)
         elif isinstance(statement, Assign):
-            _visit(state, statement.target)
+            if not isinstance(statement.target, TcpOption):
+                _visit(state, statement.target)
             _visit(state, statement.value)
         elif isinstance(statement, SetUpdate):
             _visit(state, statement.key)

@@ -391,6 +391,8 @@ class AnonymousSet(Expr):
     #: How many elements the text had, and the first of these: nft makes one alone no set.
     written: int = field(default=0, compare=False)
     first: Expr | None = field(default=None, compare=False)
+    #: The last one written: what several protocols are to whoever asks for one.
+    last: Const | None = field(default=None, compare=False)
 
     @property
     def datatype(self) -> Datatype:

@@ -48,6 +48,7 @@ from pktsim.netfilter.nft_ruleset import (
     SetUpdate,
     Statement,
 )
+from pktsim.netfilter.nft_transaction import refuse_unmodelled
 from pktsim.netfilter.opcodes import Hook, Step
 from pktsim.netfilter.ruleset import Family
 
@@ -135,6 +136,7 @@ class NftRuntime:
         old = self._live
         made: dict[tuple[NftFamily, str, int], _LiveTable] = {}
         for table in ruleset.tables:
+            refuse_unmodelled(table)
             made[_key(table)] = self._lower(table, old.get(_key(table)), now_ns)
         # nothing is refused from here on
         for table in ruleset.tables:
@@ -470,7 +472,8 @@ def _moved(statement: Statement, value: Sequence[int]) -> Statement:
             return statement
         return Counter(value[0], value[1])
     if isinstance(statement, Quota):
-        return statement if statement.used == value[0] else replace(statement, used=value[0])
+        used = min(value[0], statement.bytes)  # nft_quota_do_dump says no more
+        return statement if statement.used == used else replace(statement, used=used)
     return statement
 
 

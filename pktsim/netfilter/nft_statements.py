@@ -6,9 +6,9 @@ Source: src/parser_bison.y, src/evaluate.c and src/statement.c of nftables 1.0.6
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 from pktsim.netfilter import nft_types as t
 from pktsim.netfilter.nft_expressions import (
@@ -19,6 +19,7 @@ from pktsim.netfilter.nft_expressions import (
     concat_parts,
     const,
     is_protocol,
+    known_field,
     leaves,
 )
 from pktsim.netfilter.nft_fields import PROTOCOLS, PayloadBase
@@ -105,14 +106,60 @@ class RuleParser:
             if statements and isinstance(statements[-1], (VerdictStatement, Reject)):
                 raise self.stream.error("statement after a terminal statement has no effect", token)
             statement = parser.statement()
-            statements += expressions.before
+            if isinstance(statement, Reject):
+                # stmt_reject_gen_dependency, unlike all others, puts its own at the beginning
+                statements[:0] = expressions.before
+            else:
+                statements += expressions.before
             expressions.before.clear()
             statements.append(statement)
             if isinstance(statement, MatchStatement) and statement.op == "==":
                 context.learn(statement.left, statement.right)
         if not statements:
             raise self.stream.unexpected("a statement")
-        return NftRule(tuple(reduce_statements(statements, self.family)), comment)
+        return NftRule(tuple(_named_again(reduce_statements(statements, self.family), self.family)), comment)
+
+
+def _named_again(statements: list[Statement], family: NftFamily) -> Iterator[Statement]:
+    """``th`` by the name of a protocol that only a later statement has asked for, before this one as it turns out."""
+    context = ProtocolContext(family)
+    for statement in statements:
+        if context.transport:
+            statement = _with_names(statement, context.transport)
+        if isinstance(statement, MatchStatement) and isinstance(statement.left, Payload):
+            statement = _raw_by_name(statement, statement.left, context.network)
+        yield statement
+        if isinstance(statement, MatchStatement) and statement.op == "==":
+            context.learn(statement.left, statement.right)
+
+
+def _raw_by_name(statement: MatchStatement, left: Payload, network: str) -> MatchStatement:
+    """``@nh,96,32`` as the field that it is, where the protocol is known by now."""
+    if left.protocol or not network or left.base is not PayloadBase.NETWORK or not isinstance(statement.right, Const):
+        return statement
+    for name, where in PROTOCOLS[network].fields.items():
+        if (where.offset, where.bits) == (left.offset, left.length):
+            named = Payload(network, name)
+            right = Const(statement.right.data, named.datatype, named.bits)
+            return MatchStatement(named, statement.op, right)
+    return statement
+
+
+def _with_names(node: Any, transport: str) -> Any:
+    if isinstance(node, Payload):
+        return known_field(node, transport)
+    if isinstance(node, tuple):
+        found = tuple(_with_names(one, transport) for one in node)
+        return node if all(a is b for a, b in zip(found, node, strict=True)) else found
+    if isinstance(node, (Const, SetRef, AnonymousSet)) or not isinstance(node, (Expr, Statement)):
+        return node
+    changed = {}
+    for one in fields(node):
+        value = getattr(node, one.name)
+        named = _with_names(value, transport)
+        if named is not value:
+            changed[one.name] = named
+    return replace(node, **changed) if changed else node
 
 
 def reduce_statements(statements: list[Statement], family: NftFamily) -> list[Statement]:
@@ -130,7 +177,7 @@ def reduce_statements(statements: list[Statement], family: NftFamily) -> list[St
             continue
         if not isinstance(statement, MatchStatement) or not isinstance(statement.right, Const):
             continue
-        if isinstance(statement.left, Payload) and statement.op in ("==", "!="):
+        if isinstance(statement.left, Payload) and statement.op in ("==", "!=", ""):
             if not (statement.left.header_field.offset % 8 or statement.left.bits % 8):
                 group.append(at)
         elif statement == MatchStatement(Meta("protocol"), "==", _FAMILY_TYPES.get(family, statement.left)):
@@ -140,6 +187,9 @@ def reduce_statements(statements: list[Statement], family: NftFamily) -> list[St
     found: list[Statement] = []
     for at in range(len(statements)):
         parts = [statements[one] for one in places.get(at, ())]
+        if len(parts) > 1:
+            # flags that are compared at once with something else are compared whole
+            parts = [replace(one, op="==") if isinstance(one, MatchStatement) and not one.op else one for one in parts]
         if len(parts) > 1 and all(isinstance(one, MatchStatement) and one.op == "!=" for one in parts):
             found.append(JoinedMatch(tuple(one for one in parts if isinstance(one, MatchStatement))))
         else:
@@ -165,7 +215,7 @@ def _join(statements: list[Statement], group: list[int], places: dict[int, list[
     def op(at: int) -> str:
         one = statements[at]
         assert isinstance(one, MatchStatement)
-        return one.op
+        return one.op or "=="
 
     order = sorted(group, key=lambda at: (payload(at).header, payload(at).header_field.offset))
     last = order[0]
@@ -380,6 +430,8 @@ class StatementParser:
         elif found.is_map:
             raise stream.error(f"{reference.name} is a map: what should the key lead to?", token)
         stream.need("}")
+        if found.statements:
+            statements.clear()  # every element has these anyway
         return SetUpdate(op, reference.name, self._normal(key), timeout, tuple(statements), data)
 
     # ---------------------------------------------------------------------------------------------------- with a state
@@ -516,9 +568,11 @@ class StatementParser:
         kind = stream.need("tcp", "icmp", "icmpv6", "icmpx")
         if kind == "tcp":
             stream.need("reset")
-            if context.transport and context.transport != "tcp":
-                raise stream.error(f"conflicting protocols: {context.transport} and tcp")
-            expressions.require_protocol("tcp")
+            known = context.several or context.transport
+            if known and known != "tcp":
+                raise stream.error(f"conflicting protocols: {known} and tcp")
+            if not known:
+                expressions.require_protocol("tcp")
             return Reject("tcp reset")
         stream.take("type")
         datatype = {"icmp": t.ICMP_CODE, "icmpv6": t.ICMPV6_CODE, "icmpx": t.ICMPX_CODE}[kind]
@@ -562,7 +616,8 @@ class StatementParser:
             flags.append(stream.next().text)
             if not stream.take(","):
                 break
-        if port is not None and not expressions.context.transport_seen and not _asks_transport(address):
+        ported = port is not None or (isinstance(address, MapLookup) and address.result.bits > address_bits(family))
+        if ported and not expressions.context.transport_seen and not _asks_transport(address):
             raise stream.error(
                 "transport protocol mapping is only valid after transport protocol match",
                 mend="write meta l4proto tcp before it",
@@ -652,6 +707,16 @@ class StatementParser:
         return Range(low, high)
 
 
+def address_bits(family: str) -> int:
+    """How wide an address is."""
+    return 128 if family == "ip6" else 32
+
+
 def _asks_transport(address: Expr | None) -> bool:
-    """Whether what the address is looked up by has a transport header's field in it."""
-    return any(isinstance(leaf, Payload) and leaf.header is PayloadBase.TRANSPORT for leaf in leaves(address))
+    """Whether an address is looked up by a transport header's field too (``nat_evaluate_addr_has_th_expr``)."""
+    if not isinstance(address, MapLookup) or not isinstance(address.key, Concat):
+        return False
+    return any(
+        isinstance(leaf, Payload) and leaf.header is PayloadBase.TRANSPORT and leaf.protocol != "th"
+        for leaf in leaves(address.key)
+    )

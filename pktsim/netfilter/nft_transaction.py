@@ -16,6 +16,7 @@ from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Assign,
     Concat,
+    Ct,
     Element,
     Expr,
     Fib,
@@ -529,13 +530,8 @@ def goals(statements: Iterable[Statement]) -> Iterator[str]:
                     yield element.data.chain
 
 
-def validate(table: NftTable) -> None:
-    """What the kernel checks when a transaction ends: loops, depth, and statements where they may not be.
-
-    Raises:
-        NftEditError: It would refuse the table.
-    """
-    chains = {chain.name: chain for chain in table.chains}
+def _edges(table: NftTable) -> dict[str, list[str]]:
+    """Which chains each chain leads to."""
     by_map = {
         one.name: {
             element.data.chain
@@ -553,7 +549,13 @@ def validate(table: NftTable) -> None:
                 if isinstance(statement, VerdictMap) and isinstance(statement.map, SetRef):
                     found.update(dict.fromkeys(sorted(by_map.get(statement.map.name, ()))))
         edges[chain.name] = list(found)
-    _check_circles(table, edges)
+    return edges
+
+
+def _reached(table: NftTable) -> Iterator[tuple[Statement, NftHook, str]]:
+    """Each statement with each base chain from which it is reached, and the chain it is in."""
+    chains = {chain.name: chain for chain in table.chains}
+    edges = _edges(table)
     for chain in table.chains:
         if chain.base is None:
             continue
@@ -567,7 +569,31 @@ def validate(table: NftTable) -> None:
             todo += edges[name]
             for rule in chains[name].rules:
                 for statement in rule.statements:
-                    _check_place(statement, chain.base, chains[name].name)
+                    yield statement, chain.base, name
+
+
+def validate(table: NftTable) -> None:
+    """What the kernel checks when a transaction ends: loops, depth, and statements where they may not be.
+
+    Raises:
+        NftEditError: It would refuse the table.
+    """
+    _check_circles(table, _edges(table))
+    for statement, base, chain in _reached(table):
+        _check_place(statement, base, chain)
+
+
+def refuse_unmodelled(table: NftTable) -> None:
+    """Refuse what the kernel takes and we do not know what it does there.
+
+    Raises:
+        UnsupportedFeature: By name.
+    """
+    for statement, base, chain in _reached(table):
+        zoned = isinstance(statement, Assign) and isinstance(statement.target, Ct) and statement.target.key == "zone"
+        if zoned and (base.hook not in ("prerouting", "output") or base.priority > _CONNTRACK_PRIORITY):
+            # behind it the kernel hands a template to NAT as if it were a connection
+            raise UnsupportedFeature("nft statement ct zone set behind connection tracking", place=f"chain {chain}")
 
 
 def _check_circles(table: NftTable, edges: dict[str, list[str]]) -> None:

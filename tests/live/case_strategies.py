@@ -34,6 +34,7 @@ from pktsim.wire.frame import (
 from pktsim.wire.summary import summary
 from tests.live.case_rules import Dice, rules_text
 from tests.live.case_worlds import BRIDGE_MAC, BRIDGED4, MACS, ROUTED4, WORLD4, WORLD6, World, node_of
+from tests.live.nft_strategies import nft_text
 
 
 @dataclass
@@ -460,10 +461,19 @@ def _topology(dice: Dice) -> tuple[World, dict[str, Any]]:
     return WORLD4, node_of(WORLD4.topology)
 
 
-def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes]) -> Story:
-    """The case that these bytes decide, and pktsim's run of it."""
+def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes], nft: Sequence[bytes] | None = None) -> Story:
+    """The case that these bytes decide, and pktsim's run of it.
+
+    Args:
+        settings: The node.
+        rules: iptables' rules.
+        steps: What happens.
+        nft: nft's rules, which are IPv4's; none for a case without nft.
+    """
     dice = Dice(settings)
     world, node = _topology(dice)
+    if nft is not None and world is not WORLD4:
+        world, node = WORLD4, node_of(WORLD4.topology)
     case: dict[str, Any] = {
         "name": "generated",
         **node,
@@ -475,6 +485,8 @@ def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes]) -> Sto
     fragments = dice.one_in(12)
     if "--match-set" in text or "-j SET" in text:
         case["ipsets"] = world.sets.format(dice.pick(world.addresses[:4]), dice.pick(world.addresses[4:]))
+    if nft is not None:
+        case["nft"] = nft_text(nft)
     if dice.one_in(6) and (listeners := _listeners(dice, world)):
         case["listeners"] = listeners
     story = Story(world, case, CaseRun(case), fragments=fragments)
@@ -495,3 +507,5 @@ def _some(size: int, lists: int) -> st.SearchStrategy[tuple[bytes, ...]]:
 
 #: What decides a case, for :func:`tell`.
 decisions = st.tuples(st.binary(min_size=12, max_size=12), _some(24, 3), _some(16, 2))
+#: ... and one with nft rules, most of them without any of iptables.
+nft_decisions = st.tuples(st.binary(min_size=12, max_size=12), _some(24, 1), _some(16, 2), _some(24, 3))

@@ -118,7 +118,7 @@ def reusable(case: Case) -> bool:
     Not with TCP sockets (their connections outlive them), fragments (gathered ones wait for the rest for 30 seconds),
     bridges (they learn), path MTUs and limits of IPv6, or tables that stay loaded.
     """
-    if any(listener["proto"] == "tcp" for listener in case.get("listeners", ())) or case.get("nft"):
+    if any(listener["proto"] == "tcp" for listener in case.get("listeners", ())):
         return False
     if any(interface.get("kind", "veth") != "veth" for interface in case["interfaces"]):
         return False
@@ -335,6 +335,8 @@ class KernelNode:
 
     def clean(self) -> None:
         """Take out what the last case has put in and the next one does not replace."""
+        if self.case.get("nft"):
+            self.run("nft", "flush", "ruleset")
         case = self.case
         for key, tool in _TABLES.values():
             text = case.get(key) or ""
@@ -592,6 +594,8 @@ class KernelRun:
             final["ipsets"] = "\n".join(sorted(line for line in lines if line.startswith("add ")))
         if "-m recent" in (case.get("iptables") or case.get("ip6tables") or ""):
             final["recent"] = node.recent()
+        if case.get("nft"):
+            final["nft"] = node.run("nft", "list", "ruleset")
         return final
 
 

@@ -30,12 +30,22 @@ def decide(chance: random.Random) -> tuple[bytes, tuple[bytes, ...], tuple[bytes
     return chance.randbytes(12), rules, steps
 
 
+def decide_nft(
+    chance: random.Random,
+) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...]]:
+    """The same with nft rules, in half of the cases without any of iptables."""
+    settings, rules, steps = decide(chance)
+    nft = tuple(chance.randbytes(24) for _ in range(chance.choice((3, 8, 15, 30, 40))))
+    return settings, rules if chance.random() < 0.5 else (), steps, nft
+
+
 def main() -> int:
     """Run and report; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("differences"), help="where differing cases go")
+    parser.add_argument("--nft", action="store_true", help="cases with nft rules, alone and beside iptables")
     parser.add_argument("--stop-after", type=int, default=20, help="differences")
     options = parser.parse_args()
     if reason := netns.why_not():
@@ -45,7 +55,8 @@ def main() -> int:
     reported = began
     with Workbench() as bench:
         for number in range(options.examples):
-            story = tell(*decide(random.Random(f"{options.seed}/{number}")))
+            chance = random.Random(f"{options.seed}/{number}")
+            story = tell(*(decide_nft(chance) if options.nft else decide(chance)))
             steps += len(story.case["steps"])
             try:
                 found = difference(story.case, story.run, bench)

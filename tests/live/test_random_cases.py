@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 
-from tests.live.case_strategies import decisions, tell
+from tests.live.case_strategies import decisions, nft_decisions, tell
 from tests.live.differential import NondeterministicError, difference
 from tests.live.kernel_case import Workbench
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = int(os.environ.get("PKTSIM_LIVE_EXAMPLES", "400"))
+NFT_EXAMPLES = int(os.environ.get("PKTSIM_LIVE_NFT_EXAMPLES", "100"))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,24 @@ def test_the_running_kernel_does_the_same(
         event(f"decided by the kernel's chance: {error}")
         return
     assert not found, f"{found}\n{story.case['sysctls']}\n{story.case['iptables']}"
+
+
+@settings(
+    max_examples=NFT_EXAMPLES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+@given(decided=nft_decisions)
+def test_the_running_kernel_does_the_same_by_nft_rules(
+    bench: Workbench, decided: tuple[bytes, tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...]]
+) -> None:
+    story = tell(*decided)
+    try:
+        found = difference(story.case, story.run, bench)
+    except NondeterministicError as error:
+        event(f"decided by the kernel's chance: {error}")
+        return
+    assert not found, f"{found}\n{story.case['sysctls']}\n{story.case['iptables']}\n{story.case['nft']}"
 
 
 def test_what_decides_a_case_shrinks_to_the_plainest() -> None:
