@@ -573,9 +573,6 @@ def _visit_match(state: _Dependencies, at: int, statement: MatchStatement) -> No
             state.kill_by_meta(statement)
             state.store(at, _META_LAYERS[left.key])
     else:
-        addressed = isinstance(left, Ct) and left.key.endswith("addr") and statement.op == "=="
-        if addressed and isinstance(statement.right, Const) and state.exists(_NETWORK) is not None:
-            state.release(_NETWORK)
         _visit(state, left)
 
 
