@@ -123,6 +123,43 @@ COMMIT
 COMMIT
 """
 
+#: nft's expressions over every header, sets of every kind, chains between all steps of the hooks.
+NFT = """
+table inet fuzz {
+    set boxes { type ipv4_addr . inet_service; flags interval; elements = { 10.0.0.0/8 . 1-9000, 172.30.0.1 . 80 } }
+    set nets { type ipv6_addr; flags interval; elements = { fd00::/16, fe80::1-fe80::ff } }
+    set seen { type ipv4_addr . inet_proto; flags dynamic,timeout; timeout 5s; size 20; }
+    set limited { type ipv6_addr; flags dynamic; size 9; }
+    map services { type ipv4_addr . inet_proto . inet_service : verdict
+        elements = { 172.30.0.1 . tcp . 80 : goto web } }
+    map marks { type inet_service : mark; flags interval; elements = { 0-1023 : 0x1, 1024-65535 : 0x2 } }
+    counter all { }
+    chain web { counter; numgen random mod 3 vmap { 0 : return, 1 : accept, 2 : jump deep }; }
+    chain deep { ip dscp set ef; ip6 hoplimit set 9; tcp option maxseg size set 500
+        meta mark set th dport map @marks; }
+    chain raw { type filter hook prerouting priority -350; @th,0,64 0 drop; notrack; }
+    chain early { type filter hook prerouting priority -310
+        ether saddr . ip saddr { 02:00:00:00:00:01 . 10.0.0.1 } drop
+        exthdr frag exists counter; frag id 1 drop; hbh nexthdr tcp counter; tcp option timestamp tsval > 5 counter
+        ip daddr . th dport @boxes update @seen { ip saddr . ip protocol }; ip6 saddr @nets counter
+        meta length 0-65535 counter name "all"; icmpv6 type nd-neighbor-solicit counter; icmp type echo-request counter
+        update @limited { ip6 saddr limit rate 2/second }; delete @seen { ip daddr . ip protocol }
+        fib saddr . iif oif missing counter; fib daddr type local counter
+        jhash ip saddr . tcp sport mod 7 seed 0x1 < 3 counter; symhash mod 2 0 counter; @nh,64,128 0 drop; }
+    chain pre { type nat hook prerouting priority dstnat - 1; ip daddr . meta l4proto . th dport vmap @services
+        meta l4proto { tcp, udp } dnat ip to ip daddr . th dport map { 10.1.1.1 . 53 : 10.1.2.1 . 5353 }; }
+    chain post { type nat hook postrouting priority srcnat + 1; meta mark & 0x4 == 0x4 masquerade random; }
+    chain mangle { type route hook output priority mangle
+        ip ttl > 5 meta mark set ct mark | 0x4; ct mark set meta mark; }
+    chain forward { type filter hook forward priority 10; tcp dport set 81; udp sport set 54; ip saddr set 10.1.1.1
+        ct original ip daddr 10.0.0.0/8 counter; ct expiration < 30s counter; quota over 5 kbytes counter
+        ct bytes > 5 counter
+        limit rate over 5/second burst 3 packets reject; rt ip nexthop 10.1.1.1 counter; sctp sport set 7; }
+    chain output { type filter hook output priority 20
+        meta skuid 0 counter; ip6 dscp set cs1; tcp window set 9; }
+}
+"""
+
 #: What may be added to a frame on its way: the encapsulation of a tunnel, an ICMP error around a packet.
 MAX_GROWTH_BYTES = 14 + 20 + 8 + 8 + 8
 _PORTS = ("eth0", "eth1", "pod0", "pod1", "pod2")
@@ -239,6 +276,8 @@ def make_space(rng: random.Random, rules: tuple[Ruleset, ...], *, trace: bool) -
             space.neighbour_add(name, address, mac_to_text(mac))
     for ruleset in rules:
         space.load_ruleset(ruleset)
+    if rng.random() < 0.7:
+        space.nft(NFT)
     space.datapath.capture = True
     space.datapath.trace_set(trace)
     return space
@@ -322,6 +361,7 @@ class Run:
                     if entries:
                         assert space.datapath.conntrack_delete(entries[number % len(entries)]["id"])
                 case "rules":
+                    space.nft("flush ruleset" if number % 3 == 0 else f"flush ruleset\n{NFT}")
                     for ruleset in self.rules:
                         space.load_ruleset(Ruleset(ruleset.family, ruleset.tables[number % 2 :]))
                 case "down":

@@ -218,7 +218,7 @@ def _rule(dice: Dice, chain: _Chain, family: str) -> str:
         words.append(_fill(dice, dice.pick(_MATCHES)))
     if chain.hook in ("prerouting", "input", "forward") and dice.one_in(6):
         # nft itself cannot read again what it makes of a link-layer address and a refusal in one rule of family inet
-        words.append(_fill(dice, dice.pick(_CAME_IN if family == "ip" else _CAME_IN[:-1])))
+        words.append(_fill(dice, dice.pick(_CAME_IN if family == "ip" else _CAME_IN[:-2])))
     if chain.hook in ("prerouting", "input", "forward") and dice.one_in(12):
         words.append(dice.pick(_FIB_OIF))
     if not dice.one_in(6):

@@ -29,6 +29,7 @@ KINDS: dict[str, str] = {
     "dns": "dns",
     "kube-proxy-iptables": "kube-proxy/iptables",
     "kube-proxy-iptables-updates": "kube-proxy-updates/iptables-updates",
+    "kube-proxy-nftables": "kube-proxy/nftables",
     "netfilter-cases": "netfilter/cases",
     "netfilter-random": "netfilter/random",
 }
