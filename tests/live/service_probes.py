@@ -61,7 +61,7 @@ class Probe:
     times: int = 1
 
     def __str__(self) -> str:
-        return f"{self.service}: {self.source} {self.saddr or 'node'} {self.protocol} {self.daddr} port {self.port}"
+        return f"{self.service}: {self.source} {self.saddr} {self.protocol} {self.daddr} port {self.port}"
 
     def step(self, mac: Mapping[str, str], number: int, choice: int) -> dict[str, Any]:
         """The packet as a step of a case.
@@ -72,7 +72,7 @@ class Probe:
             choice: Which endpoint a kernel with :func:`chosen_by_packet` takes, from 0.
         """
         daddr = ip_from_text(self.daddr)
-        saddr = ip_from_text(self.saddr) if self.saddr else bytes(len(daddr))
+        saddr = ip_from_text(self.saddr)
         payload = _transport(self.protocol, saddr, daddr, SPORT + number, self.port)
         protocol = {"TCP": 6, "UDP": 17, "SCTP": 132}[self.protocol]
         if len(daddr) == 4:
@@ -90,8 +90,7 @@ def _transport(protocol: str, saddr: bytes, daddr: bytes, sport: int, dport: int
     if protocol == "TCP":
         return build.tcp(saddr, daddr, sport, dport, seq=1, flags=TcpFlag.SYN, window=64240)
     if protocol == "UDP":
-        # The node fills in its own address after the checksum was made, so there is none where that is allowed.
-        return build.udp(saddr, daddr, sport, dport, b"probe", with_checksum=any(saddr))
+        return build.udp(saddr, daddr, sport, dport, b"probe")
     init = struct.pack("!BBHIIHHI", 1, 0, 20, 7, 65535, 1, 1, 7)
     head = struct.pack("!HHI", sport, dport, 0)
     return head + struct.pack("<I", crc32c(head + bytes(4) + init)) + init
@@ -185,7 +184,7 @@ class World:
         routes = [{"dst": f"{one}/{128 if ipv6 else 32}", "dev": self.pods} for one in sorted(pods)]
         routes.append({"dst": "::/0" if ipv6 else "0.0.0.0/0", "via": gateway, "dev": "eth0"})
         neighbours = [{"address": one, "interface": self.pods, "mac": FAR_MAC} for one in sorted(pods)]
-        targets = {gateway, *(one.daddr for one in self.probes()), *(one.saddr for one in self.probes() if one.saddr)}
+        targets = {gateway, *(one.daddr for one in self.probes()), *(one.saddr for one in self.probes())}
         for address, interface in self._next_hops(targets - pods):
             if address not in pods:
                 neighbours.append({"address": address, "interface": interface, "mac": FAR_MAC})
@@ -245,7 +244,7 @@ class World:
             yield "node", "", daddr
             return
         clients = _CLIENTS[self.family]
-        yield "node", "", str(self.own[0]) if self.family is Family.IPV6 else ""
+        yield "node", "", str(self.own[0])
         yield "pod", self.pods, clients["pod"]
         for one in sorted(set(self.local_endpoints(service)))[:_HAIRPINS]:
             yield "its own endpoint", self.pods, one
