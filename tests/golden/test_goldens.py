@@ -43,6 +43,12 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         "Duplicate ACK",
         "ACKed segment that wasn't captured",
     ),
+    # Power fails under connections: SYNs into the void, another owner of the address, a reset.
+    "lb-node-failure": (
+        r"\(suspected\) retransmission",
+        r"Duplicate IP address configured \(198\.51\.100\.20\)",
+        r"Connection reset \(RST\)",
+    ),
     # The SYN that was lost goes out again.
     "snat-port-race": (r"\(suspected\) retransmission",),
 }

@@ -120,7 +120,7 @@ class Layer2:
     def update(self, services: Sequence[VirtualService]) -> None:
         self._services = tuple(services)
         powered = self._world.powered()
-        for name in self._speakers.keys() - powered.keys():
+        for name in sorted(self._speakers.keys() - powered.keys()):
             self._speakers.pop(name).stop()
         for name, machine in powered.items():
             if name not in self._speakers:
