@@ -125,7 +125,9 @@ def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
 @app.command(epilog="Example: pktsim trace shop.yaml --from default/client --to web:80")
 def trace(
     file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
-    source: Annotated[str, typer.Option("--from", help="A pod (namespace/name), a node, or outside.")],
+    source: Annotated[
+        str, typer.Option("--from", help="A pod (namespace/name), a node, outside, or a machine of a kind: Outside.")
+    ],
     to: Annotated[
         str, typer.Option("--to", help="An address or a service name, with :PORT (default 80); or a URL.")
     ] = "",
@@ -139,6 +141,10 @@ def trace(
         list[str] | None,
         typer.Option(help="NODE=FILE: a real iptables-save dump instead of emulated rules."),
     ] = None,
+    wiring: Annotated[str, typer.Option(help="host-gw, host-gw-no-brnf, vxlan or point-to-point.")] = "host-gw",
+    load_balancer: Annotated[
+        str, typer.Option(help="l2, ecmp, passthrough, nat, proxy or none, for Services that do not say.")
+    ] = "l2",
     kube_proxy_version: KubeProxyVersion = "1.30",
     seed: Seed = 7,
     as_json: Json = False,
@@ -148,7 +154,9 @@ def trace(
     from pktsim.scenario.report import print_trace, trace_as_data
     from pktsim.wire.scapy_io import ip_packets
 
-    cluster = Cluster.load(file, seed=seed, kube_proxy_version=kube_proxy_version)
+    cluster = Cluster.load(
+        file, seed=seed, kube_proxy_version=kube_proxy_version, wiring=wiring, load_balancer=load_balancer
+    )
     if ingress:
         cluster.install_ingress()
     for rule in rules or ():

@@ -127,6 +127,35 @@ def test_trace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert json.loads(out)["delivered"] is False
 
 
+def test_trace_from_a_host_outside_in_another_wiring(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, objects: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text(
+        objects.read_text().removesuffix("---\n")
+        + """\
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: pktsim.io/v1
+kind: Outside
+metadata: {name: people}
+spec: {hosts: [{name: alice}]}
+"""
+    )
+    words = ("trace", path, "--from", "alice", "--to", "198.51.100.1")
+    status, out, _ = call(capsys, monkeypatch, *words, "--wiring", "vxlan", "--load-balancer", "passthrough")
+    assert (status, "203.0.113.10" in out) == (0, True)
+    status, out, _ = call(capsys, monkeypatch, *words, "--load-balancer", "none")
+    assert status == 1
+    for option in ("--wiring", "--load-balancer"):
+        status, _, err = call(capsys, monkeypatch, *words, option, "mars")
+        assert (status, err.count("\n")) == (2, 1)
+
+
 def test_trace_of_captured_packets_and_real_rules(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, objects: Path
 ) -> None:
