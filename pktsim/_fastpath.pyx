@@ -348,6 +348,7 @@ cdef class Datapath:
         """Ask for a choice. An error is kept and raised where the caller's call ends."""
         cdef object full
         cdef int64_t answer
+        free(s.pmtus)
         if self._error is not None:
             return 0
         try:
@@ -674,6 +675,26 @@ cdef class Datapath:
         e.seen_ns = s.now_ns
 
     def fdb(self, int bridge):
+    def path_mtus_set(self, list known not None):
+        cdef State *s = &self.s
+        cdef PathMtu *new = <PathMtu *>calloc(max(len(known), 1), sizeof(PathMtu))
+        cdef int i
+        if new == NULL:
+            raise MemoryError
+        try:
+            for i, (address, mtu, locked, expires) in enumerate(known):
+                new[i].family = AF4 if len(address) == 4 else AF6
+                self._load_addr(&new[i].dst, address, new[i].family)
+                new[i].mtu = mtu
+                new[i].locked = locked
+                new[i].expires = expires
+        except BaseException:
+            free(new)
+            raise
+        free(s.pmtus)
+        s.pmtus = new
+        s.n_pmtus = <int32_t>len(known)
+
         cdef uint32_t i
         cdef FdbEntry *e
         found = []

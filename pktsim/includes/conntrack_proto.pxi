@@ -624,9 +624,11 @@ cdef bint udplite_checksum_ok(Pkt *p, uint32_t covered) noexcept nogil:
     """nf_checksum_partial over the covered bytes (RFC 3828 section 3.1).
 
     udplite_error() asks for it with UDP's protocol number in the pseudo-header, not UDP-Lite's: packets that follow the
-    RFC fail (seen on Linux 6.18). Kept, as it decides which packets are INVALID.
+    RFC fail (seen on Linux 6.18). And nf_ip_checksum_partial() gives length and protocol to csum_tcpudp_nofold() the wrong
+    way round, so that of IPv4's length the low byte is left. Kept, as it decides which packets are INVALID.
     """
-    cdef uint64_t total = pseudo_sum(p, p.end - p.l4, P_UDP)
+    cdef uint32_t n = p.end - p.l4
+    cdef uint64_t total = pseudo_sum(p, n & 0xFF if p.family == AF4 else n, P_UDP)
     return fold(sum_bytes(p.buf + p.l4, covered, total)) == 0xFFFF
 
 

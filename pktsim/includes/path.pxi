@@ -508,6 +508,24 @@ cdef inline void route_attach(State *s, Pkt *p, const RouteResult *r) noexcept n
         p.rt_mtu = l.mtu if l != NULL else 65535
 
 
+cdef void path_mtu_attach(State *s, Pkt *p, const Addr *dst, bint forwarding) noexcept nogil:
+    """find_exception, rt6_find_cached_rt: a route has the MTU of its path, if that is known to be smaller.
+
+    ip_dst_mtu_maybe_forward: an IPv4 router believes it only if told to, or if it is locked; an IPv6 router always does.
+    """
+    cdef int i
+    cdef PathMtu *known
+    for i in range(s.n_pmtus):
+        known = s.pmtus + i
+        if known.family == p.family and addr_eq(&known.dst, dst):
+            if s.now_ns // NS_PER_JIFFY > known.expires or known.mtu >= p.rt_mtu:
+                return
+            if forwarding and p.family == AF4 and not known.locked and not s.sysctl[SYSCTL_IP_FORWARD_USE_PMTU]:
+                return
+            p.rt_mtu = known.mtu
+            return
+
+
 cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
     """ip_route_input_slow: attach a route. 0, or the DropReason; ``icmp_code`` >= 0 asks for a destination unreachable."""
     cdef Addr src, dst
@@ -582,6 +600,7 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
         return reason
     fib_select(s, p, &src, &dst, False, &r)
     route_attach(s, p, &r)
+    path_mtu_attach(s, p, &dst, True)
     return 0
 
 
@@ -625,6 +644,7 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
     if not s.sysctl[SYSCTL_IP6_FORWARDING]:
         return DR_NOT_FORWARDING       # an interface's own forwarding only makes it a router to its neighbours
     route_attach(s, p, &r)
+    path_mtu_attach(s, p, dst, True)
     return 0
 
 
@@ -700,6 +720,8 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
         r.gateway = 0
         r.nexthop = dst[0]
     route_attach(s, p, &r)
+    if type == RTN_UNICAST:
+        path_mtu_attach(s, p, dst, False)
     return r.type
 
 
@@ -829,7 +851,9 @@ cdef bint redirect_wanted(State *s, Pkt *p) noexcept nogil:
 cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
     """net/ipv6/ip6_output.c. ``bounced``: it goes back by the way it came."""
     cdef uint8_t *ip = p.buf + p.l3
-    cdef uint32_t mtu = p.rt_mtu if p.rt_mtu > 1280 else 1280
+    cdef Link *out = link_get(s, p.rt_oif)
+    # ip6_dst_mtu_maybe_forward: what the device takes; that less fits the path is only found when it leaves
+    cdef uint32_t mtu = <uint32_t>out.mtu if out != NULL and out.mtu > 1280 else 1280
     cdef Addr src
     if p.pkt_type != PKT_HOST:
         pkt_drop(s, p, DR_OTHER_HOST)

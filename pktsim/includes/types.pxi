@@ -377,6 +377,13 @@ cdef struct Neighbour:
     Neighbour *next
 
 cdef struct FdbEntry:
+cdef struct PathMtu:           # struct fib_nh_exception, rt6_exception: what was learnt of the path to a host
+    Addr dst
+    uint8_t family
+    uint8_t locked             # below what is believed: holds for what is forwarded too
+    uint32_t mtu
+    int64_t expires            # the last jiffy it is good for
+
     uint8_t mac[6]
     uint8_t is_static
     int32_t bridge
@@ -437,6 +444,8 @@ cdef struct State:
     Neighbour **neigh
     uint32_t n_neigh           # buckets
     FdbEntry **fdb
+    PathMtu *pmtus
+    int32_t n_pmtus
     uint32_t n_fdb
     int64_t sysctl[64]
     TableInst tables[2][5]     # [family: 0 IPv4, 1 IPv6][table]

@@ -244,7 +244,7 @@ class CaseRun:
             if len(packet) < 20 or (packet[0] & 15) * 4 > len(packet):
                 raise OSError(errno.EINVAL, "header length")
             route = node.route_output(packet[16:20], mark=mark)
-            if len(packet) > route.mtu:
+            if len(packet) > node.devices.get(route.ifindex).mtu:
                 raise OSError(errno.EMSGSIZE, "longer than the device's MTU")
             header = bytearray(packet[: (packet[0] & 15) * 4])
             header[2:4] = len(packet).to_bytes(2, "big")
@@ -326,7 +326,8 @@ def _locate(dissection: Dissection, name: str) -> Field:
     inner = name.startswith("inner.")
     bare = name.removeprefix("inner.")
     wanted = _FIELD_NAMES.get(bare, bare)
-    found = next(dissection.named(wanted, "icmp" if inner else ""), None)
+    paths = ("icmp", "icmpv6") if inner else ("",)
+    found = next((part for path in paths for part in dissection.named(wanted, path)), None)
     if found is None:
         raise ObjectError(f"a frame has no field {name}", mend="see the README of the case format for their names")
     return found

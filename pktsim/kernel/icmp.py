@@ -17,7 +17,7 @@ from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import Scope
 from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
-from pktsim.kernel.transport import IPPROTO_ICMP, build_ip
+from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, build_ip
 from pktsim.netfilter.opcodes import NO_FILE, RouteType
 from pktsim.wire.checksum import checksum
 
@@ -318,7 +318,7 @@ class Icmp:
         self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)
 
     def _error_received(self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int) -> None:
-        """``icmp_unreach``, ``icmp_redirect``: learn from it, then tell the socket that the quoted packet came from."""
+        """``icmp_unreach``, ``icmp_redirect``: tell the socket that the quoted packet came from."""
         netns = self._netns
         quoted = message[_ICMP_HEADER:]
         if len(quoted) < _IP_HEADER or (quoted[0] & 15) < 5:
@@ -326,8 +326,11 @@ class Icmp:
         if icmp_type == IcmpType.DEST_UNREACH:
             if code > NR_ICMP_UNREACH:
                 return
-            if code == Unreach.FRAG_NEEDED and netns.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 2:
-                return
+            if code == Unreach.FRAG_NEEDED:
+                mode = netns.sysctls.number("net.ipv4.ip_no_pmtu_disc")
+                # 3: of those only that look at the sequence numbers in what is quoted (icmp_tag_validation)
+                if mode == 2 or (mode == 3 and quoted[9] != IPPROTO_TCP):
+                    return
         elif icmp_type == IcmpType.TIME_EXCEEDED and code == EXC_FRAGTIME:
             return
         if (
@@ -338,9 +341,6 @@ class Icmp:
             return
         if len(quoted) < (quoted[0] & 15) * 4 + 8:
             return  # icmp_socket_deliver: too little to find a socket by
-        if icmp_type == IcmpType.DEST_UNREACH and code == Unreach.FRAG_NEEDED:
-            if netns.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 0:
-                netns.update_pmtu(quoted[16:20], int.from_bytes(message[6:8], "big"), mark=0)
-        elif icmp_type == IcmpType.REDIRECT:
+        if icmp_type == IcmpType.REDIRECT:
             netns.redirected(quoted[16:20], message[4:8], router=packet[12:16], ifindex=ifindex)
         netns.sockets_icmp_error(packet, ifindex)

@@ -255,14 +255,10 @@ class Icmp6:
         )  # fmt: skip
 
     def _error_received(self, data: bytes, message: bytes, ifindex: int) -> None:
-        """``icmpv6_notify``: learn from it, then tell the socket that the quoted packet came from."""
+        """``icmpv6_notify``: tell the socket that the quoted packet came from."""
         netns = self._netns
-        quoted = message[_ICMP_HEADER:]
-        if len(quoted) < IPV6_HEADER:
-            return
-        if message[0] == Icmp6Type.PKT_TOOBIG:
-            netns.update_pmtu(quoted[24:40], int.from_bytes(message[4:8], "big"))
-        netns.sockets_icmp_error(data, ifindex)
+        if len(message) >= _ICMP_HEADER + IPV6_HEADER:
+            netns.sockets_icmp_error(data, ifindex)
 
 
 def about6(packet: Packet) -> About:

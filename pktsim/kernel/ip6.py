@@ -36,9 +36,8 @@ from pktsim.kernel.icmp6 import (
     Unreach6,
     about6,
 )
-from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
+from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_HEADER
 from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook
-from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
@@ -202,9 +201,9 @@ class Ip6:
             netns.icmp6.receive(packet, data, at)
         elif taken or protocol in (IPPROTO_TCP, NONE):
             return
-        elif protocol != IPPROTO_UDP:
+        elif protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
             netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
-        elif _udp_intact(data[at:], data[8:24], data[24:40]):
+        else:
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
 
@@ -256,13 +255,3 @@ class Ip6:
         if packet.protocol != _SCTP or packet.local or packet.ctinfo == CtInfo.UNTRACKED:
             return False
         return bool(self._setting("nf_conntrack_checksum"))
-
-
-def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
-    """``__udp6_lib_rcv`` is silent about datagrams with a wrong length or checksum, and wants one (RFC 8200 8.1)."""
-    if len(segment) < 8:
-        return False
-    length = int.from_bytes(segment[4:6], "big") or len(segment)
-    if length < 8 or length > len(segment) or segment[6:8] == b"\0\0":
-        return False
-    return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)

@@ -40,7 +40,7 @@ from pktsim.kernel.reject import reject
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import HZ, TimerWheel
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
+from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.nft_ruleset import NftRuleset
@@ -49,7 +49,6 @@ from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text, ip_to_text
-from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event
@@ -458,9 +457,9 @@ class Netns(Configuration):
         if taken or protocol in (IPPROTO_TCP, _IPPROTO_IGMP):
             return
         about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
-        if protocol != IPPROTO_UDP:
+        if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
             self.icmp.error(about, IcmpType.DEST_UNREACH, Unreach.PROTOCOL)
-        elif self._udp_intact(data[header_length:], data[12:16], data[16:20]):
+        else:
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
 
@@ -470,18 +469,6 @@ class Netns(Configuration):
             return False
         taker = self.udp_encapsulations.get(int.from_bytes(data[offset + 2 : offset + 4], "big"))
         return taker is not None and taker(data, ifindex)
-
-    @staticmethod
-    def _udp_intact(segment: bytes, saddr: bytes, daddr: bytes) -> bool:
-        """``__udp4_lib_rcv`` is silent about datagrams with a wrong length or checksum."""
-        if len(segment) < 8:
-            return False
-        length = int.from_bytes(segment[4:6], "big")
-        if length < 8 or length > len(segment):
-            return False
-        if segment[6:8] == b"\0\0":
-            return True
-        return transport_checksum(saddr, daddr, IPPROTO_UDP, segment[:length]) in (0, 0xFFFF)
 
     def sockets_icmp_error(self, packet: bytes, ifindex: int) -> None:
         """Hand an ICMP error to the sockets."""
@@ -504,8 +491,6 @@ class Netns(Configuration):
             self._fragment6(packet, self.devices.get(ifindex).mtu if bridged else mtu)
             return
         if not bridged:
-            if packet.local:
-                mtu = min(mtu, self._path_mtu(data[16:20]) or mtu)
             df = int.from_bytes(data[6:8], "big") & IP_DF
             if df and (not largest or largest > mtu):
                 self.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.FRAG_NEEDED, mtu)
@@ -531,7 +516,7 @@ class Netns(Configuration):
         in_process = packet.local and not self._softirq
         pieces, error = self.ip6.cut(packet, mtu, self._pieces.pop(packet.pkt_id, ()))
         if error:
-            self._send_error = error if packet.local else self._send_error
+            self._send_error = error if local else self._send_error
             return
         events = self.datapath.output(packet, pieces, self.clock.now_ns)
         if in_process:
@@ -721,18 +706,30 @@ class Netns(Configuration):
         if old is not None and old.locked and self._path_mtu(daddr):
             return
         if len(daddr) == 16:
-            # rt6_do_update_pmtu: never below what every link must carry (RFC 8201 section 4)
-            mtu = max(mtu, IPV6_MIN_MTU)
+            # never below what every link must carry (RFC 8201 section 4)
             expires = self.wheel.jiffies + self.sysctls.number("net.ipv6.route.mtu_expires") * HZ
-            if mtu < route.mtu:
-                self._path_mtus[daddr] = PathMtu(mtu, False, expires)
+            if IPV6_MIN_MTU <= mtu < route.mtu:
+                self._path_learnt(daddr, PathMtu(mtu, False, expires))
             return
         floor = self.sysctls.number("net.ipv4.route.min_pmtu")
         locked = mtu < floor
         if locked:
+        if len(daddr) == 4 and self.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 1:
+            mtu = 0  # what the message says is not believed, that it came is
             mtu = min(route.mtu, floor)
         expires = self.wheel.jiffies + self.sysctls.number("net.ipv4.route.mtu_expires") * HZ
-        self._path_mtus[daddr] = PathMtu(mtu, locked, expires)
+        self._path_learnt(daddr, PathMtu(mtu, locked, expires))
+
+    def _path_learnt(self, daddr: bytes, known: PathMtu) -> None:
+        now = self.wheel.jiffies
+        self._path_mtus = {address: path for address, path in self._path_mtus.items() if path.expires >= now}
+        self._path_mtus[daddr] = known
+        self._push_path_mtus()
+
+    def _push_path_mtus(self) -> None:
+        self.datapath.path_mtus_set(
+            [(address, path.mtu, path.locked, path.expires) for address, path in self._path_mtus.items()]
+        )
 
     def _path_mtu(self, daddr: bytes) -> int:
         """The learnt path MTU, 0 if there is none."""
@@ -766,6 +763,7 @@ class Netns(Configuration):
             raise OSError(error, errno.errorcode[error])
 
     def next_ip_id(self, saddr: bytes, daddr: bytes, protocol: int, segments: int = 1) -> int:
+        self._push_path_mtus()
         """``__ip_select_ident``: a counter per addresses and protocol, pushed on by chance as time passes."""
         key = (saddr, daddr, protocol)
         place = f"{self.name}/ip.id"

@@ -14,7 +14,7 @@ from typing import Final
 
 from pktsim.clock import Clock
 from pktsim.kernel.datagram import os_error
-from pktsim.kernel.icmp_error import parse_icmp_error
+from pktsim.kernel.icmp_error import IcmpError, parse_icmp_error
 from pktsim.kernel.ping import PingSocket
 from pktsim.kernel.raw import RawSocket
 from pktsim.kernel.tcp import TcpSocket
@@ -29,12 +29,13 @@ from pktsim.kernel.transport import (
     IPPROTO_ICMPV6,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     IpStack,
     TimerHandle,
     family_of,
     parse_ip,
 )
-from pktsim.kernel.udp import UdpSocket, UdpTable
+from pktsim.kernel.udp import UdpSocket, UdpTable, datagram_intact
 from pktsim.netfilter.state import FoundSocket
 from pktsim.rng import Choices
 from pktsim.wire.addr import is_multicast
@@ -132,6 +133,8 @@ class SocketLayer:
             if not broadcast and not is_multicast(parsed.daddr):
                 self._tcp.deliver(parsed, ifindex=ifindex)
             return True
+        if parsed.protocol == IPPROTO_UDPLITE and not datagram_intact(parsed):
+            return True
         return taken
 
     def find(
@@ -158,18 +161,32 @@ class SocketLayer:
         error = parse_icmp_error(packet)
         if error is None:
             return
-        if error.quoted.protocol == IPPROTO_TCP:
+        quoted = error.quoted
+        # What the kernel itself has sent, there being no socket, teaches it too (icmp_err, icmpv6_err).
+        if quoted.protocol == IPPROTO_ICMPV6 or (quoted.protocol == IPPROTO_ICMP and quoted.payload[:1] == b"\0"):
+            self.learn_path_mtu(error)
+        if quoted.protocol == IPPROTO_TCP:
             self._tcp.icmp_error(error, ifindex=ifindex)
-        elif error.quoted.protocol == IPPROTO_UDP:
+        elif quoted.protocol == IPPROTO_UDP:
             self._udp.icmp_error(error)
         else:
-            self._raw_error(error.quoted.daddr, error.quoted.protocol, error.errno, fatal=error.fatal)
+            self._raw_error(error)
 
-    def _raw_error(self, daddr: bytes, protocol: int, number: int, *, fatal: bool) -> None:
+    def _raw_error(self, error: IcmpError) -> None:
         """raw_err: a connected raw socket hears of what is final."""
+        quoted = error.quoted
         for socket in self._raw:
-            if socket.protocol == protocol and socket.raddr == daddr and fatal:
-                socket.report(number)
+            if socket.family != quoted.family or socket.protocol != quoted.protocol:
+                continue
+            if socket.laddr in (ANY[socket.family], quoted.saddr) and socket.raddr in (b"", quoted.daddr):
+                self.learn_path_mtu(error)
+            if socket.raddr == quoted.daddr and error.fatal:
+                socket.report(error.errno)
+
+    def learn_path_mtu(self, error: IcmpError) -> None:
+        """What an error says of the path of a packet that is known to have come from here (``ipv4_sk_update_pmtu``)."""
+        if error.packet_too_big:
+            self.stack.update_pmtu(error.quoted.daddr, error.mtu)
 
     # For the protocols.
 

@@ -343,6 +343,7 @@ class TcpConnection(TcpInput):
         if not self.snd_una <= seq <= self.snd_nxt or self.dead:
             return
         if error.packet_too_big:
+            self.layer.learn_path_mtu(error)
             self._path_mtu_shrunk(error.mtu)
             return
         if error.route_gone:

@@ -25,6 +25,7 @@ IPPROTO_ICMP: Final = 1
 IPPROTO_TCP: Final = 6
 IPPROTO_UDP: Final = 17
 IPPROTO_ICMPV6: Final = 58
+IPPROTO_UDPLITE: Final = 136
 
 IP_DF: Final = 0x4000
 IPV4_HEADER: Final = 20
@@ -107,6 +108,9 @@ class IpStack(Protocol):
 
     def next_ip_id(self, saddr: bytes, daddr: bytes, protocol: int, segments: int = 1) -> int:
         """The namespace's own identification for a packet whose socket has no counter of its own."""
+
+    def update_pmtu(self, daddr: bytes, mtu: int, *, mark: int = 0) -> None:
+        """A router said that this much fits towards ``daddr``."""
 
     def sysctl(self, name: str) -> int: ...
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from pktsim.kernel.datagram import DatagramSocket, PmtuDiscovery, os_error
 from pktsim.kernel.icmp_error import IcmpError
-from pktsim.kernel.transport import ANY, IPPROTO_UDP, IpPacket, OutputRoute, address_bytes
+from pktsim.kernel.transport import (
+    AF_INET,
+    AF_INET6,
+    ANY,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+    IpPacket,
+    OutputRoute,
+    address_bytes,
+)
 from pktsim.wire.addr import ip_to_text, is_multicast
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
 
@@ -136,6 +145,27 @@ class UdpSocket(DatagramSocket):
             self.report(error.errno)
 
 
+def datagram_intact(packet: IpPacket) -> bool:
+    """Whether lengths and checksum of a UDP or UDP-Lite datagram are right (``__udp4_lib_rcv``, ``__udp6_lib_rcv``).
+
+    UDP-Lite has the number of covered bytes in the place of the length, and always a checksum (RFC 3828 section 3.1).
+    """
+    payload = packet.payload
+    if len(payload) < UDP_HEADER:
+        return False
+    _, _, length, value = _HEADER.unpack_from(payload)
+    lite = packet.protocol == IPPROTO_UDPLITE
+    if not length and (lite or packet.family == AF_INET6):
+        length = len(payload)  # a jumbogram's (RFC 2675 section 4)
+    if not UDP_HEADER <= length <= len(payload):
+        return False
+    if not value:
+        # Over IPv4 UDP may do without. What a socket sent by lo is whole too: see checksum_partial.
+        return not lite and packet.family == AF_INET
+    said = len(payload) if lite else length
+    return checksum(payload[:length], pseudo_header_sum(packet.saddr, packet.daddr, packet.protocol, said)) == 0
+
+
 class UdpTable:
     """The UDP sockets of a namespace, by port."""
 
@@ -184,20 +214,10 @@ class UdpTable:
     def deliver(self, packet: IpPacket, *, ifindex: int, broadcast: bool) -> bool:
         """Queue a datagram to its socket, or to all of them if it is for many. Returns whether there was one."""
         payload = packet.payload
-        if len(payload) < UDP_HEADER:
-            return True  # malformed: dropped without a word
-        sport, dport, length, value = _HEADER.unpack_from(payload)
-        if length < UDP_HEADER or length > len(payload):
-            return True
-        payload = payload[:length]
-        # Over IPv4 zero means that there is none. What a socket sent by lo is whole too: see checksum_partial.
-        if value:
-            covered = pseudo_header_sum(packet.saddr, packet.daddr, IPPROTO_UDP, length)
-            if checksum(payload, covered) != 0:
-                return True
-        elif len(packet.saddr) == 16:
-            return True
-        data = payload[UDP_HEADER:]
+        if not datagram_intact(packet):
+            return True  # dropped without a word
+        sport, dport, length, _ = _HEADER.unpack_from(payload)
+        data = payload[UDP_HEADER : length or len(payload)]
         found: list[UdpSocket] = []
         best = -1
         to_all = broadcast or is_multicast(packet.daddr)
@@ -239,5 +259,6 @@ class UdpTable:
                 continue
             if socket.laddr not in (ANY[socket.family], quoted.saddr):
                 continue
+            self._layer.learn_path_mtu(error)
             socket.on_icmp(error)
             return

@@ -202,11 +202,18 @@ def test_path_mtu_messages_are_not_limited() -> None:
     assert len(world.take()) == 20
 
 
+def echo_answer(size: int) -> bytes:
+    return build.ipv4(ip("10.0.0.1"), ip(FAR), 1, build.icmp(0, 0, 1, b"x" * size))
+
+
+def fragmentation_needed(world: Host, sent: bytes, mtu: int) -> None:
+    message = build.icmp(3, 4, mtu, sent[:100])
+    world.give_ip("eth0", build.ipv4(ip("198.51.100.1"), ip("10.0.0.1"), 1, message))
+
+
 def test_learnt_path_mtu_is_used_and_forgotten_after_ten_minutes() -> None:
     world = router()
-    sent = udp_packet("10.0.0.1", FAR, data=b"x" * 1300, dont_fragment=True)
-    message = build.icmp(3, 4, 1280, sent[:100])
-    world.give_ip("eth0", build.ipv4(ip("198.51.100.1"), ip("10.0.0.1"), 1, message))
+    fragmentation_needed(world, echo_answer(1300), 1280)
     assert world.netns.route_output(ip(FAR)).mtu == 1280
     assert world.netns.route_output(ip("192.0.2.10")).mtu == 1500
     world.run(601)
@@ -215,9 +222,29 @@ def test_learnt_path_mtu_is_used_and_forgotten_after_ten_minutes() -> None:
 
 def test_path_mtu_below_the_floor_stops_there() -> None:
     world = router()
-    sent = udp_packet("10.0.0.1", FAR, data=b"x" * 1300, dont_fragment=True)
-    world.give_ip("eth0", build.ipv4(ip("198.51.100.1"), ip("10.0.0.1"), 1, build.icmp(3, 4, 100, sent[:100])))
+    fragmentation_needed(world, echo_answer(1300), 100)
     assert world.netns.route_output(ip(FAR)).mtu == 552
+
+
+@pytest.mark.parametrize(
+    ("sent", "learnt"),
+    [
+        (echo_answer(8), True),
+        (echo_packet("10.0.0.1", FAR), False),
+        (udp_packet("10.0.0.1", FAR, sport=4000), True),
+        (udp_packet("10.0.0.1", FAR, sport=4001), False),
+        (build.ipv4(ip("10.0.0.1"), ip(FAR), 6, bytes(20)), False),
+        (build.ipv4(ip("10.0.0.1"), ip(FAR), 47, bytes(20)), False),
+        (build.ipv4(ip("10.0.0.1"), ip(FAR), 99, bytes(20)), True),
+    ],
+    ids=["echo reply", "echo of nobody", "UDP socket", "UDP of nobody", "TCP of nobody", "GRE of nobody", "raw socket"],
+)
+def test_path_mtu_is_learnt_from_what_was_sent_from_here_only(sent: bytes, *, learnt: bool) -> None:
+    world = router()
+    world.netns.sockets.udp().bind("10.0.0.1", 4000)
+    world.netns.sockets.raw(99)
+    fragmentation_needed(world, sent, 1280)
+    assert world.netns.route_output(ip(FAR)).mtu == (1280 if learnt else 1500)
 
 
 # -------------------------------------------------------------------------------------------------------------- REJECT

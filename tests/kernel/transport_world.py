@@ -157,6 +157,9 @@ class Host:
     def confirm_neighbour(self, daddr: bytes) -> None:
         self.confirmed.append(daddr)
 
+    def update_pmtu(self, daddr: bytes, mtu: int, *, mark: int = 0) -> None:
+        self.path_mtu[daddr] = mtu
+
     def next_ip_id(self, saddr: bytes, daddr: bytes, protocol: int, segments: int = 1) -> int:
         self.next_id += segments
         return self.next_id - segments
