@@ -108,6 +108,10 @@ class Packet:
     mark: int
     priority: int
     fragment_max: int  # the largest fragment it was gathered from, 0 if it was not
+    linear: bool  # its bytes are in one piece, whatever it was gathered from
+    @property
+    def translated(self) -> bool:
+        """NAT has changed its source or its destination, or may have."""
     @property
     def pkt_id(self) -> int: ...
     @property
@@ -237,12 +241,12 @@ class Datapath:
         """All addresses in the order in which they were added: (ifindex, address, prefix length, scope)."""
     def neighbour_set(self, ifindex: int, address: bytes, mac: bytes, neighbour_class: int) -> None: ...
     def neighbour_del(self, ifindex: int, address: bytes) -> None: ...
+    def path_mtus_set(self, known: list[tuple[bytes, int, bool, int]]) -> None:
+        """Replace what is known of paths: (address, MTU, locked, last jiffy it is good for)."""
     def fdb_set(self, bridge: int, mac: bytes, port: int, *, static: bool) -> None: ...
     def fdb(self, bridge: int) -> list[tuple[bytes, int, bool, int]]:
         """(MAC, port ifindex, static, learnt or refreshed at ns)."""
     def fdb_flush(self, bridge: int, *, port: int = 0, static: bool = False) -> None: ...
-    def path_mtus_set(self, known: list[tuple[bytes, int, bool, int]]) -> None:
-        """Replace what is known of paths: (address, MTU, locked, last jiffy it is good for)."""
     def sysctl_set(self, key: int, value: int, ifindex: int = 0) -> None: ...
     def sysctl_get(self, key: int) -> int: ...
     def table_set(self, family: int, table: int, program: Program | None, counters: bytes = b"") -> None:

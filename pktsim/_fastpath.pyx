@@ -212,6 +212,22 @@ cdef class Packet:
             self.get().flags &= ~<uint32_t>PF_FRAG_PMTU
 
     @property
+    def linear(self):
+        """Its bytes are in one piece, whatever it was gathered from."""
+        return bool(self.get().flags & PF_LINEAR)
+
+    @linear.setter
+    def linear(self, bint value):
+        cdef Pkt *p = self.get()
+        p.flags = p.flags | PF_LINEAR if value else p.flags & ~<uint32_t>PF_LINEAR
+
+    @property
+    def translated(self):
+        """NAT has changed its source or its destination, or may have."""
+        cdef Pkt *p = self.get()
+        return p.ct != NULL and p.ct.status & NAT_MASK != 0
+
+    @property
     def ctinfo(self):
         return self.get().ctinfo
 
@@ -332,6 +348,7 @@ cdef class Datapath:
         free(s.addrs)
         free(s.rtables)
         free(s.prules)
+        free(s.pmtus)
         free(s.events)
         free(s.bytes)
         free(s.trace)
@@ -348,7 +365,6 @@ cdef class Datapath:
         """Ask for a choice. An error is kept and raised where the caller's call ends."""
         cdef object full
         cdef int64_t answer
-        free(s.pmtus)
         if self._error is not None:
             return 0
         try:
@@ -659,22 +675,6 @@ cdef class Datapath:
                 return
             at = &n.next
 
-    def fdb_set(self, int bridge, bytes mac not None, int port, *, bint static):
-        cdef State *s = &self.s
-        cdef FdbEntry *e
-        if len(mac) != 6:
-            raise ValueError("a MAC has 6 bytes")
-        e = fdb_find(s, bridge, <const uint8_t *><const char *>mac)
-        if e == NULL:
-            fdb_learn(s, bridge, <const uint8_t *><const char *>mac, port)
-            e = fdb_find(s, bridge, <const uint8_t *><const char *>mac)
-        if e == NULL:
-            raise ValueError("a group address has no place in a forwarding table")
-        e.port = port
-        e.is_static = static
-        e.seen_ns = s.now_ns
-
-    def fdb(self, int bridge):
     def path_mtus_set(self, list known not None):
         cdef State *s = &self.s
         cdef PathMtu *new = <PathMtu *>calloc(max(len(known), 1), sizeof(PathMtu))
@@ -695,6 +695,22 @@ cdef class Datapath:
         s.pmtus = new
         s.n_pmtus = <int32_t>len(known)
 
+    def fdb_set(self, int bridge, bytes mac not None, int port, *, bint static):
+        cdef State *s = &self.s
+        cdef FdbEntry *e
+        if len(mac) != 6:
+            raise ValueError("a MAC has 6 bytes")
+        e = fdb_find(s, bridge, <const uint8_t *><const char *>mac)
+        if e == NULL:
+            fdb_learn(s, bridge, <const uint8_t *><const char *>mac, port)
+            e = fdb_find(s, bridge, <const uint8_t *><const char *>mac)
+        if e == NULL:
+            raise ValueError("a group address has no place in a forwarding table")
+        e.port = port
+        e.is_static = static
+        e.seen_ns = s.now_ns
+
+    def fdb(self, int bridge):
         cdef uint32_t i
         cdef FdbEntry *e
         found = []
@@ -1071,11 +1087,13 @@ cdef class Datapath:
             raise ValueError("an empty packet")
         self._begin(now_ns)
         p = self._packet(packet)
-        if related is not None and related.p != NULL and related.p.ct != NULL:
-            # nf_ct_attach: the answer belongs to the connection of what it answers, in the other direction
+        if related is not None and related.p != NULL and related.p.ctinfo != CTINFO_NONE:
+            # nf_ct_attach: the answer belongs to the connection of what it answers, in the other direction. Where that is
+            # none, being untracked, the answer is tracked, and NOTRACK finds that it has been seen.
             cause = related.p
             p.ct = cause.ct
-            p.ct.refs += 1
+            if p.ct != NULL:
+                p.ct.refs += 1
             p.ctinfo = CTINFO_RELATED if cause.ctinfo >= CTINFO_ESTABLISHED_REPLY else CTINFO_RELATED_REPLY
         p.mark = mark
         p.sk_ifindex = ifindex

@@ -879,8 +879,8 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
         p.stage = STAGE_REDIRECT
         pkt_upcall(s, p, UP_ICMP_ERROR, 137, 0, 0)
         return
-    # what was gathered from fragments is looked at when it is cut again (ignore_df)
-    if p.end - p.l3 > mtu and p.frag_max == 0:
+    # ip6_pkt_too_big: what was gathered from fragments that fit is cut again (ignore_df)
+    if p.end - p.l3 > mtu and (p.frag_max == 0 or p.frag_max > mtu):
         s.drops[DR_FRAGMENT_NEEDED] += 1
         pkt_upcall(s, p, UP_ICMP_ERROR, 2, 0, <int>mtu)
         return

@@ -896,11 +896,11 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
             do_connmark(s, p, r)
         elif r.op == OP_NOTRACK:
             # xt_ct_target: "Previously seen (loopback)? Ignore.", and a template counts as that
-            if p.ct == NULL and not p.tmpl_set:
+            if p.ctinfo == CTINFO_NONE and not p.tmpl_set:
                 p.ctinfo = CTINFO_UNTRACKED
                 trace_add(s, p, TR_UNTRACKED, 0, 0, 0, 0)
         elif r.op == OP_CT_ZONE:
-            if p.ct == NULL and p.ctinfo != CTINFO_UNTRACKED and not p.tmpl_set:
+            if p.ctinfo == CTINFO_NONE and not p.tmpl_set:
                 p.tmpl_set = 1
                 p.tmpl_mark = <uint8_t>r.c
                 p.tmpl_zone = <uint16_t>r.a

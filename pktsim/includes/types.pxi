@@ -55,6 +55,7 @@ cdef enum:
     PF_CSUM_PARTIAL = 512      # CHECKSUM_PARTIAL: the kernel leaves the transport checksum to the device
     PF_FRAG_PMTU = 8192        # gathered from fragments that had DF: so have those it is cut into (IPSKB_FRAG_PMTU)
     PF_REDIRECTED = 4096       # its sender was told of a shorter way, if it was to be told
+    PF_LINEAR = 16384          # somebody wanted its bytes in one piece: the fragments it was gathered from are no more
     PF_ONLINK = 2048           # whoever sent it says that its destination is on the link of the device (icmp6_dst_alloc)
     PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast
 
@@ -376,7 +377,6 @@ cdef struct Neighbour:
     uint8_t mac[6]
     Neighbour *next
 
-cdef struct FdbEntry:
 cdef struct PathMtu:           # struct fib_nh_exception, rt6_exception: what was learnt of the path to a host
     Addr dst
     uint8_t family
@@ -384,6 +384,7 @@ cdef struct PathMtu:           # struct fib_nh_exception, rt6_exception: what wa
     uint32_t mtu
     int64_t expires            # the last jiffy it is good for
 
+cdef struct FdbEntry:
     uint8_t mac[6]
     uint8_t is_static
     int32_t bridge
@@ -443,9 +444,9 @@ cdef struct State:
     int32_t n_prules
     Neighbour **neigh
     uint32_t n_neigh           # buckets
-    FdbEntry **fdb
     PathMtu *pmtus
     int32_t n_pmtus
+    FdbEntry **fdb
     uint32_t n_fdb
     int64_t sysctl[64]
     TableInst tables[2][5]     # [family: 0 IPv4, 1 IPv6][table]

@@ -102,7 +102,11 @@ class Piece:
 
 
 class DiscardQueue(Exception):
-    """The fragment contradicts what is there: all of it is worthless."""
+    """The fragment overlaps what is there: all of it is worthless."""
+
+
+class Contradiction(DiscardQueue):
+    """The fragment is empty, or ends where the packet cannot, as others say."""
 
 
 _Key = tuple[int, int, bytes]
@@ -179,13 +183,18 @@ class Defragmenter:
         """Put a fragment where it belongs; the whole packet if nothing is missing any more."""
         try:
             complete = self._insert(queue, packet, piece)
-        except DiscardQueue:
-            self._kill(key)
+        except DiscardQueue as reason:
+            if not (isinstance(reason, Contradiction) and self._survives_contradiction(key)):
+                self._kill(key)
             return None
         if not complete:
             return None
         self._kill(key)
         return self._put_together(queue)
+
+    def _survives_contradiction(self, key: _Key) -> bool:
+        """Whether only the fragment goes, not what was gathered before it."""
+        return False
 
     def _too_far(self, queue: Queue, source: bytes) -> bool:
         """``ip_frag_too_far``: so many other fragments came from there meanwhile that the id has probably wrapped."""
@@ -223,16 +232,16 @@ class Defragmenter:
         offset, end = piece.offset, piece.end
         if not piece.more:
             if end < queue.length or (queue.last_in and end != queue.length):
-                raise DiscardQueue
+                raise Contradiction
             queue.last_in = True
             queue.length = end
         else:
             if end > queue.length:
                 if queue.last_in:
-                    raise DiscardQueue
+                    raise Contradiction
                 queue.length = end
         if end == offset:
-            raise DiscardQueue
+            raise Contradiction
         if not self._insert_run(queue, offset, end):
             return False
         fragment = _Fragment(offset, piece.payload[: end - offset])

@@ -13,28 +13,34 @@ from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import is_link_local, is_multicast6
 from pktsim.kernel.defragment import Defragmenter, DefragUser, Piece, Queue, Reassembled, ecn_verdict
 from pktsim.kernel.exthdr import EXTENSIONS, FRAGMENT, FRAGMENT_HEADER, header_size, skip_headers
+from pktsim.kernel.icmp6 import HDR_FIELD, HDR_INCOMP
 from pktsim.kernel.timer_wheel import TimerWheel
-from pktsim.kernel.transport import IPV6_HEADER
+from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
 
 _MAX_PAYLOAD: Final = 65535
 _MORE: Final = 1
 _OFFSET_MASK: Final = 0xFFF8
 
 
-#: Why a parameter is a problem: ``ICMPV6_HDR_FIELD``, ``ICMPV6_HDR_INCOMP`` (RFC 7112 section 5).
-HDR_FIELD: Final = 0
-HDR_INCOMP: Final = 3
-#: TCP, UDP and ICMPv6; of other protocols a byte is enough.
-_TRANSPORT_HEADERS: Final = {6: 20, 17: 8, 58: 8}
-
-
 class ParameterProblem(Exception):
-    """The fragment makes no sense, and its sender is to be told: ``code`` why, ``pointer`` which byte."""
+    """The fragment makes no sense, and its sender is to be told: ``code`` says how, ``pointer`` which byte."""
 
-    def __init__(self, pointer: int, code: int = HDR_FIELD) -> None:
-        super().__init__(pointer)
-        self.pointer = pointer
+    def __init__(self, code: int, pointer: int) -> None:
+        super().__init__(code, pointer)
         self.code = code
+        self.pointer = pointer
+
+
+#: Bytes of what comes first in a packet that must be in its first fragment (RFC 8200 section 4.5).
+_HEADERS: Final = {IPPROTO_TCP: 20, IPPROTO_UDP: 8, IPPROTO_ICMPV6: 8}
+
+
+def headers_incomplete(data: bytes) -> bool:
+    """``ipv6frag_thdr_truncated``: a first fragment without the whole transport header."""
+    headers = skip_headers(data)
+    if headers is None or headers.fragment_offset:
+        return False
+    return headers.offset + _HEADERS.get(headers.protocol, 1) > len(data)
 
 
 def find_fragment_header(data: bytes) -> tuple[int, int] | None:
@@ -47,14 +53,6 @@ def find_fragment_header(data: bytes) -> tuple[int, int] | None:
         kind, where = data[at], at
         at += size
     return (at, where) if at + FRAGMENT_HEADER <= len(data) else None
-
-
-def transport_truncated(data: bytes) -> bool:
-    """``ipv6frag_thdr_truncated``: a first fragment without its whole transport header (RFC 8200 section 4.5)."""
-    skipped = skip_headers(data)
-    if skipped is None or skipped.fragment_offset:
-        return False
-    return skipped.offset + _TRANSPORT_HEADERS.get(skipped.protocol, 1) > len(data)
 
 
 class Defragmenter6(Defragmenter):
@@ -75,26 +73,37 @@ class Defragmenter6(Defragmenter):
         """Take one fragment (``nf_ct_frag6_gather``, ``ipv6_frag_rcv``).
 
         Raises:
-            ParameterProblem: At delivery, if the fragment itself makes no sense.
+            ParameterProblem: At delivery, if the fragment itself makes no sense. Connection tracking leaves it to
+                whoever it is for to complain, and hands it on as it is.
         """
         data = packet.data
         found = find_fragment_header(data)
         if found is None:
             return None
         at, _ = found
-        if transport_truncated(data):
-            raise ParameterProblem(0, HDR_INCOMP)
         offset = int.from_bytes(data[at + 2 : at + 4], "big") & _OFFSET_MASK
         more = bool(data[at + 3] & _MORE)
         end = offset + len(data) - at - FRAGMENT_HEADER
+        tracking = user != DefragUser.LOCAL_DELIVER
+        as_it_is = Reassembled(data, 0, ())
+        if headers_incomplete(data):
+            if tracking:
+                return as_it_is
+            raise ParameterProblem(HDR_INCOMP, 0)
         if end > _MAX_PAYLOAD:
-            raise ParameterProblem(at + 2)
-        if more and end & 7:
-            raise ParameterProblem(4)
+            if tracking:
+                return None
+            raise ParameterProblem(HDR_FIELD, at + 2)
         saddr, daddr = data[8:24], data[24:40]
         narrow = is_multicast6(daddr) or is_link_local(daddr)
         device = packet.in_ifindex.to_bytes(4, "big") if narrow else bytes(4)
         key = (user, zone, data[at + 4 : at + 8] + saddr + daddr + device)
+        if more and end & 7:
+            if not tracking:
+                raise ParameterProblem(HDR_FIELD, 4)
+            if key in self._queues:
+                self._kill(key)
+            return as_it_is
         prefix = "ip6frag" if user == DefragUser.LOCAL_DELIVER else "nf_conntrack_frag6"
         timeout = "ip6frag_time" if user == DefragUser.LOCAL_DELIVER else "nf_conntrack_frag6_timeout"
         queue = self._open(key, user, high=f"{prefix}_high_thresh", timeout=timeout)
@@ -103,6 +112,10 @@ class Defragmenter6(Defragmenter):
         tclass = int.from_bytes(data[:2], "big") >> 4 & 0xFF
         piece = Piece(offset, end, more, data[at + FRAGMENT_HEADER :], data[:at], tclass & 3, len(data))
         return self._finish(key, queue, packet, piece)
+
+    def _survives_contradiction(self, key: tuple[int, int, bytes]) -> bool:
+        """``nf_ct_frag6_queue``, unlike ``ip6_frag_queue``."""
+        return key[0] != DefragUser.LOCAL_DELIVER
 
     @staticmethod
     def _put_together(queue: Queue) -> Reassembled | None:

@@ -58,6 +58,7 @@ EXC_FRAGTIME: Final = 1
 HDR_FIELD: Final = 0
 UNK_NEXTHDR: Final = 1
 UNK_OPTION: Final = 2
+HDR_INCOMP: Final = 3
 
 #: Messages from here on inform, those below report errors (RFC 4443 section 2.1).
 INFORMATIONAL: Final = 128
@@ -71,7 +72,8 @@ ND_TYPES: Final = frozenset(range(Icmp6Type.ROUTER_SOLICITATION, Icmp6Type.REDIR
 def _quotes_error(packet: bytes) -> bool:
     """``is_ineligible``: errors and what cannot be told from one are not answered."""
     found = skip_headers(packet)
-    if found is None or found.protocol != IPPROTO_ICMPV6:
+    # ipv6_skip_exthdr stops at the header of a later fragment, so that what it is of is not known
+    if found is None or found.protocol != IPPROTO_ICMPV6 or found.fragment_offset:
         return False
     if found.offset >= len(packet):
         return not found.fragment

@@ -37,14 +37,12 @@ from pktsim.kernel.icmp6 import (
     about6,
 )
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_HEADER
-from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook
+from pktsim.netfilter.opcodes import DropReason, Hook
 
 if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
     from pktsim.kernel.netns import Netns
 
-_SCTP: Final = 132
-_SCTP_HEADER: Final = 12
 #: The home address; hop-by-hop options are the engine's (ip6_hop_options).
 _KNOWN_DESTINATION: Final = frozenset((201,))
 #: Types of routing headers that a host drops unless it was told to look at them (RPL, SRv6: ``seg6_enabled``).
@@ -215,11 +213,7 @@ class Ip6:
             user = DefragUser.CONNTRACK_OUT
         else:
             user = DefragUser.CONNTRACK_BRIDGE_IN if packet.bridged else DefragUser.CONNTRACK_IN
-        try:
-            return self.defragmenter.add(packet, user)
-        except ParameterProblem:
-            # nf_ct_frag6_gather leaves it to whoever it is for to complain
-            return Reassembled(packet.data, 0, ())
+        return self.defragmenter.add(packet, user)
 
     def _expired(self, packet: Packet, user: DefragUser) -> None:
         """``ip6frag_expire_frag_queue``: who sent the first fragment is told, whoever gathered."""
@@ -243,15 +237,6 @@ class Ip6:
             self._netns.icmp6.error(about6(packet), Icmp6Type.PKT_TOOBIG, 0, mtu)
             self._netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
             return [], errno.EMSGSIZE
-        if payload_sizes and payload_sizes[0] < _SCTP_HEADER and self._checked_sctp(packet):
-            # sctp_error wants its header in one piece: where the first fragment ends sooner it takes from the second,
-            # and the old pieces fit no more
-            payload_sizes = ()
         ident = self._netns.choices.below(f"{self._netns.name}/ip6.frag_id", 0xFFFFFFFF) + 1
         local = packet.local and not largest
         return fragment_ipv6(data, mtu, ident, payload_sizes=payload_sizes, local=local), 0
-
-    def _checked_sctp(self, packet: Packet) -> bool:
-        if packet.protocol != _SCTP or packet.local or packet.ctinfo == CtInfo.UNTRACKED:
-            return False
-        return bool(self._setting("nf_conntrack_checksum"))

@@ -44,7 +44,7 @@ from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPR
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.nft_ruleset import NftRuleset
-from pktsim.netfilter.opcodes import DropReason, Hook, RouteType, Upcall
+from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook, RouteType, Upcall
 from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
@@ -61,6 +61,9 @@ LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
 PROCESS_GAP_NS: Final = 60 * NS_PER_US
 
 _IPPROTO_IGMP: Final = 2
+_IPPROTO_SCTP: Final = 132
+_TCP_HEADER: Final = 20
+_SCTP_HEADER: Final = 12
 #: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
 _MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
 #: Reassembled packets whose old pieces are remembered; a packet that waits longer than this many others loses them.
@@ -502,7 +505,7 @@ class Netns(Configuration):
                 mtu = min(mtu, largest)
         in_process = packet.local and not self._softirq
         pieces = fragment_ipv4(
-            data, mtu, payload_sizes=self._pieces.pop(packet.pkt_id, ()), keep_df=packet.fragments_keep_df
+            data, mtu, payload_sizes=self._old_pieces(packet), keep_df=packet.fragments_keep_df
         )
         events = self.datapath.output(packet, pieces, self.clock.now_ns)
         if in_process:
@@ -510,11 +513,30 @@ class Netns(Configuration):
         else:
             self.process(events)
 
+    def _old_pieces(self, packet: Packet) -> tuple[int, ...]:
+        """The payload bytes of the fragments it was gathered from; none if bytes have been moved between them since.
+
+        They are where somebody reads a header that the first fragment did not have as a whole (``__pskb_pull_tail``).
+        """
+        sizes = self._pieces.pop(packet.pkt_id, ())
+        if not sizes or packet.linear:
+            return ()
+        read = 0
+        received = packet.family == AF_INET and not packet.local and not packet.bridged
+        if packet.protocol == IPPROTO_TCP and received:
+            wanted = "net.ipv4.ip_early_demux", "net.ipv4.tcp_early_demux"
+            read = _TCP_HEADER if all(map(self.sysctls.number, wanted)) else 0
+        elif packet.protocol == _IPPROTO_SCTP and not packet.local and packet.ctinfo != CtInfo.UNTRACKED:
+            # sctp_error
+            read = _SCTP_HEADER if self.sysctls.number("net.netfilter.nf_conntrack_checksum") else 0
+        if packet.translated:
+            read = {IPPROTO_TCP: _TCP_HEADER, _IPPROTO_SCTP: _SCTP_HEADER}.get(packet.protocol, 0)
+        return sizes if read <= sizes[0] else ()
+
     def _fragment6(self, packet: Packet, mtu: int) -> None:
-        if packet.local:
-            mtu = min(mtu, self._path_mtu(packet.data[24:40]) or mtu)
-        in_process = packet.local and not self._softirq
-        pieces, error = self.ip6.cut(packet, mtu, self._pieces.pop(packet.pkt_id, ()))
+        local = packet.local  # a packet that is not cut is gone
+        in_process = local and not self._softirq
+        pieces, error = self.ip6.cut(packet, mtu, self._old_pieces(packet))
         if error:
             self._send_error = error if local else self._send_error
             return
@@ -696,6 +718,8 @@ class Netns(Configuration):
 
     def update_pmtu(self, daddr: bytes, mtu: int, *, mark: int = 0) -> None:
         """``__ip_rt_update_pmtu``: a router said that this much fits towards ``daddr``."""
+        if len(daddr) == 4 and self.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 1:
+            mtu = 0  # what the message says is not believed, that it came is
         try:
             route = self.route_output(daddr, mark=mark)
         except OSError:
@@ -714,8 +738,6 @@ class Netns(Configuration):
         floor = self.sysctls.number("net.ipv4.route.min_pmtu")
         locked = mtu < floor
         if locked:
-        if len(daddr) == 4 and self.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 1:
-            mtu = 0  # what the message says is not believed, that it came is
             mtu = min(route.mtu, floor)
         expires = self.wheel.jiffies + self.sysctls.number("net.ipv4.route.mtu_expires") * HZ
         self._path_learnt(daddr, PathMtu(mtu, locked, expires))
@@ -744,6 +766,7 @@ class Netns(Configuration):
     def path_mtus_flush(self) -> None:
         """Forget learnt path MTUs (``ip route flush cache``)."""
         self._path_mtus.clear()
+        self._push_path_mtus()
 
     def redirected(self, daddr: bytes, gateway: bytes, *, router: bytes, ifindex: int) -> None:
         """``__ip_do_redirect``: not obeyed; hosts here keep the next hop that their routes name."""
@@ -763,7 +786,6 @@ class Netns(Configuration):
             raise OSError(error, errno.errorcode[error])
 
     def next_ip_id(self, saddr: bytes, daddr: bytes, protocol: int, segments: int = 1) -> int:
-        self._push_path_mtus()
         """``__ip_select_ident``: a counter per addresses and protocol, pushed on by chance as time passes."""
         key = (saddr, daddr, protocol)
         place = f"{self.name}/ip.id"

@@ -250,6 +250,7 @@ def _tcpoptstrip(target: TcpoptstripTarget, builder: Builder) -> Iterable[Pendin
         offset: int = packet.transport_offset
         if not offset:
             return True
+        packet.linear = True
         data: bytes = packet.data
         tcp = bytearray(data[offset:])
         if len(tcp) < 20 or len(tcp) < (end := (tcp[12] >> 4) * 4):

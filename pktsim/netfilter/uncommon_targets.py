@@ -141,6 +141,7 @@ def _tcpmss(target: TcpmssTarget, builder: Builder) -> Iterable[Pending]:
         header = (tcp[12] >> 4) * 4 if len(tcp) >= 20 else 0
         if not offset:
             return True
+        packet.linear = True
         if header < 20 or len(tcp) < header:
             return False
         v4 = data[0] >> 4 == 4

@@ -1,4 +1,4 @@
-"""The cases that state what Linux's own selftests assert, on the running kernel: it does what they say, as we do."""
+"""Scripts with what they expect, Linux's own selftests among them, on the running kernel: it does so, as we do."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.case import CaseRun
+from tests.kernel import node_cases
 from tests.live.differential import difference
 from tests.live.kernel_case import Workbench
+from tests.netfilter import selftest_cases
 from tests.netfilter.case_script import Expected, Outcome, check_counters, check_step
-from tests.netfilter.selftest_cases import PENDING, SCRIPTS
+
+SCRIPTS = selftest_cases.SCRIPTS | node_cases.SCRIPTS
 
 #: Of these only what they expect is looked at, not all that can be seen.
 EXPECTATIONS_ONLY = {
@@ -53,11 +55,6 @@ def test_kernel_does_what_the_case_says(name: str, bench: Workbench) -> None:
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in EXPECTATIONS_ONLY])
 def test_kernel_and_ours_agree(name: str, bench: Workbench) -> None:
     case = SCRIPTS[name]().case
-    if name in PENDING:
-        pytest.xfail(PENDING[name])
-    try:
-        ours = CaseRun(case)
-        ours.run()
-    except UnsupportedFeature as error:
-        pytest.xfail(f"refused: {error}")
+    ours = CaseRun(case)
+    ours.run()
     assert difference(case, ours, bench) == ""

@@ -34,7 +34,7 @@ IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6 = 1, 6, 17, 58
 
 
 def summary(interface: str, frame: bytes) -> str:
-    """``out 10.1.0.9:1000 > 10.2.0.9:80 tcp S.``, ``in 10.2.0.1 > 10.1.0.9 icmp 3/4``."""
+    """``out 10.1.0.9:1000 > 10.2.0.9:80 tcp S.``, ``in 10.2.0.1 > 10.1.0.9 icmp 3/4``; of later fragments no more."""
     view = FrameView(frame)
     source, destination = ip_to_text(view.saddr), ip_to_text(view.daddr)
     name = _PROTOCOLS.get(view.protocol, str(view.protocol))
@@ -43,6 +43,8 @@ def summary(interface: str, frame: bytes) -> str:
         if name == "tcp":
             text += " " + "".join(letter for letter, flag in _LETTERS.items() if view.tcp_flags & flag)
         return text
+    if view.transport < 0 or name.isdigit():
+        return f"{interface} {source} > {destination} {name}"
     return f"{interface} {source} > {destination} {name} {view.icmp_type}/{view.icmp_code}"
 
 

@@ -25,8 +25,6 @@ from tests.netfilter.case_script import (
 )
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
-#: Which of them need what is not there yet, and neither works nor is refused by name.
-PENDING = {"redirect6": "ICMPv6 echo replies"}
 
 
 def selftest(make: Callable[[], Script]) -> Callable[[], Script]:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.case import CaseRun
 from tests.netfilter.case_script import SERVER, Conversation, Expected, Script, last_outcome, problem_of, run
-from tests.netfilter.selftest_cases import INVALID, PENDING, SCRIPTS, handshake
+from tests.netfilter.selftest_cases import INVALID, SCRIPTS, handshake
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_selftest(name: str) -> None:
-    script = SCRIPTS[name]()
-    try:
-        run(script)
-    except UnsupportedFeature as error:
-        pytest.xfail(f"refused: {error}")
-    except AssertionError as error:
-        if name not in PENDING:
-            raise
-        pytest.xfail(f"{PENDING[name]}: {error}")
+    run(SCRIPTS[name]())
 
 
 def test_names_are_unique_and_say_what_they_prove() -> None:

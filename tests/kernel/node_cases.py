@@ -1,0 +1,389 @@
+"""What a node's kernel does beside translating, as scripts that run here and on the running kernel (``tests/live``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pktsim.wire import frame as build
+from pktsim.wire.addr import ip_from_text
+from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.frame import IPPROTO_UDP, IPPROTO_UDPLITE
+from tests.netfilter.case_script import CLIENT, CLIENT6, SERVER, SERVER6, Script, datagram, echo, icmp_error, segment
+from tests.netfilter.selftest_cases import table
+
+SCRIPTS: dict[str, Callable[[], Script]] = {}
+NEAR, FAR = "10.1.0.1", "10.2.0.1"
+NEAR6, FAR6 = "fd01::1", "fd02::1"
+STATES = table(
+    "filter",
+    "-A FORWARD -m conntrack --ctstate INVALID",
+    "-A FORWARD -m conntrack --ctstate NEW",
+    "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED",
+)
+NO_LIMIT6 = {"net.ipv6.icmp.ratelimit": "0"}
+
+
+def case(make: Callable[[], Script]) -> Callable[[], Script]:
+    SCRIPTS[make.__name__] = make
+    return make
+
+
+# ------------------------------------------------------------------------------------------------------------ path MTU
+
+
+def _big4(*, dont_fragment: bool) -> bytes:
+    ends = ip_from_text(SERVER), ip_from_text(CLIENT)
+    return build.ipv4(
+        *ends, IPPROTO_UDP, build.udp(*ends, 1, 2, bytes(1300)), dont_fragment=dont_fragment, identification=0x1234
+    )
+
+
+def _learning(script: Script, mtu: int) -> None:
+    """The node is told that its own answer to a ping of the client did not fit."""
+    script.receive("in", icmp_error(CLIENT, NEAR, 3, 4, mtu, echo(NEAR, CLIENT, size=1300, reply=True)), out=[])
+
+
+@case
+def path_mtu_forwarding() -> Script:
+    script = Script(
+        "path-mtu-forwarding",
+        "A path MTU cuts what the node itself sends, not what it forwards.",
+        STATES,
+    )
+    _learning(script, 1280)
+    script.receive("out", _big4(dont_fragment=True), out=[f"in {SERVER}:1 > {CLIENT}:2 udp"])
+    answer = f"in {NEAR} > {CLIENT} icmp*"
+    script.receive("in", echo(CLIENT, NEAR, size=1300), out=[answer, answer])
+    return script
+
+
+@case
+def path_mtu_locked() -> Script:
+    script = Script(
+        "path-mtu-locked",
+        "A path MTU below min_pmtu is taken for an attack: it is 552, and holds for what is forwarded too.",
+        STATES,
+    )
+    _learning(script, 500)
+    script.receive("out", _big4(dont_fragment=True), out=[f"out {FAR} > {SERVER} icmp 3/4"])
+    piece = f"in {SERVER}* > {CLIENT}* udp"
+    script.receive("out", _big4(dont_fragment=False), out=[piece, piece, piece])
+    return script
+
+
+@case
+def path_mtu_forwarding_wanted() -> Script:
+    script = Script(
+        "path-mtu-forwarding-wanted",
+        "With ip_forward_use_pmtu a router believes path MTUs.",
+        STATES,
+        sysctls={"net.ipv4.ip_forward_use_pmtu": "1"},
+    )
+    _learning(script, 1280)
+    script.receive("out", _big4(dont_fragment=True), out=[f"out {FAR} > {SERVER} icmp 3/4"])
+    return script
+
+
+@case
+def path_mtu_of_nobody() -> Script:
+    script = Script(
+        "path-mtu-of-nobody",
+        "What quotes a datagram that no socket of the node has sent says nothing about paths.",
+        STATES,
+    )
+    script.receive("in", icmp_error(CLIENT, NEAR, 3, 4, 500, datagram(NEAR, CLIENT, 5000, 53)), out=[])
+    script.receive("in", icmp_error(CLIENT, NEAR, 3, 4, 500, echo(NEAR, CLIENT, size=1300)), out=[])
+    script.receive("in", echo(CLIENT, NEAR, size=1300), out=[f"in {NEAR} > {CLIENT} icmp 0/0"])
+    return script
+
+
+@case
+def path_mtu_of_a_socket() -> Script:
+    script = Script(
+        "path-mtu-of-a-socket",
+        "What quotes a datagram of a socket of the node teaches it its path.",
+        STATES,
+        listeners=[{"proto": "udp", "address": NEAR, "port": 5000, "name": "service"}],
+    )
+    script.receive("in", icmp_error(CLIENT, NEAR, 3, 4, 1000, datagram(NEAR, CLIENT, 5000, 53)), out=[])
+    answer = f"in {NEAR} > {CLIENT} icmp*"
+    script.receive("in", echo(CLIENT, NEAR, size=1300), out=[answer, answer])
+    return script
+
+
+def _no_pmtu_disc(mode: int, *, pieces: int) -> Script:
+    script = Script(
+        f"no-pmtu-disc-{mode}",
+        {
+            1: "With ip_no_pmtu_disc=1 what a router says of the MTU is not believed, but that it complains is.",
+            2: "With ip_no_pmtu_disc=2 routers that complain about sizes are not heard.",
+            3: "With ip_no_pmtu_disc=3 they are heard only about protocols that check what they quote.",
+        }[mode],
+        STATES,
+        sysctls={"net.ipv4.ip_no_pmtu_disc": str(mode)},
+    )
+    _learning(script, 1280)
+    answer = f"in {NEAR} > {CLIENT} icmp*"
+    script.receive("in", echo(CLIENT, NEAR, size=1300), out=[answer] * pieces)
+    return script
+
+
+@case
+def no_pmtu_disc_1() -> Script:
+    return _no_pmtu_disc(1, pieces=3)
+
+
+@case
+def no_pmtu_disc_2() -> Script:
+    return _no_pmtu_disc(2, pieces=1)
+
+
+@case
+def no_pmtu_disc_3() -> Script:
+    return _no_pmtu_disc(3, pieces=1)
+
+
+def _path_mtu6(name: str, proves: str, mtu: int, *, believed: bool) -> Script:
+    script = Script(name, proves, rules6=STATES, sysctls=NO_LIMIT6)
+    script.receive(
+        "in", icmp_error(CLIENT6, NEAR6, 2, 0, mtu, echo(NEAR6, CLIENT6, size=1300, reply=True)[:1000]), out=[]
+    )
+    ends = ip_from_text(SERVER6), ip_from_text(CLIENT6)
+    big = build.ipv6(*ends, IPPROTO_UDP, build.udp(*ends, 1, 2, bytes(1300)))
+    answer = f"out {FAR6} > {SERVER6} icmp6 2/0" if believed else f"in {SERVER6}:1 > {CLIENT6}:2 udp"
+    script.receive("out", big, out=[answer], rules={"6:filter/FORWARD/2": 1})
+    piece = f"in {NEAR6} > {CLIENT6} icmp6*"
+    script.receive("in", echo(CLIENT6, NEAR6, size=1300), out=[piece] * (1 + believed))
+    return script
+
+
+@case
+def path_mtu6() -> Script:
+    return _path_mtu6(
+        "path-mtu6", "An IPv6 router believes path MTUs, and finds out behind FORWARD.", 1300, believed=True
+    )
+
+
+@case
+def path_mtu6_too_small() -> Script:
+    return _path_mtu6("path-mtu6-too-small", "Less than 1280 fits every path.", 1000, believed=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ UDP-Lite
+
+
+def udplite(source: str, destination: str, size: int, *, protocol: int = IPPROTO_UDPLITE) -> bytes:
+    """A packet with a UDP-Lite datagram, all of which is covered by a checksum with ``protocol``'s pseudo-header."""
+    ends = ip_from_text(source), ip_from_text(destination)
+    head = (4000).to_bytes(2, "big") + (8080).to_bytes(2, "big") + bytes(4)
+    value = transport_checksum(*ends, protocol, head + bytes(size))
+    payload = head[:6] + value.to_bytes(2, "big") + bytes(size)
+    if len(ends[0]) == 16:
+        return build.ipv6(*ends, IPPROTO_UDPLITE, payload)
+    return build.ipv4(*ends, IPPROTO_UDPLITE, payload, identification=0x1234)
+
+
+@case
+def udplite_checksum_of_conntrack() -> Script:
+    script = Script(
+        "udplite-checksum-of-conntrack",
+        "Connection tracking takes UDP's number, and of the length the low byte, for the pseudo-header.",
+        STATES,
+    )
+    invalid, new = "filter/FORWARD/1", "filter/FORWARD/2"
+    script.receive("in", udplite(CLIENT, SERVER, 60, protocol=IPPROTO_UDP), rules={new: 1, invalid: 0})
+    script.receive("in", udplite(CLIENT, SERVER, 60), rules={new: 0, invalid: 1})
+    script.receive("in", udplite(CLIENT, SERVER, 600, protocol=IPPROTO_UDP), rules={new: 0, invalid: 1})
+    return script
+
+
+@case
+def udplite_checksum_of_conntrack6() -> Script:
+    script = Script(
+        "udplite-checksum-of-conntrack6",
+        "Connection tracking takes UDP's number for the pseudo-header.",
+        rules6=STATES,
+    )
+    invalid, new = "6:filter/FORWARD/1", "6:filter/FORWARD/2"
+    script.receive("in", udplite(CLIENT6, SERVER6, 600, protocol=IPPROTO_UDP), rules={new: 1, invalid: 0})
+    script.receive("in", udplite(CLIENT6, SERVER6, 600), rules={new: 0, invalid: 1})
+    return script
+
+
+@case
+def udplite_without_a_socket() -> Script:
+    script = Script(
+        "udplite-without-a-socket",
+        "A host answers UDP-Lite datagrams to closed ports, if their checksum is right.",
+        STATES,
+    )
+    script.receive("in", udplite(CLIENT, NEAR, 60), out=[f"in {NEAR} > {CLIENT} icmp 3/3"])
+    script.dropped("in", udplite(CLIENT, NEAR, 60, protocol=IPPROTO_UDP))
+    return script
+
+
+@case
+def udplite_without_a_socket6() -> Script:
+    script = Script(
+        "udplite-without-a-socket6",
+        "A host answers UDP-Lite datagrams to closed ports, if their checksum is right, in IPv6 too.",
+        rules6=STATES,
+        sysctls=NO_LIMIT6,
+    )
+    script.receive("in", udplite(CLIENT6, NEAR6, 60), out=[f"in {NEAR6} > {CLIENT6} icmp6 1/4"])
+    script.dropped("in", udplite(CLIENT6, NEAR6, 60, protocol=IPPROTO_UDP))
+    return script
+
+
+# ----------------------------------------------------------------------------------------------------------- fragments
+
+
+def pieces4(packet: bytes, sizes: Sequence[int], *, dont_fragment: bool = False) -> list[bytes]:
+    """An IPv4 packet without options in fragments that carry so many bytes each."""
+    found, at, body = [], 0, packet[20:]
+    assert sum(sizes) == len(body)
+    for size in sizes:
+        found.append(
+            build.ipv4(
+                packet[12:16], packet[16:20], packet[9], body[at : at + size],
+                identification=0x1234, fragment_offset=at, more_fragments=at + size < len(body),
+                dont_fragment=dont_fragment,
+            )
+        )  # fmt: skip
+        at += size
+    return found
+
+
+def piece6(packet: bytes, start: int, end: int, *, more: bool, identification: int = 7) -> bytes:
+    """Bytes of an IPv6 packet without extension headers as a fragment."""
+    body = packet[40:][start:end]
+    made = build.ipv6_fragment(packet[6], body, identification=identification, offset=start, more=more)
+    return build.ipv6(packet[8:24], packet[24:40], build.IPPROTO_FRAGMENT, made)
+
+
+@case
+def fragments_with_half_a_header() -> Script:
+    script = Script(
+        "fragments-with-half-a-header",
+        "TCP fragments of which the first has not the whole header are cut anew, as large as the largest was; others "
+        "leave as they came.",
+        STATES,
+    )
+    whole = segment(CLIENT, SERVER, 1000, 80, "S", 1, length=20)
+    first, second = pieces4(whole, (24, 16))
+    script.dropped("in", first)
+    begin = f"out {CLIENT}:1000 > {SERVER}:80 tcp S"
+    script.receive("in", second, out=[begin, f"out {CLIENT} > {SERVER} tcp"])
+    first, second, third = pieces4(whole, (8, 24, 8))
+    script.dropped("in", first)
+    script.dropped("in", second)
+    script.receive("in", third, out=[begin, f"out {CLIENT} > {SERVER} tcp"])
+    return script
+
+
+@case
+def fragments6_without_a_header() -> Script:
+    script = Script(
+        "fragments6-without-a-header",
+        "A first IPv6 fragment without the whole transport header is not gathered: forwarded as it is, and refused by "
+        "the host that it is for.",
+        rules6=STATES,
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    through = build.ipv6(*ends, build.IPPROTO_TCP, build.tcp(*ends, 1000, 80, seq=1, flags=2, window=9))
+    script.receive("in", piece6(through, 0, 16, more=True), out=[f"out {CLIENT6} > {SERVER6} tcp*"])
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    here = build.ipv6(*ends, build.IPPROTO_TCP, build.tcp(*ends, 1000, 80, seq=1, flags=2, window=9))
+    script.receive("in", piece6(here, 0, 16, more=True), out=[f"in {NEAR6} > {CLIENT6} icmp6 4/3"])
+    return script
+
+
+@case
+def fragments6_that_contradict() -> Script:
+    script = Script(
+        "fragments6-that-contradict",
+        "Of IPv6 fragments that connection tracking gathers one behind the end goes alone; an overlapping one, and one "
+        "that ends at an odd place, take the others with them.",
+        rules6=STATES,
+        sysctls=NO_LIMIT6,
+    )
+    packet = echo(CLIENT6, SERVER6, size=40)
+    through = [f"out {CLIENT6} > {SERVER6} icmp6 128/0", f"out {CLIENT6} > {SERVER6} icmp6"]
+    script.dropped("in", piece6(packet, 24, 48, more=False))
+    script.dropped("in", piece6(packet + bytes(8), 48, 56, more=True))
+    script.receive("in", piece6(packet, 0, 24, more=True), out=through)
+    script.dropped("in", piece6(packet, 24, 48, more=False))
+    script.dropped("in", piece6(packet, 16, 32, more=True))
+    script.dropped("in", piece6(packet, 0, 24, more=True))
+    script.dropped("in", piece6(packet, 24, 48, more=False, identification=8))
+    script.receive("in", piece6(packet, 0, 23, more=True, identification=8), out=[f"out {CLIENT6} > {SERVER6} icmp6*"])
+    script.dropped("in", piece6(packet, 0, 24, more=True, identification=8))
+    return script
+
+
+@case
+def fragments6_too_large() -> Script:
+    script = Script(
+        "fragments6-too-large",
+        "Gathered fragments that are larger than the next link are refused before FORWARD, with their hop limit as it "
+        "came.",
+        rules6=STATES,
+        mtus={"out": 1280},
+        sysctls=NO_LIMIT6,
+    )
+    packet = echo(CLIENT6, SERVER6, size=1392)
+    script.dropped("in", piece6(packet, 0, 1392, more=True))
+    script.receive(
+        "in",
+        piece6(packet, 1392, 1400, more=False),
+        out=[f"in {NEAR6} > {CLIENT6} icmp6 2/0"],
+        rules={"6:filter/FORWARD/2": 0},
+    )
+    return script
+
+
+@case
+def errors_about_later_fragments6() -> Script:
+    script = Script(
+        "errors-about-later-fragments6",
+        "A later fragment of an ICMPv6 message is answered by errors, for nobody knows what message it is of.",
+        rules6=table("raw", "-A PREROUTING -j CT --notrack", "-A OUTPUT -j CT --notrack"),
+        sysctls=NO_LIMIT6,
+    )
+    packet = icmp_error(CLIENT6, SERVER6, 1, 4, 0, echo(SERVER6, CLIENT6))
+    late = bytearray(piece6(packet, 48, 56, more=False))
+    late[7] = 1
+    script.receive("in", bytes(late), out=[f"in {NEAR6} > {CLIENT6} icmp6 3/0"])
+    script.dropped("in", packet[:7] + b"\1" + packet[8:])
+    return script
+
+
+# ------------------------------------------------------------------------------------------------------------ tracking
+
+
+def _untracked_error(name: str, *, six: bool) -> Script:
+    rules = table("raw", "-A PREROUTING -j CT --notrack", "-A OUTPUT -j CT --notrack") + table(
+        "filter", "-A OUTPUT -m conntrack --ctstate UNTRACKED", "-A OUTPUT -m conntrack --ctstate INVALID"
+    )
+    proves = "NOTRACK does nothing to an error about an untracked packet: it has been tracked, and is of no flow."
+    if six:
+        script = Script(name, proves, rules6=rules, sysctls=NO_LIMIT6)
+        packet, prefix = echo(CLIENT6, SERVER6), "6:"
+        packet = packet[:7] + b"\1" + packet[8:]
+    else:
+        script = Script(name, proves, rules)
+        ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+        packet, prefix = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1, 2, b"x"), ttl=1, identification=1), ""
+    script.receive("in", packet, rules={f"{prefix}filter/OUTPUT/1": 0, f"{prefix}filter/OUTPUT/2": 1})
+    return script
+
+
+@case
+def untracked_error() -> Script:
+    return _untracked_error("untracked-error", six=False)
+
+
+@case
+def untracked_error6() -> Script:
+    return _untracked_error("untracked-error6", six=True)
