@@ -97,6 +97,7 @@ _FORMAT_NAMES: Final = {
     "udp.dstport": "udp.dport",
 }
 #: Matches and targets that keep something outside of their rule.
+_ICMP: Final = 1
 _ICMPV6: Final = 58
 _KEEPS_STATE = re.compile(r"-m (recent|hashlimit|connlimit|set) |-j SET ")
 
@@ -134,12 +135,16 @@ def reusable(case: Case) -> bool:
 
 
 def _leaves_something(step: Mapping[str, Any]) -> bool:
-    """A fragment, or what IPv6 remembers: Packet Too Big and redirects."""
+    """A fragment, or what is remembered of errors: path MTUs and redirects."""
     for verb, key, offset in (("receive", "frame", 14), ("send_local", "packet", 0)):
         if verb in step:
             packet = bytes.fromhex(step[verb][key])[offset:]
             if len(packet) > 8 and packet[0] >> 4 == 4 and int.from_bytes(packet[6:8], "big") & 0x3FFF:
                 return True
+            if len(packet) > 40 and packet[0] >> 4 == 4 and packet[9] == _ICMP:
+                at = (packet[0] & 15) * 4
+                if packet[at] == 5 or packet[at : at + 2] == b"\x03\x04":
+                    return True
             if len(packet) > 40 and packet[0] >> 4 == 6:
                 view = FrameView(packet, link=False)
                 if view.fragment >= 0:
