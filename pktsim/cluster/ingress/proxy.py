@@ -564,6 +564,8 @@ class ClientConnection:
             server=self.worker.settings.server,
             headers=[*passed_on(headers), *self._extra()],
         )
+        if head.http_version == b"0.9":
+            data, chunked = b"", False
         entry.status = head.status_code
         try:
             piece = answer.available()

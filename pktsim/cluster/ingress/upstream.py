@@ -35,6 +35,7 @@ approximated(
 
 Peer = tuple[str, int]
 _READ_BYTES = 65536
+_BEGINNING = b"HTTP/"
 
 
 class RoundRobin:
@@ -199,10 +200,13 @@ class Answer:
         self._parser.send(h11.Request(method=method, target="/", headers=headers))
         self._parser.send(h11.EndOfMessage())
         self._bytes = 0
+        self._bare: bytes | None = None
         self.over = False
 
     async def head(self, timeout_ns: int) -> h11.Response | h11.InformationalResponse:
         """Wait for the head; only 101 is given of what comes before a final one.
+
+        An answer that does not begin as one is one without a head, as before HTTP/1.0; nginx takes it so.
 
         Raises:
             TimeoutError: It did not come in time.
@@ -216,6 +220,9 @@ class Answer:
                 data = await self.connection.stream.recv(_READ_BYTES, timeout_ns)
                 if not data:
                     raise Closed("the endpoint closed the connection before it answered")
+                if not self._bytes and not (data.startswith(_BEGINNING) or _BEGINNING.startswith(data)):
+                    self._bare = data
+                    return h11.Response(status_code=200, headers=[], http_version="0.9")
                 self._bytes += len(data)
                 self._parser.receive_data(data)
             elif isinstance(event, h11.Response | h11.InformationalResponse):
@@ -233,6 +240,10 @@ class Answer:
             OSError, BadAnswer: As :meth:`head`.
         """
         pieces: list[bytes] = []
+        if self._bare is not None:
+            pieces, self._bare = [self._bare], b""
+            self.received += len(pieces[0])
+            return pieces[0]
         while not self.over:
             event = self._next_event()
             if isinstance(event, h11.Data):
@@ -252,7 +263,11 @@ class Answer:
             OSError, BadAnswer: As :meth:`head`.
         """
         while True:
-            self._parser.receive_data(await self.connection.stream.recv(_READ_BYTES, timeout_ns))
+            data = await self.connection.stream.recv(_READ_BYTES, timeout_ns)
+            if self._bare is not None:
+                self._bare, self.over = data, not data
+            else:
+                self._parser.receive_data(data)
             found = self.available()
             if found or self.over:
                 return found

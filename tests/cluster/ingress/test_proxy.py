@@ -351,7 +351,7 @@ def test_an_endpoint_that_swallows_syns_is_504_after_the_connect_timeout() -> No
 
 def test_an_answer_that_is_no_http_or_too_long_is_502() -> None:
     cluster = shop(replicas=1)
-    Server(cluster, "web-1", b"SSH-2.0-x\r\n\r\n", "close")
+    Server(cluster, "web-1", b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", "close")
     assert get(cluster, SHOP).status == 502
     cluster = shop()
     long = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"
