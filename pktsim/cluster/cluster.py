@@ -240,6 +240,7 @@ class Cluster:
         kube_proxy_version: str = str(DEFAULT_RELEASE),
         load_balancer: str = "l2",
         wiring: str = "host-gw",
+        keylog: str | PathLike[str] | None = None,
     ) -> Cluster:
         """A cluster with the objects of one or several files (or texts), as ``kubectl get -o yaml`` prints them.
 
@@ -247,7 +248,7 @@ class Cluster:
             nodes: How many nodes to make if the objects bring none; two if it is not said.
             upstream: What the name server beyond the cluster knows.
             kube_proxy: Its configuration on every node.
-            kube_proxy_version, load_balancer: As for :class:`Cluster`.
+            kube_proxy_version, load_balancer, wiring, keylog: As for :class:`Cluster`.
 
         Raises:
             ObjectError: The API server would refuse an object.
@@ -267,6 +268,7 @@ class Cluster:
             kube_proxy_version=kube_proxy_version,
             load_balancer=load_balancer,
             wiring=wiring,
+            keylog=keylog,
         )
         cluster.apply(objects)
         return cluster

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.cluster import programs
@@ -15,7 +15,14 @@ from pktsim.cluster.apps.tls import server_context
 from pktsim.cluster.connection import Connection
 from pktsim.cluster.ingress.settings import APP, APP_ANNOTATION
 from pktsim.cluster.node_health import NodeHealthPorts
-from pktsim.cluster.programs import HttpAnswer, HttpOptions, PingAnswer, ResolverFiles
+from pktsim.cluster.programs import (
+    HttpAnswer,
+    HttpArguments,
+    HttpOptions,
+    PingAnswer,
+    ResolverFiles,
+    http_options,
+)
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.kernel import task
 from pktsim.kernel.capture import CapturedFrame
@@ -94,78 +101,39 @@ class Machine:
         """
         return self._run(programs.resolve(self.netns, name, self.files), f"resolve {name}", timeout)
 
-    def http_get(
-        self,
-        url: str,
-        *,
-        sport: int = 0,
-        timeout: float = 5.0,
-        headers: Sequence[str] = (),
-        connect_to: str = "",
-        redirects: int = 0,
-        ca: str = "",
-        insecure: bool = False,
-    ) -> HttpAnswer:
+    def http_get(self, url: str, **options: Unpack[HttpArguments]) -> HttpAnswer:
         """``curl``: look the name up, connect, ask, read the answer.
 
         Args:
             url: ``http://HOST[:PORT]/PATH``, or ``https``.
-            sport: The source port; any free one if 0.
-            timeout: Seconds after which to give up.
-            headers: ``Name: value`` each, also in place of its own ones: ``Host: shop.example.com``.
-            connect_to: ``HOST``, ``HOST:PORT`` or ``:PORT`` to connect to instead of what the URL says.
-            redirects: How many to follow.
-            ca: For https: certificates in PEM, or a file of them, that are believed; without, none is.
-            insecure: Believe any, as ``curl -k``.
+            options: ``sport``, the source port; ``timeout``, seconds after which to give up (5 if it is not said);
+                ``headers``, ``Name: value`` each, also in place of its own ones; ``connect_to``, ``HOST``,
+                ``HOST:PORT`` or ``:PORT`` to connect to instead of what the URL says; ``redirects``, how many to
+                follow; and for https ``ca``, certificates in PEM, or a file of them, that are believed (without, none
+                is), or ``insecure``, to believe any as ``curl -k`` does.
 
         Raises:
             TimeoutError: No answer in time.
             OSError: The name does not exist, the connection was refused or reset, the certificate is not accepted.
         """
-        options = HttpOptions(sport, timeout, tuple(headers), connect_to, redirects, ca, insecure)
-        return self._request("GET", url, None, options)
+        return self.http_request("GET", url, **options)
 
     def http_request(
-        self,
-        method: str,
-        url: str,
-        *,
-        body: bytes | None = None,
-        sport: int = 0,
-        timeout: float = 5.0,
-        headers: Sequence[str] = (),
-        connect_to: str = "",
-        redirects: int = 0,
-        ca: str = "",
-        insecure: bool = False,
+        self, method: str, url: str, *, body: bytes | None = None, **options: Unpack[HttpArguments]
     ) -> HttpAnswer:
-        """``curl -X METHOD --data-binary BODY``; see :meth:`http_get`."""
-        options = HttpOptions(sport, timeout, tuple(headers), connect_to, redirects, ca, insecure)
-        return self._request(method, url, body, options)
+        """``curl -X METHOD --data-binary BODY``; options and errors are those of :meth:`http_get`."""
+        chosen = http_options(**options)
+        client = programs.http_client(self.netns, self.files, chosen)
+        work = programs.http_request(client, method, url, body, chosen.headers)
+        return self._run(work, f"{method} {url}", chosen.timeout_s + 60)
 
-    def _request(self, method: str, url: str, body: bytes | None, options: HttpOptions) -> HttpAnswer:
-        client = programs.http_client(self.netns, self.files, options)
-        work = programs.http_request(client, method, url, body, options.headers)
-        return self._run(work, f"{method} {url}", options.timeout_s + 60)
-
-    def http_session(
-        self,
-        *,
-        sport: int = 0,
-        timeout: float = 5.0,
-        headers: Sequence[str] = (),
-        connect_to: str = "",
-        redirects: int = 0,
-        ca: str = "",
-        insecure: bool = False,
-    ) -> HttpSession:
+    def http_session(self, **options: Unpack[HttpArguments]) -> HttpSession:
         """Several requests, over one connection for each host and port as long as the server leaves it open.
 
         Args:
-            As for :meth:`http_get`; ``headers`` go with every request, ``timeout`` is for each.
+            options: As for :meth:`http_get`; ``headers`` go with every request, ``timeout`` is for each.
         """
-        options = HttpOptions(sport, timeout, tuple(headers), connect_to, redirects, ca, insecure)
-        return HttpSession(self, options)
+        return HttpSession(self, http_options(**options))
 
     def ping(self, address: str, *, timeout: float = 1.5, size: int = programs.PING_BYTES) -> PingAnswer:
         """One ICMP echo.

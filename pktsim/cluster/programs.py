@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from pktsim.clock import NS_PER_S
 from pktsim.cluster.apps.http_client import EXIT_OPERATION_TIMEDOUT, HttpClient, HttpResult
@@ -177,6 +177,28 @@ class HttpOptions:
     redirects: int = 0
     ca: str = ""
     insecure: bool = False
+
+
+class _OtherHttpArguments(TypedDict, total=False):
+    sport: int
+    connect_to: str
+    redirects: int
+    ca: str
+    insecure: bool
+
+
+class HttpArguments(_OtherHttpArguments, total=False):
+    """:class:`HttpOptions` as keyword arguments."""
+
+    timeout: float
+    headers: Sequence[str]
+
+
+def http_options(
+    *, timeout: float = 5.0, headers: Sequence[str] = (), **more: Unpack[_OtherHttpArguments]
+) -> HttpOptions:
+    """Options as people write them."""
+    return HttpOptions(timeout_s=timeout, headers=tuple(headers), **more)
 
 
 async def resolve(netns: Netns, name: str, files: ResolverFiles) -> list[str]:

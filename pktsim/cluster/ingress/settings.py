@@ -355,6 +355,10 @@ def check_pods(pods: Iterable[Pod], configs: Callable[[str, str], ConfigMap | No
     """
     for pod in pods:
         if is_controller(pod):
+            if pod.spec.host_network:
+                raise UnsupportedFeature(
+                    "an ingress controller with hostNetwork", place=str(pod), mend="put a Service in front of its pods"
+                )
             namespace, _, name = read_arguments(pod).configmap.partition("/")
             read_settings(configs(namespace, name))
 

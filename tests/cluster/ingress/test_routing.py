@@ -193,6 +193,9 @@ def test_settings_and_options_are_checked_before_anything_changes() -> None:
         world(arguments=["--tcp-services-configmap=a/b"])
     with pytest.raises(ObjectError, match="'somewhere' is not namespace/name"):
         world(arguments=["--default-backend-service=somewhere"])
+    pod = {"containers": [{"name": "c", "image": "x/ingress-nginx/controller"}], "hostNetwork": True}
+    with pytest.raises(UnsupportedFeature, match="an ingress controller with hostNetwork"):
+        Cluster(1).apply(text([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "own"}, "spec": pod}]))
     cluster = world(*service("web"))
     change = {"kind": "ConfigMap", "apiVersion": "v1", "data": {"hsts": "2"}}
     metadata = {"name": "ingress-nginx-controller", "namespace": "ingress-nginx"}
