@@ -152,6 +152,8 @@ cdef enum:  # DropReason: DR_
     DR_FRAGMENT_BAD = 29
     DR_UNSUPPORTED = 30
     DR_NO_QUEUE = 31
+    DR_ROUTE_UNREACHABLE = 32
+    DR_ROUTE_PROHIBIT = 33
 
 cdef enum:  # TraceKind: TR_
     TR_RX = 0

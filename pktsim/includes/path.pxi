@@ -113,7 +113,6 @@ cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
         if p.ct != NULL:
             pkt_daddr(p, &after)
             if not addr_eq(&before, &after) and not route_me_harder(s, p):
-                s.drop_reason = DR_NO_ROUTE
                 return NF_DROP
         return NF_ACCEPT
     if hook == HOOK_PREROUTING:
@@ -142,12 +141,11 @@ cdef int rerouting(State *s, Pkt *p, const HookEntry *e) noexcept nogil:
     pkt_daddr(p, &dst2)
     if mark != p.mark or tos != p.buf[p.l3 + 1] or not addr_eq(&src, &src2) or not addr_eq(&dst, &dst2):
         if not route_me_harder(s, p):
-            s.drop_reason = DR_NO_ROUTE
             return NF_DROP
     return verdict
 
 
-cdef int hook_step(State *s, Pkt *p, int hook, int step) noexcept nogil:
+cdef inline int hook_step(State *s, Pkt *p, int hook, int step) noexcept nogil:
     """One built-in step of a hook."""
     if step == STEP_RAW:
         return run_table(s, p, TABLE_RAW, hook)
@@ -175,7 +173,7 @@ cdef int hook_step(State *s, Pkt *p, int hook, int step) noexcept nogil:
     return NF_ACCEPT
 
 
-cdef bint hook_held(State *s, Pkt *p, int hook, int step) noexcept nogil:
+cdef inline bint hook_held(State *s, Pkt *p, int hook, int step) noexcept nogil:
     """Whether the packet is to wait before this step; it is gone then."""
     if not s.hold[hook] & (1 << step) or p.step == step + 64:
         return False
@@ -185,7 +183,7 @@ cdef bint hook_held(State *s, Pkt *p, int hook, int step) noexcept nogil:
     return True
 
 
-cdef bint hook_ended(State *s, Pkt *p, int verdict) noexcept nogil:
+cdef inline bint hook_ended(State *s, Pkt *p, int verdict) noexcept nogil:
     """Whether a step was the packet's last. NF_BYPASS goes on as NF_ACCEPT does."""
     if verdict == NF_DROP:
         pkt_drop(s, p, s.drop_reason)
@@ -726,14 +724,21 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
 
 
 cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
-    """ip_route_me_harder: the packet's addresses or mark changed on the way out."""
+    """ip_route_me_harder: the packet's addresses or mark changed on the way out. False: ``s.drop_reason`` says why."""
     cdef Addr src, dst
     cdef Link *l
     cdef int type
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     type = route_output(s, p, &src, &dst, p.sk_ifindex)
-    if type == 0 or type == RTN_BLACKHOLE or type == RTN_UNREACHABLE or type == RTN_PROHIBIT:
+    s.drop_reason = DR_NO_ROUTE
+    if type == RTN_BLACKHOLE:
+        s.drop_reason = DR_ROUTE_BLACKHOLE
+    elif type == RTN_UNREACHABLE:
+        s.drop_reason = DR_ROUTE_UNREACHABLE
+    elif type == RTN_PROHIBIT:
+        s.drop_reason = DR_ROUTE_PROHIBIT
+    if type == 0 or s.drop_reason != DR_NO_ROUTE:
         return False
     if p.family == AF4 and src.b[0] == 127 and p.rt_oif != s.lo_ifindex and not s.sysctl[SYSCTL_ROUTE_LOCALNET]:
         # __mkroute_output: a loopback address is no source on a link

@@ -94,6 +94,14 @@ _ROUTE_ERRORS: Final = {
     RouteType.THROW: errno.ENETUNREACH,
 }
 
+#: ... and of what a rule has sent another way (``ip_route_me_harder``).
+_REROUTE_ERRORS: Final = {
+    DropReason.NO_ROUTE: errno.ENETUNREACH,
+    DropReason.ROUTE_BLACKHOLE: errno.EINVAL,
+    DropReason.ROUTE_UNREACHABLE: errno.EHOSTUNREACH,
+    DropReason.ROUTE_PROHIBIT: errno.EACCES,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -337,10 +345,8 @@ class Netns(Configuration):
         if kind == EventKind.DROP and rest[0] == 0:
             if reason in _REPORTED_AS_EPERM:
                 return errno.EPERM
-            if reason == DropReason.NO_ROUTE:
-                return errno.ENETUNREACH
-            if reason == DropReason.ROUTE_BLACKHOLE:
-                return errno.EINVAL
+            if reason in _REROUTE_ERRORS:
+                return _REROUTE_ERRORS[reason]
         elif kind == EventKind.UPCALL and reason == Upcall.REJECT and rest[2] in (Hook.OUTPUT, Hook.POSTROUTING):
             return errno.EPERM
         return 0

@@ -17,7 +17,8 @@ from pktsim._fastpath import Program
 from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.netfilter import nft_types as t
-from pktsim.netfilter.nft_expressions import bounds, concat_parts
+from pktsim.netfilter.nft_elements import bounds
+from pktsim.netfilter.nft_expressions import concat_parts
 from pktsim.netfilter.nft_fields import (
     CT,
     EXTENSION_HEADERS,

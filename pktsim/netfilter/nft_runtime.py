@@ -14,7 +14,7 @@ from typing import Any, Final
 from pktsim._fastpath import NftSet as EngineSet
 from pktsim._fastpath import NftStates
 from pktsim.netfilter import nft_types as t
-from pktsim.netfilter.nft_expressions import ordered
+from pktsim.netfilter.nft_elements import ordered
 from pktsim.netfilter.nft_fields import HOOKS
 from pktsim.netfilter.nft_lower import (
     COUNTER,

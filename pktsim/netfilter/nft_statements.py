@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from pktsim.netfilter import nft_types as t
+from pktsim.netfilter.nft_elements import canonical_key
 from pktsim.netfilter.nft_expressions import (
     ExpressionParser,
     ProtocolContext,
     boolean_form,
-    canonical_key,
     concat_parts,
     const,
     is_protocol,

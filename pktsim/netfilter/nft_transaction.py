@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
-from pktsim.netfilter.nft_expressions import bounds, canonical_key, has_interval, leaves, ordered, range_of
+from pktsim.netfilter.nft_elements import bounds, canonical_key, has_interval, ordered, range_of
+from pktsim.netfilter.nft_expressions import leaves
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Assign,

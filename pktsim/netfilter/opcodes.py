@@ -195,6 +195,8 @@ class DropReason(enum.IntEnum):
     FRAGMENT_BAD = 29
     UNSUPPORTED = 30
     NO_QUEUE = 31  # -j NFQUEUE, and no program listens
+    ROUTE_UNREACHABLE = 32  # routed again on its way out, to a route of that type
+    ROUTE_PROHIBIT = 33
 
 
 class TraceKind(enum.IntEnum):

@@ -51,6 +51,8 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.RP_FILTER: "reverse path filter: the way back to its source is another interface",
     DropReason.NO_ROUTE: "no route to its destination",
     DropReason.ROUTE_BLACKHOLE: "a blackhole route",
+    DropReason.ROUTE_UNREACHABLE: "an unreachable route",
+    DropReason.ROUTE_PROHIBIT: "a prohibit route",
     DropReason.NOT_FORWARDING: "not addressed to this host, and forwarding is off",
     DropReason.TTL_EXPIRED: "its time to live ended here",
     DropReason.NEIGHBOUR_FAILED: "nobody answered for the next hop's link-layer address",

@@ -151,7 +151,8 @@ table inet fuzz {
     chain post { type nat hook postrouting priority srcnat + 1; meta mark & 0x4 == 0x4 masquerade random; }
     chain mangle { type route hook output priority mangle
         ip ttl > 5 meta mark set ct mark | 0x4; ct mark set meta mark; }
-    chain forward { type filter hook forward priority 10; tcp dport set 81; udp sport set 54; ip saddr set 10.1.1.1
+    chain forward { type filter hook forward priority 10; tcp dport set 81; udp checksum > 0 udp sport set 54
+        ip saddr set 10.1.1.1
         ct original ip daddr 10.0.0.0/8 counter; ct expiration < 30s counter; quota over 5 kbytes counter
         ct bytes > 5 counter
         limit rate over 5/second burst 3 packets reject; rt ip nexthop 10.1.1.1 counter; sctp sport set 7; }
