@@ -185,6 +185,10 @@ class TcpBlock:
         self.last_ack_ns = 0
         self.probes_began_ns = 0
         self.pacing_rate = 0  # bytes per second; 0: no measure yet
+        self.in_softirq = False  # what is sent now stays in this CPU's queue until its turn comes
+        self.queued_beneath = 0  # sk_wmem_alloc: memory of what is in that queue
+        self.throttled = False
+        self.queue_timer: Timer | None = None
         self.timer_kind = XmitTimer.NONE
         self.timer: TimerHandle | None = None
         self.state_timer: TimerHandle | None = None  # keep-alive, or the end of FIN_WAIT2

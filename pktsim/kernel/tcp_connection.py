@@ -62,7 +62,9 @@ class TcpConnection(TcpInput):
         if self.owned:
             self._add_backlog(segment, packet.tos & 3)
         else:
+            self.in_softirq = True
             self.receive(segment, ecn=packet.tos & 3)
+            self.in_softirq = False
 
     # While a process is in the middle of a system call, segments wait.
 

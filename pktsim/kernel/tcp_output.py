@@ -25,6 +25,13 @@ from pktsim.kernel.transport import IPPROTO_TCP, build_ip
 
 ALL_BUT_ENDS = ~(FIN | PSH)
 _ECT0 = 2
+_SENDS_LATER = (
+    TcpState.ESTABLISHED,
+    TcpState.FIN_WAIT1,
+    TcpState.CLOSING,
+    TcpState.CLOSE_WAIT,
+    TcpState.LAST_ACK,
+)
 CLOCK_SLACK_NS = 2 * NS_PER_MS  # TCP_TIMEOUT_MIN_US
 _PACING_SHIFT = 10  # sk_pacing_shift: a burst is about a millisecond's worth
 
@@ -343,6 +350,8 @@ class TcpOutput(TcpBlock):
             if length > limit:
                 queue.split_write_head(limit, ALL_BUT_ENDS)
                 head = queue.write[0]
+            if self._queue_beneath_is_full(head, 0):
+                break
             self._send_head(mss)
             sent += head.segments(mss)
             if one or probe:
@@ -409,7 +418,9 @@ class TcpOutput(TcpBlock):
             return False
         if not self.queue.rtx:
             return False
-        if self.now_ns - self.queue.rtx[0].sent_at_ns < (self.rtt.srtt_us >> 4) * NS_PER_US:
+        # Since 6.18 only if the next ACK is expected soon, however long the way is.
+        srtt_ns = self.rtt.srtt_us * NS_PER_US >> 3
+        if self.queue.rtx[0].sent_at_ns + srtt_ns - self.now_ns > min(srtt_ns >> 1, NS_PER_MS):
             return False
         if min(congestion_window, send_window) <= len(head.data):
             return True
@@ -446,6 +457,7 @@ class TcpOutput(TcpBlock):
             self.snd_sml = head.end_seq
         if had_none or self.timer_kind == XmitTimer.LOSS_PROBE:
             self.rearm_rto()
+        self._count_beneath(head)
         self.transmit(head.seq, head.flags, head.data, mss=mss)
 
     def queue_fin(self) -> None:
@@ -488,6 +500,7 @@ class TcpOutput(TcpBlock):
         elif self.settings.retrans_collapse and len(buffer.data) < min(room, mss):
             queue.collapse(index, min(room, mss), self.wnd_end)
         buffer.sent_at_ns = self.now_ns
+        buffer.judged = False
         buffer.retransmissions += 1
         count = buffer.segments(mss)
         self.total_retrans += count
@@ -496,6 +509,7 @@ class TcpOutput(TcpBlock):
             if not self.retrans_stamp_ns:
                 self.retrans_stamp_ns = self.now_ns
             self.undo_retrans = max(self.undo_retrans, 0) + count
+        self._count_beneath(buffer)
         if buffer.flags & SYN:
             self.send_syn(buffer)
         else:
@@ -518,13 +532,46 @@ class TcpOutput(TcpBlock):
                 break
             if not buffer.lost or buffer.sacked or buffer.retransmitted:
                 continue
-            if not self.retransmit(index - 1, min(room, most)):
+            if self._queue_beneath_is_full(buffer, 1) or not self.retransmit(index - 1, min(room, most)):
                 break
             if self.reno.in_reduction:
                 self.reno.prr_out += buffer.segments(self.mss_cache)
             head_again = head_again or index == 1
         if head_again and self.timer_kind != XmitTimer.REO_TIMEOUT:
             self.arm(XmitTimer.RETRANS, self.rtt.rto_ns)
+
+    def _queue_beneath_is_full(self, buffer: SendBuffer, factor: int) -> bool:
+        """TCP small queues: a few buffers on their way are enough (tcp_small_queue_check).
+
+        A process that sends is interrupted by the softirq that empties the queue; a softirq is not. (The socket itself
+        counts for one byte, so the limit is full when it is reached.)
+        """
+        if not self.in_softirq or not self.pacing_rate:
+            return False
+        limit = min(max(2 * buffer.truesize, self.pacing_rate >> _PACING_SHIFT), self.settings.limit_output_bytes)
+        if self.queued_beneath < limit << factor or len(self.queue.rtx) <= 1:
+            return False
+        self.throttled = True
+        return True
+
+    def _count_beneath(self, buffer: SendBuffer) -> None:
+        if self.in_softirq:
+            self.queued_beneath += buffer.truesize
+            if self.queue_timer is None:
+                self.queue_timer = self.clock.after(0, self._queue_beneath_empty)
+
+    def _queue_beneath_empty(self) -> None:
+        """What was sent has moved on (tcp_wfree, tcp_tsq_write): first what is lost, then new data."""
+        self.queue_timer = None
+        self.queued_beneath = 0
+        if not self.throttled or self.state not in _SENDS_LATER:
+            return
+        self.throttled = False
+        self.in_softirq = True
+        if self.lost_out > self.retrans_out and self.reno.cwnd > self.packets_in_flight:
+            self.retransmit_lost()
+        self.write_xmit(self.current_mss())
+        self.in_softirq = False
 
     def mark_lost(self, buffer: SendBuffer) -> None:
         """tcp_mark_skb_lost; what was sent again already is lost again."""

@@ -22,6 +22,8 @@ class SendBuffer:
         lost: It is thought to be lost, and not sent again yet.
         retransmitted: It is in flight again.
         delivered: How much had been delivered when it was sent first.
+        judged: RACK has found it lost, and does not look again until it is sent again (tcp_tsorted_anchor).
+        overhead: Memory beside the data.
         retransmissions: How often it was sent again.
     """
 
@@ -29,7 +31,9 @@ class SendBuffer:
         "data",
         "delivered",
         "flags",
+        "judged",
         "lost",
+        "overhead",
         "retransmissions",
         "retransmitted",
         "sacked",
@@ -49,6 +53,8 @@ class SendBuffer:
         self.retransmitted = False
         self.retransmissions = 0
         self.delivered = 0
+        self.judged = False
+        self.overhead = HEAD_TRUESIZE
 
     @property
     def end_seq(self) -> int:
@@ -56,7 +62,7 @@ class SendBuffer:
 
     @property
     def truesize(self) -> int:
-        return HEAD_TRUESIZE + len(self.data)
+        return self.overhead + len(self.data)
 
     def segments(self, mss: int) -> int:
         """How many segments it makes."""
@@ -74,6 +80,7 @@ class SendBuffer:
         rest.retransmitted = self.retransmitted
         rest.retransmissions = self.retransmissions
         rest.delivered = self.delivered
+        rest.judged = self.judged
         return rest
 
 
@@ -95,9 +102,11 @@ class SendQueue:
         self.write.insert(1, self.write[0].split(length, keep_flags))
         self.queued_bytes += HEAD_TRUESIZE
 
-    def split_rtx(self, index: int, length: int, keep_flags: int) -> None:
-        self.rtx.insert(index + 1, self.rtx[index].split(length, keep_flags))
-        self.queued_bytes += HEAD_TRUESIZE
+    def split_rtx(self, index: int, length: int, keep_flags: int, *, overhead: int = HEAD_TRUESIZE) -> None:
+        rest = self.rtx[index].split(length, keep_flags)
+        rest.overhead = overhead
+        self.rtx.insert(index + 1, rest)
+        self.queued_bytes += overhead
 
     def collapse(self, index: int, room: int, wnd_end: int) -> None:
         """Join what follows a small buffer with it, so that one segment repeats both (tcp_retrans_try_collapse)."""
@@ -114,7 +123,7 @@ class SendQueue:
             first.syn_fin += follower.syn_fin
             first.retransmissions = max(first.retransmissions, follower.retransmissions)
             del rtx[index + 1]
-            self.queued_bytes -= HEAD_TRUESIZE
+            self.queued_bytes -= follower.overhead
 
     def head_sent(self) -> None:
         """Move the head of the write queue to the retransmit queue."""

@@ -179,7 +179,7 @@ class TcpRecovery(TcpSack):
         prior_sacked = self.sacked_out
         acked = 0
         first_ns = last_ns = 0
-        lowest = self.snd_una
+        lowest = self.snd_nxt
         whole = True
         while queue.rtx:
             buffer = queue.rtx[0]

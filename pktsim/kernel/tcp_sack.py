@@ -78,7 +78,8 @@ class TcpSack(TcpTimers):
             return
         if not self.queue.rtx:
             return
-        for number, (left, right) in enumerate(blocks):
+        # From the lowest up, in whatever order they were reported: order is judged by what was known before.
+        for left, right, number in sorted((*block, number) for number, block in enumerate(blocks)):
             is_dsack = duplicate and number == 0
             if not self._valid(left, right, is_dsack=is_dsack) or right <= prior_una:
                 continue
@@ -183,13 +184,14 @@ class TcpSack(TcpTimers):
             length = -(-(left - buffer.seq) // mss) * mss
             if length >= len(buffer.data):
                 return 0
-            self.queue.split_rtx(index, length, ALL_BUT_ENDS)
+            # Linux joins what is reported with its neighbours again (tcp_shift_skb_data), so no memory is added.
+            self.queue.split_rtx(index, length, ALL_BUT_ENDS, overhead=0)
             moved = 1
             buffer = self.queue.rtx[index + 1]
         if buffer.seq < right < buffer.end_seq and buffer.data:
             length = (right - buffer.seq) // mss * mss
             if length and length < len(buffer.data):
-                self.queue.split_rtx(index + moved, length, ALL_BUT_ENDS)
+                self.queue.split_rtx(index + moved, length, ALL_BUT_ENDS, overhead=0)
         return moved
 
     def highest_sack(self) -> int:
@@ -256,13 +258,14 @@ class TcpSack(TcpTimers):
         wait_ns = 0
         newest = (self.rack_sent_ns, self.rack_end_seq)
         for buffer in self.queue.rtx:
-            if buffer.sacked or (buffer.lost and not buffer.retransmitted):
+            if buffer.sacked or buffer.judged or (buffer.lost and not buffer.retransmitted):
                 continue
             if (buffer.sent_at_ns, buffer.end_seq) >= newest:
                 continue
             left_ns = self.rack_rtt_ns + window_ns - (now_ns - buffer.sent_at_ns)
             if left_ns <= 0:
                 self.mark_lost(buffer)
+                buffer.judged = True
             else:
                 wait_ns = max(wait_ns, left_ns)
         return wait_ns

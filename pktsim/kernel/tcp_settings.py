@@ -54,6 +54,7 @@ class TcpSettings:
     retrans_collapse: int = 1
     max_reordering: int = 300
     min_tso_segs: int = 2
+    limit_output_bytes: int = 4_194_304
     tso_rtt_log: int = 9
     pacing_ss_ratio: int = 200
     pacing_ca_ratio: int = 120

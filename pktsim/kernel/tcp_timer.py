@@ -40,6 +40,11 @@ class TcpTimers(TcpOutput):
         self.timer = None
         if self.state in (TcpState.CLOSE, TcpState.LISTEN):
             return
+        self.in_softirq = True
+        self._handle_timer(kind)
+        self.in_softirq = False
+
+    def _handle_timer(self, kind: XmitTimer) -> None:
         if kind == XmitTimer.RETRANS:
             self._on_retransmission_timeout()
         elif kind == XmitTimer.LOSS_PROBE:
