@@ -72,7 +72,10 @@ class Conversation:
 
     def packet(self, say: Say) -> bytes:
         syn = say.flags & SYN
-        echo = self.stamps[say.echo] if say.echo is not None else 0
+        echo = 0
+        if say.echo is not None and self.stamps:
+            # Where less has come than was thought, the comparison will say so.
+            echo = self.stamps[min(say.echo, len(self.stamps) - 1)]
         segment = Segment(
             self.peer_port,
             self.port,

@@ -199,6 +199,12 @@ def replay(script: Script, theirs: list[Event], sysctls: Mapping[str, str | int]
     return ours.events
 
 
+def until_the_end(script: Script, events: list[Event]) -> list[Event]:
+    """Without what was seen because nobody stopped listening in time."""
+    end_ns = max(event.at_ns for event in events if event.kind == "did") + round(script.end_ms * NS_PER_MS)
+    return [event for event in events if event.kind == "did" or event.at_ns <= end_ns]
+
+
 def differences(script: Script, theirs: list[Event], ours: list[Event]) -> list[str]:
     """What is not alike: results of steps, segments and their order, and times as far as they may be compared."""
 

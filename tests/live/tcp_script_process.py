@@ -151,8 +151,10 @@ def play(scripts: dict[str, Script], far: str, near: str) -> dict[str, list[Even
             delay_ms = (
                 player.script.steps[following][0] if following < len(player.script.steps) else player.script.end_ms
             )
-            # by the plan, not by when this step came to be: what was late once does not make all later
-            heapq.heappush(agenda, (due_ns + round(delay_ms * 1e6), serial, player, following))
+            # By the plan, not by when this step came to be: what was late once does not make all later. But the end is
+            # as long after the last step as it should be.
+            from_ns = due_ns if following < len(player.script.steps) else time.time_ns()
+            heapq.heappush(agenda, (from_ns + round(delay_ms * 1e6), serial, player, following))
         else:
             player.over = True
     drain()
