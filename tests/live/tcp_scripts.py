@@ -332,6 +332,15 @@ TIMERS: dict[str, Script] = {
         (20, "set cork 0"),
         end_ms=100,
     ),
+    "no delay": script(
+        (5, "set nodelay 1"),
+        (5, "write 10"),
+        (2, "write 20"),
+        (20, Say(ACK, 1, 31)),
+        (10, "write 3000"),
+        (20, Say(ACK, 1, 3031)),
+        end_ms=100,
+    ),
     "nagle": script(
         (10, "write 10"),
         (5, "write 20"),

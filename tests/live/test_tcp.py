@@ -252,7 +252,6 @@ CASES: dict[str, list[Step]] = {
     ],
     "fin before its data": [Say(FIN | ACK, 101, 1), Say(ACK | PSH, 1, 1, 100), "read", "read"],
     "bytes after fin": [Say(FIN | ACK, 1, 1, 10), Say(ACK | PSH, 12, 1, 10), "read", "read", "close"],
-    "no delay": ["nodelay", "write 10", "write 20", Say(ACK, 1, 31), "write 3000", Say(ACK, 1, 3031)],
     "a small window": [
         Say(ACK, 1, 1, window=2),
         "write 1000",
