@@ -172,9 +172,10 @@ def add_routes(space: Space, netns: Netns) -> None:
         TopologyError: A connected route is missing or one too many.
     """
     # A gateway must be reachable when a route through it is added.
-    for route in sorted(space.routes, key=lambda route: " via " in route):
-        if "proto kernel" not in route:
-            netns.route_add(route)
+    with netns.batch():
+        for route in sorted(space.routes, key=lambda route: " via " in route):
+            if "proto kernel" not in route:
+                netns.route_add(route)
     made = {*netns.routes(AF_INET), *netns.routes(AF_INET6)}
     wrong = sorted(made ^ set(space.routes))
     if wrong:
