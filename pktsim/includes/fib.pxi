@@ -276,8 +276,9 @@ cdef int addr_type(State *s, int family, const Addr *a, int dev) noexcept nogil:
         return RTN_MULTICAST
     t = route_table(s, family, 255)
     if t != NULL:
-        r = table_lookup(s, t, a, dev)
-        if r != NULL:
+        # __inet_dev_addr_type looks the address up without the device, and then whether it is that one's
+        r = table_lookup(s, t, a, dev if family == AF6 else 0)
+        if r != NULL and (family == AF6 or dev == 0 or r.oif == dev):
             return r.type
     return RTN_UNICAST
 

@@ -13,12 +13,27 @@ cdef inline bint nft_has_l4(const Pkt *p) noexcept nogil:
     return p.l4 != 0 and not p.fragment & FRAG_LATER
 
 
+cdef int64_t nft_auth(const Pkt *p) noexcept nogil:
+    """Where an IPv6 packet's authentication header begins, or -1: to nft that is its transport header (IP6_FH_F_AUTH in
+    nft_set_pktinfo_ipv6)."""
+    if p.family != AF6 or p.fragment & FRAG_LATER:
+        return -1
+    if p.buf[p.l3 + 6] != 0 and p.buf[p.l3 + 6] != 43 and p.buf[p.l3 + 6] != 44 and (
+            p.buf[p.l3 + 6] != 51 and p.buf[p.l3 + 6] != 60):
+        return -1
+    return nft_exthdr(p, 51)
+
+
 cdef inline int64_t nft_base(const Pkt *p, int base) noexcept nogil:
     """Where a header begins, or -1."""
+    cdef int64_t start
     if base == 0:
         return p.l2 if p.l2 < p.l3 else -1
     if base == 1:
         return p.l3
+    start = nft_auth(p)
+    if start >= 0:
+        return start
     return p.l4 if nft_has_l4(p) else -1
 
 
@@ -81,6 +96,9 @@ cdef int nft_meta(State *s, Pkt *p, const Row *r, uint8_t *reg, int hook) noexce
     elif key == META_NFPROTO:
         reg_u8(reg, p.family)
     elif key == META_L4PROTO:
+        if nft_auth(p) >= 0:
+            reg_u8(reg, 51)
+            return NFT_NEXT
         if p.family == AF6 and p.l4 == 0 and not p.fragment & FRAG_LATER and p.proto != 59:
             return NFT_BREAK
         reg_u8(reg, p.proto)
@@ -268,7 +286,7 @@ cdef int nft_fib_type(State *s, Pkt *p, const Addr *subject, int dev) noexcept n
 cdef uint32_t nft_tcp_length(const Pkt *p) noexcept nogil:
     """nft_tcp_header_pointer: the length of a whole TCP header, 0 if there is none."""
     cdef uint32_t n
-    if p.proto != 6 or not nft_has_l4(p) or l4_len(p) < 20:
+    if p.proto != 6 or not nft_has_l4(p) or l4_len(p) < 20 or nft_auth(p) >= 0:
         return 0
     n = (p.buf[p.l4 + 12] >> 4) * 4
     return n if 20 <= n <= l4_len(p) else 0

@@ -510,9 +510,7 @@ class Netns(Configuration):
             if largest:
                 mtu = min(mtu, largest)
         in_process = packet.local and not self._softirq
-        pieces = fragment_ipv4(
-            data, mtu, payload_sizes=self._old_pieces(packet), keep_df=packet.fragments_keep_df
-        )
+        pieces = fragment_ipv4(data, mtu, payload_sizes=self._old_pieces(packet), keep_df=packet.fragments_keep_df)
         events = self.datapath.output(packet, pieces, self.clock.now_ns)
         if in_process:
             self._process_spaced(events)

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from pktsim._fastpath import NftSet
@@ -261,3 +262,24 @@ def test_sets_find_what_a_list_would(kind: int) -> None:
     for _ in range(3000):
         key = b"".join(chance.randrange(0, 2000 if kind == 1 else 500).to_bytes(4, "big") for _ in sizes)
         assert engine.find(key, 0) == wanted(key), IPv4Address(key[:4])
+
+
+def test_an_address_of_two_interfaces_is_that_of_the_first(kernel: Kernel) -> None:
+    kernel.interface("pod1", "10.244.1.1/32", mac="02:00:00:00:00:0b")
+    kernel.interface("pod2", "10.244.1.1/32", mac="02:00:00:00:00:0c")
+    hook = "type filter hook prerouting priority 0; policy accept;"
+    kernel.nft(f"table ip t {{ chain a {{ {hook} fib daddr . iif type local counter; }} }}")
+    for number, name in enumerate(("pod1", "pod2")):
+        packet = Ether(dst=f"02:00:00:00:00:0{'bc'[number]}") / IP(src="10.244.1.9", dst="10.244.1.1") / UDP()
+        kernel.receive(name, bytes(packet))
+    assert counters(kernel) == [1]
+
+
+def test_an_authentication_header_is_a_transport_header(kernel: Kernel) -> None:
+    kernel.interface("six", "fd00::1/64", mac="02:00:00:00:00:06")
+    hook = "type filter hook prerouting priority 0; policy accept;"
+    kernel.nft(f"table ip6 t {{ chain a {{ {hook} meta l4proto ah counter; udp dport 9 counter; }} }}")
+    header = bytes.fromhex("11040000000000000000000000000000" + "0000000000000000")
+    packet = Ether(dst="02:00:00:00:00:06") / IPv6(src="fd00::2", dst="fd00::1", nh=51) / (header + bytes(UDP(dport=9)))
+    kernel.receive("six", bytes(packet))
+    assert counters(kernel) == [1, 0]
