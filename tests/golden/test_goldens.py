@@ -25,6 +25,22 @@ EXPLAINED: dict[str, tuple[str, ...]] = {
         r"\(suspected\) retransmission",
         "ACKed segment that wasn't captured",
     ),
+    # The same for a host, whose resets are what it is about.
+    "invalid-to-the-host": (
+        r"Connection reset \(RST\)",
+        "Previous segment",
+        "Duplicate ACK",
+        r"\(suspected\) retransmission",
+        "ACKed segment that wasn't captured",
+    ),
+    # What a node drops is sent again, and nodes see one direction only.
+    "asymmetric-routes": (
+        r"\(suspected\) (spurious )?retransmission",
+        "Previous segment",
+        "Duplicate ACK",
+        "ACKed segment that wasn't captured",
+        r"Connection reset \(RST\)",
+    ),
     # Nobody answers on the node without a pod, on 127.0.0.1 without route_localnet, without hairpin mode.
     "etp-local-no-endpoint": (r"\(suspected\) retransmission",),
     # ... and a balancer's address moves to the node that has an endpoint.

@@ -170,3 +170,32 @@ def test_late_syn_takes_tracking_back_and_the_node_resets() -> None:
         assert client("S", 1000) == [("pod1", "S")]
         assert server("SA", 5000, 1001) == [("eth0", "SA")]
         assert server("A", 5001, 1081) == [("pod1", "R")]
+
+
+def _invalid_segments(node: Namespace, chain: str) -> str:
+    """INVALID packets that a chain has counted."""
+    return node.run("iptables-legacy", "-nvxL", chain).splitlines()[2].split()[0]
+
+
+def test_an_ack_of_a_client_whose_server_is_not_heard_is_invalid(node: Namespace) -> None:
+    """asymmetric-routes: SYN, nothing back, ACK; forwarded all the same unless a rule drops what is INVALID."""
+    node.iptables_restore("*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate INVALID\nCOMMIT\n")
+    (frame,) = node.exchange("pod1", datagram(1, 4000, transport=TCP, flags="S", seq=1000))
+    (frame,) = node.exchange("pod1", datagram(1, 4000, transport=TCP, flags="A", seq=1001, ack=5001))
+    assert _invalid_segments(node, "FORWARD") == "1"
+    assert Ether(frame.frame)[IP].src == "10.244.1.9"  # and not translated either
+    node.iptables_restore("*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n")
+    assert node.exchange("pod1", datagram(1, 4000, transport=TCP, flags="A", seq=1001, ack=5001)) == []
+
+
+def test_what_is_invalid_is_for_the_host_itself(node: Namespace) -> None:
+    """invalid-to-the-host: a DROP in FORWARD is not asked, and the host resets what it does not know."""
+    rules = ":FORWARD ACCEPT\n:INPUT ACCEPT\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\n"
+    node.iptables_restore(f"*filter\n{rules}COMMIT\n")
+    stray = TCP(sport=8080, dport=4001, flags="SA", seq=1, ack=777)
+    packet = bytes(Ether(src=_FAR, dst=_MACS["out"]) / IP(src=_OUTSIDE, dst="192.168.1.11") / stray)
+    (reset,) = node.exchange("out", packet)
+    answer = Ether(reset.frame)
+    assert (answer[IP].dst, str(answer[TCP].flags), answer[TCP].seq) == (_OUTSIDE, "R", 777)
+    node.iptables_restore(f"*filter\n{rules}-A INPUT -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n")
+    assert node.exchange("out", packet) == []
