@@ -184,6 +184,11 @@ class Packet:
     @property
     def conntrack(self) -> dict[str, Any] | None:
         """Its entry's dictionary, or None."""
+    def header_rewritten(self) -> None:
+        """A target has changed its IPv6 header, and the checksum that conntrack kept of all of it is not told."""
+    @property
+    def checksum_stale(self) -> bool:
+        """Whether that has happened after conntrack had looked at its checksum."""
     def label_set(self, bit: int) -> None:
         """Give its connection a label; one that has no room for labels stays without."""
     def set_data(self, data: bytes) -> None:

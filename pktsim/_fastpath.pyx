@@ -244,6 +244,15 @@ cdef class Packet:
             return None
         return ct_entry_dict(&self.datapath.s, p.ct)
 
+    def header_rewritten(self):
+        """A target has changed its IPv6 header, and the checksum that conntrack kept of all of it is not told."""
+        if self.get().flags & PF_CSUM_OK:
+            self.get().flags |= PF_CSUM_STALE
+
+    @property
+    def checksum_stale(self):
+        return bool(self.get().flags & PF_CSUM_STALE)
+
     def label_set(self, int bit):
         """Give its connection a label; one that has no room for labels stays without."""
         cdef Pkt *p = self.get()

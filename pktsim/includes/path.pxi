@@ -356,7 +356,8 @@ cdef void ip_rcv(State *s, Pkt *p) noexcept nogil:
     p.out_if = 0
     if p.flags & PF_BR_PASSED:
         # ip_sabotage_in: br_netfilter has been through PREROUTING with it
-        p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
+        p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED | PF_FRAG_PMTU)
+        p.frag_max = 0             # IPCB is cleared: what was gathered for the bridge is not cut again
         p.phys_out = 0             # nf_bridge_info stays, so that -m physdev still knows the port
         ip_rcv_finish(s, p)
         return
@@ -485,6 +486,7 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
             return
     if p.flags & PF_BR_PASSED:
         p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED)
+        p.frag_max = 0
         p.phys_out = 0
         ip_rcv_finish(s, p)
         return
@@ -1449,6 +1451,15 @@ cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
 cdef void br_pass_up(State *s, Pkt *p, Link *br) noexcept nogil:
     """br_pass_frame_up: the bridge device receives the frame."""
     p.dev = br.ifindex
+    if p.pkt_type != PKT_HOST and p.ct != NULL and not p.ct.status & S_CONFIRMED:
+        # br_nf_local_in: what goes to many is confirmed before the host looks at it, clones being on their way
+        if p.ct.refs != 1:
+            ct_put(s, p.ct)
+            p.ct = NULL
+            p.ctinfo = CTINFO_NONE
+        elif ct_confirm(s, p) != NF_ACCEPT:
+            pkt_drop(s, p, s.drop_reason)
+            return
     if p.flags & PF_BRIDGED:
         p.flags |= PF_BR_PASSED
     if p.flags & PF_BRIDGED and not p.flags & PF_BR_ROUTED:

@@ -193,6 +193,9 @@ class Ip6:
             return
         if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
             return
+        if protocol == IPPROTO_UDP and packet.checksum_stale and at + 8 <= len(data):
+            # udp6_csum_init: "If SW calculated the value, we know it's bad", though only hop limit or TOS was changed
+            data = data[: at + 6] + bytes((data[at + 6] ^ 0xFF,)) + data[at + 7 :]
         many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
         taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many)
         if protocol == IPPROTO_ICMPV6:
@@ -233,6 +236,10 @@ class Ip6:
             too_big = largest > mtu
             mtu = max(largest, IPV6_MIN_MTU) if not too_big else mtu
         at, _ = fragment_point(data)
+        if payload_sizes and at > len(data) - sum(payload_sizes) + payload_sizes[0]:
+            # ip6_find_1stfragopt looks no further than the first piece for the headers that each fragment needs
+            self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+            return [], errno.EINVAL
         if too_big or mtu < at + FRAGMENT_HEADER + 8:
             self._netns.icmp6.error(about6(packet), Icmp6Type.PKT_TOOBIG, 0, mtu)
             self._netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)

@@ -77,6 +77,8 @@ def _tos(target: TosTarget, builder: Builder) -> Iterable[Pending]:
         new = tos & ~target.mask & 0xFF ^ target.value
         if new != tos:
             packet.set_data(_set_tos(data, new))
+            if data[0] >> 4 == 6:
+                packet.header_rewritten()
         return True
 
     return _python(builder, act)
@@ -90,6 +92,8 @@ def _dscp(target: DscpTarget, builder: Builder) -> Iterable[Pending]:
         new = tos & 3 | target.dscp << 2
         if new != tos:
             packet.set_data(_set_tos(data, new))
+            if data[0] >> 4 == 6:
+                packet.header_rewritten()
         return True
 
     return _python(builder, act)
@@ -125,6 +129,7 @@ def _hl(target: HlTarget, builder: Builder) -> Iterable[Pending]:
         new = _moved(data[7], mode, target.hop_limit)
         if new != data[7]:
             packet.set_data(data[:7] + bytes((new,)) + data[8:])
+            packet.header_rewritten()
         return True
 
     return _python(builder, act)

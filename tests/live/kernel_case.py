@@ -79,8 +79,12 @@ _BASELINE6: Final = {
     **{f"net.ipv6.conf.{scope}.mldv2_unsolicited_report_interval": "1" for scope in ("all", "default")},
     "net.ipv6.conf.all.forwarding": "1",
 }
+#: A router is in groups that a host is not in, and says so when it becomes one or stops being one.
+_FORWARDING6: Final = "net.ipv6.conf.all.forwarding"
 #: In so long a time another of those reports comes, if any.
-_REPORTED_S: Final = 0.05
+_REPORTED_S: Final = 0.1
+#: All namespaces share the tools' lock.
+_WAIT: Final = ("--wait", "60")
 _TABLES: Final = {4: ("iptables", "iptables-legacy"), 6: ("ip6tables", "ip6tables-legacy")}
 _CHAINS: Final = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -125,7 +129,8 @@ def reusable(case: Case) -> bool:
         return False
     if any(route.get("type") for route in case.get("routes", ())):
         return False  # what they answer is limited for each address (ip_error), in every namespace alike
-    if case.get("ipv6") and case.get("sysctls", {}).get("net.ipv6.icmp.ratelimit") != "0":
+    sysctls = case.get("sysctls", {})
+    if case.get("ipv6") and (sysctls.get("net.ipv6.icmp.ratelimit") != "0" or _FORWARDING6 in sysctls):
         return False
     for version, (key, _) in _TABLES.items():
         wanted = set(_CHAINS) if version == (6 if case.get("ipv6") else 4) else set()
@@ -325,11 +330,13 @@ class KernelNode:
         for name, value in case.get("sysctls", {}).items():
             self._saved_sysctls.setdefault(name, self.sysctl(name, value))
             self.sysctl(name, value)
+        if _FORWARDING6 in case.get("sysctls", {}):
+            self._await_reports()
         if case.get("ipsets"):
             self.run("ipset", "restore", stdin=case["ipsets"] + "\n")
         for version, (key, tool) in _TABLES.items():
             if case.get(key):
-                self.run(f"{tool}-restore", stdin=case[key])
+                self.run(f"{tool}-restore", *_WAIT, stdin=case[key])
                 if version not in self._readers:
                     self._readers[version] = TableReader(version, self.near)
         if case.get("nft"):
@@ -349,7 +356,7 @@ class KernelNode:
                 empty = ""
                 for table in table_names(text):
                     empty += f"*{table}\n" + "".join(f":{chain} ACCEPT\n" for chain in _CHAINS[table]) + "COMMIT\n"
-                self.run(f"{tool}-restore", stdin=empty)
+                self.run(f"{tool}-restore", *_WAIT, stdin=empty)
         if case.get("ipsets"):
             self.run("ipset", "destroy")
 
@@ -508,7 +515,8 @@ class KernelRun:
         elif "advance" in step:
             time.sleep(step["advance"])
         elif "iptables" in step:
-            node.run("iptables-legacy-restore", *(["--noflush"] if step.get("noflush") else []), stdin=step["iptables"])
+            keep = ["--noflush"] if step.get("noflush") else []
+            node.run("iptables-legacy-restore", *_WAIT, *keep, stdin=step["iptables"])
             rules = node.counters()
         else:
             raise ObjectError(f"unknown step {', '.join(sorted(step))}", place=f"step {len(self.steps)}")
