@@ -633,7 +633,8 @@ cdef int ct_track(State *s, Pkt *p, int hook, bint *fresh) noexcept nogil:
     cdef int zone_dir = p.tmpl_zone_dir if p.tmpl_set else ZONE_BOTH
     cdef int ret
     p.ctinfo = CTINFO_NONE
-    if p.l4 == 0 or p.l4 > p.end:
+    # behind IPv6 headers that claim to be longer than the packet only trackers that read nothing find anything
+    if p.l4 == 0 or (p.l4 > p.end and (p.proto == P_ICMP or p.proto == P_ICMP6)):
         s.ct.invalid += 1
         return NF_ACCEPT
     if p.proto == P_ICMP or p.proto == P_ICMP6:

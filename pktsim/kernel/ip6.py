@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
     from pktsim.kernel.netns import Netns
 
+_CHECKSUM_BREAK: Final = 76
 #: The home address; hop-by-hop options are the engine's (ip6_hop_options).
 _KNOWN_DESTINATION: Final = frozenset((201,))
 #: Types of routing headers that a host drops unless it was told to look at them (RPL, SRv6: ``seg6_enabled``).
@@ -193,8 +194,9 @@ class Ip6:
             return
         if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
             return
-        if protocol == IPPROTO_UDP and packet.checksum_stale and at + 8 <= len(data):
-            # udp6_csum_init: "If SW calculated the value, we know it's bad", though only hop limit or TOS was changed
+        if protocol == IPPROTO_UDP and packet.checksum_stale and len(data) - at > _CHECKSUM_BREAK:
+            # udp6_csum_init: "If SW calculated the value, we know it's bad", though only hop limit or TOS was changed;
+            # what is short is summed up once more
             data = data[: at + 6] + bytes((data[at + 6] ^ 0xFF,)) + data[at + 7 :]
         many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
         taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many)

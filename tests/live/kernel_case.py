@@ -690,7 +690,10 @@ def _merge_frames(frames: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged = dict(frames[0])
     seen = [_fields(bytes.fromhex(one["frame"])) for one in frames]
     names = sorted(name for name in seen[0] if len({one.get(name) for one in seen}) > 1)
-    masked = {mask_fields(bytes.fromhex(one["frame"]), names) for one in frames}
+    try:
+        masked = {mask_fields(bytes.fromhex(one["frame"]), names) for one in frames}
+    except ObjectError as error:  # such a field is no single one
+        raise NondeterministicError(f"frames that differ in {', '.join(names)}") from error
     if len(masked) != 1:
         raise NondeterministicError("frames that differ in more than header fields")
     if names:
