@@ -15,11 +15,19 @@ from typing import ClassVar, Literal
 
 from pktsim.clock import NS_PER_MS, NS_PER_S
 from pktsim.errors import TopologyError
+from pktsim.fidelity import approximated
 from pktsim.rng import PROBABILITY_ONE, Choices
 from pktsim.wire.frame_match import FrameMatch
 
 #: tc's default: frames that may wait.
 DEFAULT_LIMIT = 1000
+approximated(
+    "kernel.netem",
+    "a link is bad on the wire, behind the sending device's capture, where tc-netem is a queueing discipline in front "
+    "of it; loss has no correlation nor a four-state model, delay no distribution but the uniform one",
+    source="net/sched/sch_netem.c",
+)
+
 _FORBID: dict[str, object] = {"extra": "forbid"}  # read by pydantic where these come from a file
 #: tc's units: ``bit`` counts bits, ``bps`` bytes, and prefixes are powers of ten.
 _RATE = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<prefix>[kmg]?)(?P<unit>bit|bps)?", re.IGNORECASE)

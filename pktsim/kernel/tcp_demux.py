@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from pktsim.clock import NS_PER_MS
+from pktsim.fidelity import approximated
 from pktsim.kernel.datagram import os_error
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum_ok, parse_segment
@@ -21,6 +22,13 @@ from pktsim.netfilter.opcodes import NO_FILE
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer
     from pktsim.kernel.tcp_listen import TcpListener
+
+approximated(
+    "kernel.tcp.time_wait_reuse",
+    "connect takes no port whose last connection to that peer is in TIME_WAIT, whatever net.ipv4.tcp_tw_reuse says; "
+    "Linux's default takes it on loopback after a second",
+    source="net/ipv4/tcp_ipv4.c tcp_twsk_unique",
+)
 
 MASK32 = 0xFFFFFFFF
 _REMEMBERED = 1 << 16
