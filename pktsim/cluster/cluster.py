@@ -21,15 +21,15 @@ from pydantic import ValidationError
 from pktsim.clock import NS_PER_S, Clock
 from pktsim.cluster import programs
 from pktsim.cluster.addresses import IPAddress, parse_ip
-from pktsim.cluster.admission_ingress import with_default_class
 from pktsim.cluster.apps.tls import server_context
 from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
 from pktsim.cluster.draws import ANY_NODE, EndpointDraws
 from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
 from pktsim.cluster.endpointslice import EndpointSliceController
+from pktsim.cluster.ingress.admission import admit
 from pktsim.cluster.ingress.install import Installation
-from pktsim.cluster.ingress.settings import check_ingress, check_pods, is_controller
-from pktsim.cluster.ingress.status import StatusPublisher, front_services
+from pktsim.cluster.ingress.settings import is_controller
+from pktsim.cluster.ingress.status import StatusPublisher, front_address, serves_host
 from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
@@ -45,8 +45,6 @@ from pktsim.cluster.objects import (
     ConfigMap,
     DaemonSet,
     Deployment,
-    Ingress,
-    IngressClass,
     KubeObject,
     Node,
     ObjectMeta,
@@ -56,7 +54,6 @@ from pktsim.cluster.objects import (
     Secret,
     Service,
     StatefulSet,
-    Workload,
     selects,
 )
 from pktsim.cluster.objects_ingress import TLS_CERTIFICATE, TLS_PRIVATE_KEY
@@ -288,38 +285,8 @@ class Cluster:
                 _check_pod(one.metadata, str(one))
             elif isinstance(one, Deployment | ReplicaSet | StatefulSet | DaemonSet):
                 _check_pod(one.spec.template.metadata, f"{one}, spec.template")
-            elif isinstance(one, Ingress):
-                check_ingress(one)
-        self._check_controllers(found)
-        self.store.apply_all(self._admit(found))
+        self.store.apply_all(admit(self.store, found))
         self._settle()
-
-    def _check_controllers(self, objects: Sequence[KubeObject]) -> None:
-        """Refuse what ingress controllers cannot do, as long as nothing has changed."""
-        kinds = (Pod, Deployment, ReplicaSet, StatefulSet, DaemonSet)
-        new = {found.key: found for found in objects if isinstance(found, (ConfigMap, *kinds))}
-        if not new:
-            return
-        settings = any(isinstance(found, ConfigMap) for found in new.values())
-        old = [found for kind in kinds for found in self.store.list(kind)] if settings else []
-        pods = [
-            found if isinstance(found, Pod) else template_pod(found)
-            for found in (*new.values(), *(one for one in old if one.key not in new))
-            if isinstance(found, kinds)
-        ]
-
-        def config(namespace: str, name: str) -> ConfigMap | None:
-            found = new.get(("ConfigMap", namespace, name))
-            return found if isinstance(found, ConfigMap) else self.store.get(ConfigMap, name, namespace)
-
-        check_pods(pods, config)
-
-    def _admit(self, objects: Sequence[KubeObject]) -> Iterator[KubeObject]:
-        """What admission adds. IngressClasses that come with an Ingress count as there before it."""
-        known = (*self.store.list(IngressClass), *objects)
-        classes = {found.name: found for found in known if isinstance(found, IngressClass)}
-        for one in objects:
-            yield with_default_class(one, classes.values()) if isinstance(one, Ingress) else one
 
     def delete(self, reference: str, *, grace: float = 0.0) -> None:
         """``kubectl delete``: ``pod/web-1``, ``service/shop/web``, ``node/node-b`` (which is switched off).
@@ -391,17 +358,11 @@ class Cluster:
         return self._ingress_address(80)
 
     def _ingress_address(self, port: int) -> str:
-        """As :attr:`ingress_address`, for the port that leads to this one of the controller's."""
         self._started()
-        for service, one in front_services(self.store, port):
-            for address in service.status.load_balancer.ingress:
-                if address.ip and service.spec.type == "LoadBalancer":
-                    return f"{address.ip}:{one.port}"
-            if service.spec.external_ips:
-                return f"{service.spec.external_ips[0]}:{one.port}"
-            if one.node_port:
-                return f"{self.nodes[0].address}:{one.node_port}"
-        raise ObjectError("no ingress controller can be reached from outside", mend="cluster.install_ingress()")
+        address = front_address(self.store, port, self.nodes[0].address)
+        if address is None:
+            raise ObjectError("no ingress controller can be reached from outside", mend="cluster.install_ingress()")
+        return address
 
     def logs(self, reference: str) -> str:
         """``kubectl logs``: what the program in a pod has printed (``pod/ingress-nginx/NAME``): an access log.
@@ -791,7 +752,7 @@ class Cluster:
         machine = self.machine(source)
         if "://" in target:
             parts = urlsplit(target)
-            if not connect_to and self._of_an_ingress(parts.hostname or ""):
+            if not connect_to and serves_host(self.store, parts.hostname or ""):
                 connect_to = self._ingress_address(443 if parts.scheme == "https" else 80)
             title = f"{source} -> {target}" + (f" at {connect_to}" if connect_to else "")
             with self.record() as recorder:
@@ -801,11 +762,6 @@ class Cluster:
         with self.record() as recorder:
             delivered, outcome = machine.probe(host, port, protocol)
         return recorder.walk(f"{source} -> {target} ({protocol})", outcome, delivered=delivered)
-
-    def _of_an_ingress(self, host: str) -> bool:
-        """Whether a rule of some Ingress has this host."""
-        wildcard = "*." + host.partition(".")[2]
-        return any(rule.host in (host, wildcard) for found in self.store.list(Ingress) for rule in found.spec.rules)
 
     def record(self) -> Recorder:
         """Record what nodes do to packets from now on: a context manager."""
@@ -1091,13 +1047,6 @@ def _plan(model: type[_Plan], **values: Any) -> _Plan:
         first = error.errors()[0]
         what = f"{first['loc'][0]} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
         raise TopologyError(what, place=str(values["name"])) from None
-
-
-def template_pod(workload: Workload) -> Pod:
-    """The pod that a workload's template describes, under the workload's own name."""
-    template = workload.spec.template
-    metadata = template.metadata.model_copy(update={"name": workload.name, "namespace": workload.namespace})
-    return Pod(metadata=metadata, spec=template.spec)
 
 
 def _check_pod(metadata: ObjectMeta, place: str) -> None:

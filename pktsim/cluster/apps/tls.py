@@ -50,6 +50,7 @@ class TlsStream:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._incoming.write(first)
+        self._ended = False
         self.tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
         )
@@ -82,11 +83,14 @@ class TlsStream:
         """
         while True:
             try:
-                return self.tls.read(limit)
+                data = self.tls.read(limit)
+                self._ended = not data  # by the other side's close_notify
+                return data
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill(timeout_ns)
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                self._ended = True
                 return b""
 
     async def sendall(self, data: bytes) -> None:
@@ -100,8 +104,8 @@ class TlsStream:
         await self._flush()
 
     def close(self) -> None:
-        """Say so (close_notify), and close."""
-        if not self.socket.closed:
+        """Say so (close_notify) unless the other side has said it first, and close."""
+        if not self.socket.closed and not self._ended:
             with contextlib.suppress(OSError):
                 self.tls.unwrap()
             with contextlib.suppress(OSError):

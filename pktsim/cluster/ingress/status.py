@@ -86,7 +86,30 @@ class StatusPublisher:
             yield from (_entry(text) for text in sorted(set(texts)))
 
 
-def front_services(store: ObjectStore, port: int) -> Iterator[tuple[Service, ServicePort]]:
+def front_address(store: ObjectStore, port: int, node_address: str) -> str | None:
+    """Where a port of the controllers' pods is reached from outside, as ``ADDRESS:PORT``.
+
+    That is a load balancer's address, or else an external one, or else a node's with the node port; ``None`` if no
+    service leads there.
+    """
+    for service, one in _front_services(store, port):
+        for address in service.status.load_balancer.ingress:
+            if address.ip and service.spec.type == "LoadBalancer":
+                return f"{address.ip}:{one.port}"
+        if service.spec.external_ips:
+            return f"{service.spec.external_ips[0]}:{one.port}"
+        if one.node_port:
+            return f"{node_address}:{one.node_port}"
+    return None
+
+
+def serves_host(store: ObjectStore, host: str) -> bool:
+    """Whether a rule of some Ingress has this host, or its wildcard."""
+    wanted = (host, "*." + host.partition(".")[2])
+    return any(rule.host in wanted for found in store.list(Ingress) for rule in found.spec.rules)
+
+
+def _front_services(store: ObjectStore, port: int) -> Iterator[tuple[Service, ServicePort]]:
     """Services that lead to controllers' pods from outside, and which port of each leads to this one of the pods."""
     for pod in store.list(Pod):
         if not is_controller(pod) or pod.terminated:

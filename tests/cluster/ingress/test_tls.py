@@ -16,6 +16,7 @@ from tests import tools
 from tests.cluster.ingress.authority import Authority, authority
 from tests.cluster.ingress.test_proxy import said
 from tests.cluster.ingress.world import ingress, log, rule, service, text, told, world
+from tests.tshark import check_capture
 
 SHOP = "https://shop.example.com/"
 
@@ -192,6 +193,26 @@ def test_the_proxy_protocol_says_who_the_client_is(version: str) -> None:
         assert connection.receive(2) == b""
 
 
+def test_conformance_host_rules_with_tls() -> None:
+    """host_rules.feature of the conformance suite: the certificate is the host's, and so is the service."""
+    only = ingress(
+        "host-rules",
+        rule("*.foo.com", ("/", "Prefix", "wildcard-foo-com")),
+        rule("foo.bar.com", ("/", "Prefix", "foo-bar-com")),
+        tls=[{"hosts": ["foo.bar.com"], "secretName": "conformance-tls"}],
+    )
+    secret = authority().secret("conformance-tls", "foo.bar.com")
+    cluster = world(secret, *service("wildcard-foo-com"), *service("foo-bar-com"), only)
+    for url in ("https://foo.bar.com/", "http://foo.bar.com/"):  # the suite's client follows redirects
+        answer = told(get(cluster, url, redirects=1))
+        assert (answer["service"], answer["host"]) == ("foo-bar-com", "foo.bar.com")
+    # TLS is on for the Ingress: its other host is redirected too, to the default certificate.
+    assert get(cluster, "http://bar.foo.com/").status == 308
+    answer = told(get(cluster, "http://bar.foo.com/", redirects=1, insecure=True))
+    assert (answer["service"], answer["host"]) == ("wildcard-foo-com", "bar.foo.com")
+    assert get(cluster, "http://baz.bar.foo.com/").status == 404
+
+
 @pytest.mark.slow
 def test_wireshark_reads_what_was_said(tmp_path: Path) -> None:
     tools.need("tshark")
@@ -199,6 +220,7 @@ def test_wireshark_reads_what_was_said(tmp_path: Path) -> None:
     get(cluster, SHOP + "secret-path")
     path = tmp_path / "tls.pcapng"
     cluster.capture.write(path)
+    check_capture(path)
     shown = tools.run("tshark", "-r", str(path), "-Y", "tls and http", "-T", "fields", "-e", "http.request.uri",
                       "-e", "http.response.code")  # fmt: skip
     assert "/secret-path" in shown
