@@ -34,7 +34,7 @@ class NodeHost:
     netns: Netns
     cpus: int = CPUS
     conntrack_tool: bool = True
-    nfacct: bool = False
+    nfacct: bool = True
     #: Called when what kube-proxy wrote is in force.
     after_sync: list[Callable[[], None]] = field(default_factory=list)
     _pending: dict[Family, Ruleset] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from pktsim.cluster.store import ObjectStore
 from pktsim.errors import ObjectError, UnsupportedFeature
 from pktsim.netfilter.iptables_text import print_save
 from pktsim.netfilter.ruleset import Family
+from pktsim.scenario.script import front, world
 from tests.cluster.test_kubeproxy import NODE, endpoints, service
 
 VERSIONS = [f"1.{minor}" for minor in range(OLDEST[1], NEWEST[1] + 1)]
@@ -222,6 +223,17 @@ def test_version_of_a_cluster() -> None:
     proxy = cluster.nodes[0].proxy
     assert proxy is not None
     assert str(proxy.release) == "1.33"
+
+
+def test_nfacct_objects_of_a_cluster_count_on_each_node() -> None:
+    cluster = world(0, front(), kube_proxy_version="1.36")
+    nodes = [machine for machine in cluster.nodes if machine.proxy is not None]
+    for times, node in enumerate(nodes, start=1):
+        for _ in range(times):
+            assert node.http_get("http://127.0.0.1:30080/").status == 200
+    counted = [node.netns.datapath.context.accounts["localhost_nps_accepted_pkts"] for node in nodes]
+    assert counted == [[times, times * 60] for times in range(1, len(nodes) + 1)]
+    assert len(nodes) > 1
 
 
 @pytest.mark.slow
