@@ -241,7 +241,11 @@ def node(
     from pktsim.rng import SeededChoices
 
     for each in read_cases(case):
-        explained = ExplainedCase(each, SeededChoices(seed))
+        try:
+            explained = ExplainedCase(each, SeededChoices(seed))
+        except PktsimError as error:
+            error.file = f"{case}: {error.file}" if error.file else str(case)
+            raise
         if as_json:
             walks = {"trace": explained.walks} if trace else {}
             _print_json({"name": each.get("name", ""), "result": explained.result(), **walks})

@@ -13,14 +13,15 @@ from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, Clock
-from pktsim.errors import ObjectError, UnsupportedFeature
+from pktsim.errors import ObjectError
+from pktsim.kernel.case_format import check_case
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.transport import AF_INET, AF_INET6, parse_ip
-from pktsim.netfilter.iptables_text import parse_save, print_save
+from pktsim.netfilter.iptables_text import parse_save, print_save, restore
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.opcodes import CtStatus, LinkKind
-from pktsim.netfilter.ruleset import Family, Ruleset
+from pktsim.netfilter.ruleset import Family
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.checksum import checksum
 from pktsim.wire.fields import Dissection, Field, FieldWriter, dissect
@@ -93,6 +94,7 @@ class CaseRun:
     """
 
     def __init__(self, case: Mapping[str, Any], choices: Choices | None = None) -> None:
+        check_case(case)
         self.case = case
         self.name = str(case.get("name", "case"))
         self.clock = Clock()
@@ -140,8 +142,12 @@ class CaseRun:
                 node.load_ruleset(parse_save(case[key], family, file=self.name))
         if case.get("nft"):
             node.nft(case["nft"], file=self.name)
-        for listener in case.get("listeners", ()):
-            self._listen(listener)
+        for index, listener in enumerate(case.get("listeners", ())):
+            try:
+                self._listen(listener)
+            except OSError as error:
+                what = f"{listener['address']}:{listener['port']} cannot be bound ({errno.errorcode[error.errno or 0]})"
+                raise ObjectError(what, place=f"{self.name}, listeners[{index}]") from None
         deliver = node.sockets.deliver
 
         def counted(packet: bytes, *, ifindex: int, broadcast: bool = False) -> bool:
@@ -271,13 +277,7 @@ class CaseRun:
             result.error = errno.errorcode[error.errno or errno.EINVAL]
 
     def _replace_tables(self, text: str, *, noflush: bool) -> None:
-        if noflush:
-            raise UnsupportedFeature("step iptables with noflush", place=self.name)
-        new = parse_save(text, Family.IPV4, file=self.name)
-        old = self.node.ruleset(Family.IPV4)
-        names = {table.name for table in new.tables}
-        tables = [*new.tables, *(table for table in old.tables if table.name not in names)]
-        self.node.load_ruleset(Ruleset(Family.IPV4, tuple(sorted(tables, key=lambda table: table.name))))
+        self.node.load_ruleset(restore(self.node.ruleset(Family.IPV4), text, self.name, noflush=noflush))
 
     def _collect_datagrams(self, result: StepResult) -> None:
         for name, (listener, socket) in self._listeners.items():

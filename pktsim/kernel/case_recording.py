@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +37,7 @@ def read_cases(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(case, dict) or not {"interfaces", "steps"} <= case.keys():
                 raise RecordingError("not a case: it needs interfaces and steps", file=str(path), line=number)
             yield case
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error, RecursionError) as error:
         raise RecordingError(f"cannot be read as cases: {error}", file=str(path)) from None
 
 

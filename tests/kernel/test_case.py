@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pktsim.errors import ObjectError, RecordingError
+from pktsim.errors import ObjectError, PktsimError, RecordingError
 from pktsim.kernel.case import CaseRun, read_field, write_fields
 from pktsim.kernel.case_recording import mask_fields, read_cases, verify_case
 from pktsim.kernel.case_report import ExplainedCase
@@ -226,8 +226,60 @@ def test_a_field_that_is_not_there_is_said() -> None:
 
 
 def test_an_unknown_step_is_said() -> None:
-    with pytest.raises(ObjectError, match="unknown step dance"):
-        CaseRun(a_case({"dance": 1})).run()
+    with pytest.raises(ObjectError, match=r"made up, steps\[0\]\.dance: unknown field 'dance'"):
+        CaseRun(a_case({"dance": 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"interfaces": 5}, "made up, interfaces: input should be a valid list"),
+        ({"interfaces": [{"name": "eth0"}]}, "made up, interfaces[0].mac: is missing"),
+        ({"interfaces": [{"nam": "eth0"}]}, "made up, interfaces[0].nam: unknown field 'nam' (did you mean 'name'?)"),
+        ({"interfaces": [7]}, "made up, interfaces[0]: it is no object"),
+        ({"listener": []}, "made up, listener: unknown field 'listener' (did you mean 'listeners'?)"),
+        (
+            {"steps": [{"receive": {"interface": "eth9", "frame": "00" * 14}}]},
+            "made up, steps[0].receive.interface: there is no interface 'eth9': the case has eth0, pod0",
+        ),
+        (
+            {"steps": [{"receive": {"interface": "eth0", "frame": "0" * 29}}]},
+            "made up, steps[0].receive.frame: 29 hexadecimal digits are no whole bytes",
+        ),
+        (
+            {"steps": [{"receive": {"interface": "eth0", "frame": "xy" * 14}}]},
+            "made up, steps[0].receive.frame: 'x' is no hexadecimal digit",
+        ),
+        (
+            {"steps": [{"receive": {"interface": "eth0", "frame": "00"}}]},
+            "made up, steps[0].receive.frame: 1 bytes are no frame: an Ethernet header has 14",
+        ),
+        ({"steps": [{"send_local": {"packet": "99"}}]}, "it does not begin with an IPv4 or IPv6 header"),
+        ({"steps": [{"advance": -1}]}, "made up, steps[0].advance: input should be greater than or equal to 0"),
+        ({"steps": [{}]}, "made up, steps[0]: a step is one of receive, send_local, "),
+        ({"steps": [{"send_socket": {"listener": "a", "dst": ["::1", 1], "data": ""}}]}, "there is no listener 'a'"),
+        (
+            {"listeners": [{"proto": "udp", "address": "9.9.9.9", "port": 1, "name": "a"}]},
+            "made up, listeners[0]: 9.9.9.9:1 cannot be bound (EADDRNOTAVAIL)",
+        ),
+        ({"iptables": "*filter\n-A INPUT -j NOWHERE\nCOMMIT\n"}, "made up:2:13: "),
+        ({"sysctls": {"net.ipv4.nothing": "1"}}, "net.ipv4.nothing"),
+        ({"neighbours": [{"address": "10.0.0.x", "mac": HOST_MAC, "interface": "eth0"}]}, "neighbours[0].address: "),
+    ],
+)
+def test_a_case_that_is_not_of_the_format_is_one_line(change: dict[str, Any], line: str) -> None:
+    with pytest.raises(PktsimError) as raised:
+        ExplainedCase(a_case() | change)
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_tables_can_be_added_to() -> None:
+    rule = "*nat\n-A SVC -p udp -m udp --dport 54 -j DNAT --to-destination 10.244.1.2:5454\nCOMMIT\n"
+    run = CaseRun(a_case({"iptables": rule, "noflush": True}, receive("eth0", datagram(HOST, 4000, VIP, 54))))
+    _, came = run.run()
+    assert [name for name, _ in came.emitted] == ["pod0"]
+    assert came.rules["nat/SVC/2"] == (1, 32)
 
 
 def test_what_is_not_modelled_is_named() -> None:
