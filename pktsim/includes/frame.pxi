@@ -275,7 +275,7 @@ cdef void trace_add(State *s, const Pkt *p, int kind, int a, int b, int c, int d
             abort()
     r = s.trace + s.n_trace * 6
     r[0] = <int32_t>p.id
-    r[1] = kind
+    r[1] = kind | TR_IPV6 if p.family == AF6 else kind
     r[2] = a
     r[3] = b
     r[4] = c
@@ -351,6 +351,12 @@ cdef EventRec *pkt_upcall(State *s, Pkt *p, int reason, int a, int b, int c) noe
     s.upcalls[reason] += 1
     trace_add(s, p, TR_UPCALL, reason, a, b, c)
     return e
+
+cdef void pkt_refuse(State *s, Pkt *p, int reason, int type, int code, int rest) noexcept nogil:
+    """The packet goes no further, and whoever sent it is to be told by an ICMP error."""
+    s.drops[reason] += 1
+    trace_add(s, p, TR_DROP, reason, 1, 0, 0)
+    pkt_upcall(s, p, UP_ICMP_ERROR, type, code, rest)
 
 # --------------------------------------------------------------------------------------------------------------- chance
 

@@ -479,8 +479,7 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
         reason = ip6_hop_options(p, &code, &pointer)
         if reason:
             if pointer:
-                s.drops[reason] += 1
-                pkt_upcall(s, p, UP_ICMP_ERROR, 4, code, pointer)
+                pkt_refuse(s, p, reason, 4, code, pointer)
             else:
                 pkt_drop(s, p, reason)
             return
@@ -760,8 +759,7 @@ cdef void ip_rcv_finish(State *s, Pkt *p) noexcept nogil:
             if reason:
                 trace_add(s, p, TR_ROUTE, 0, 0, 0, 0)
                 if code >= 0:
-                    s.drops[reason] += 1
-                    pkt_upcall(s, p, UP_ICMP_ERROR, 3 if p.family == AF4 else 1, code, 0)
+                    pkt_refuse(s, p, reason, 3 if p.family == AF4 else 1, code, 0)
                 else:
                     pkt_drop(s, p, reason)
                 return
@@ -804,12 +802,10 @@ cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
         pkt_drop(s, p, DR_OTHER_HOST)
         return
     if ip[8] <= 1:
-        s.drops[DR_TTL_EXPIRED] += 1
-        pkt_upcall(s, p, UP_ICMP_ERROR, 11, 0, 0)
+        pkt_refuse(s, p, DR_TTL_EXPIRED, 11, 0, 0)
         return
     if n > p.rt_mtu and (ip[6] & 0x40) and (p.frag_max == 0 or p.frag_max > p.rt_mtu):
-        s.drops[DR_FRAGMENT_NEEDED] += 1
-        pkt_upcall(s, p, UP_ICMP_ERROR, 3, 4, <int>p.rt_mtu)
+        pkt_refuse(s, p, DR_FRAGMENT_NEEDED, 3, 4, <int>p.rt_mtu)
         return
     old[0] = ip[8]
     old[1] = ip[9]
@@ -866,8 +862,7 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
         pkt_drop(s, p, DR_OTHER_HOST)
         return
     if ip[7] <= 1:
-        s.drops[DR_TTL_EXPIRED] += 1
-        pkt_upcall(s, p, UP_ICMP_ERROR, 3, 0, 0)
+        pkt_refuse(s, p, DR_TTL_EXPIRED, 3, 0, 0)
         return
     if not bounced:
         pkt_saddr(p, &src)
@@ -877,8 +872,7 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
             return
         if src.b[0] == 0xFE and (src.b[1] & 0xC0) == 0x80:
             # beyond the scope of its source address
-            s.drops[DR_MARTIAN_SOURCE] += 1
-            pkt_upcall(s, p, UP_ICMP_ERROR, 1, 2, 0)
+            pkt_refuse(s, p, DR_MARTIAN_SOURCE, 1, 2, 0)
             return
     elif not p.flags & PF_REDIRECTED:
         # the sender may be told of a shorter way; then the packet comes here again
@@ -888,8 +882,7 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
         return
     # ip6_pkt_too_big: what was gathered from fragments that fit is cut again (ignore_df)
     if p.end - p.l3 > mtu and (p.frag_max == 0 or p.frag_max > mtu):
-        s.drops[DR_FRAGMENT_NEEDED] += 1
-        pkt_upcall(s, p, UP_ICMP_ERROR, 2, 0, <int>mtu)
+        pkt_refuse(s, p, DR_FRAGMENT_NEEDED, 2, 0, <int>mtu)
         return
     ip[7] -= 1
     trace_add(s, p, TR_TTL, ip[7], 0, 0, 0)

@@ -6,6 +6,7 @@ cdef enum:
     AF6 = 10
     MAX_CLONES = 4096          # per call: a flood loop in a wrong topology must end
     HEADROOM = 64
+    TR_IPV6 = 0x100            # beside a trace record's kind: the packet is of IPv6
     NF_DROP = 0
     NF_ACCEPT = 1
     NF_STOLEN = 2              # the packet has left by an upcall or was consumed

@@ -144,6 +144,8 @@ class Defragmenter:
         self._queues: dict[_Key, Queue] = {}
         self._memory = 0
         self._peer_rids: dict[bytes, int] = {}
+        #: Whether the last fragment waits for others, if it made nothing whole; else it is gone.
+        self.waits = False
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -172,6 +174,7 @@ class Defragmenter:
     def _open(self, key: _Key, user: DefragUser, *, high: str, timeout: str) -> Queue | None:
         """``inet_frag_find``: the queue, a new one if there is none; ``None`` if there is too much in all already."""
         queue = self._queues.get(key)
+        self.waits = False
         if queue is None:
             if self._memory > self._setting(high):
                 return None
@@ -246,6 +249,7 @@ class Defragmenter:
             return False
         fragment = _Fragment(offset, piece.payload[: end - offset])
         bisect.insort(queue.fragments, fragment, key=lambda each: each.offset)
+        self.waits = True
         size = packet_truesize(piece.size)
         queue.memory += size
         self._memory += size

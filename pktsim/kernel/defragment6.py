@@ -77,6 +77,7 @@ class Defragmenter6(Defragmenter):
                 whoever it is for to complain, and hands it on as it is.
         """
         data = packet.data
+        self.waits = False
         found = find_fragment_header(data)
         if found is None:
             return None

@@ -99,6 +99,8 @@ class Explainer:
 
     def flush(self) -> None:
         """Read what is pending into visits."""
+        for netns in self._attached.values():
+            self.collect(netns)  # what a handler has let die leads to no other call of the engine
         for raw in self._pending:
             name = raw.netns.name
             by_packet: dict[int, list[TraceStep]] = {}

@@ -181,10 +181,13 @@ class Ip6:
     def _gather(self, packet: Packet, about: About) -> Reassembled | None:
         """``ipv6_frag_rcv``."""
         try:
-            return self.defragmenter.add(packet, DefragUser.LOCAL_DELIVER)
+            whole = self.defragmenter.add(packet, DefragUser.LOCAL_DELIVER)
         except ParameterProblem as problem:
             self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, problem.code, problem.pointer)
-            return None
+            whole = None
+        if whole is None and not self.defragmenter.waits:
+            self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+        return whole
 
     def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:
         netns = self._netns
@@ -209,6 +212,8 @@ class Ip6:
         else:
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
+        if not taken and protocol not in (IPPROTO_ICMPV6, IPPROTO_TCP, NONE):
+            netns.datapath.discard(packet, DropReason.NO_SOCKET)
 
     # -------------------------------------------------------------------------------------------------------- fragments
 

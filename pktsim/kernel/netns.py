@@ -471,6 +471,7 @@ class Netns(Configuration):
         else:
             # a protocol that there is has had its connection taken off (nf_reset_ct)
             self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
+        self.datapath.discard(packet, DropReason.NO_SOCKET)
 
     def encapsulated(self, data: bytes, offset: int, ifindex: int) -> bool:
         """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset``."""
@@ -565,7 +566,7 @@ class Netns(Configuration):
 
     def _on_defragment(self, packet: Packet, hook: int, local: int, _c: Any) -> None:
         if packet.family != AF_INET:
-            self._reassembled(packet, self.ip6.defragment(packet, hook))
+            self._reassembled(packet, self.ip6.defragment(packet, hook), waits=self.ip6.defragmenter.waits)
             return
         if local:
             user = DefragUser.LOCAL_DELIVER
@@ -575,11 +576,13 @@ class Netns(Configuration):
             user = DefragUser.CONNTRACK_BRIDGE_IN
         else:
             user = DefragUser.CONNTRACK_IN
-        self._reassembled(packet, self.defragmenter.add(packet, user))
+        self._reassembled(packet, self.defragmenter.add(packet, user), waits=self.defragmenter.waits)
 
-    def _reassembled(self, packet: Packet, whole: Reassembled | None) -> None:
+    def _reassembled(self, packet: Packet, whole: Reassembled | None, *, waits: bool) -> None:
         """The last fragment goes on as the whole packet."""
         if whole is None:
+            if not waits:
+                self.datapath.discard(packet, DropReason.FRAGMENT_BAD)
             return
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest

@@ -200,7 +200,7 @@ class DropReason(enum.IntEnum):
 
 
 class TraceKind(enum.IntEnum):
-    """First word of a trace record ``int32[6]``: pkt_id, kind, a, b, c, d."""
+    """Second word of a trace record ``int32[6]``: pkt_id, kind (and 0x100 for an IPv6 packet), a, b, c, d."""
 
     RX = 0  # a: ifindex, d: aux (frame bytes)
     HOOK = 1  # a: hook, b: 1 if called by br_netfilter, c: in ifindex, d: out ifindex
@@ -215,7 +215,7 @@ class TraceKind(enum.IntEnum):
     TTL = 9  # a: new TTL
     NEIGHBOUR = 10  # a: class, b: ifindex, d: aux (MAC)
     TX = 11  # a: ifindex
-    DROP = 12  # a: reason
+    DROP = 12  # a: reason, b: 1 if an ICMP error is to be sent
     UPCALL = 13  # a: reason
     BRIDGE = 14  # a: 0 forward, 1 flood, 2 pass up; b: port ifindex
     CLONE = 15  # a: the parent's pkt_id

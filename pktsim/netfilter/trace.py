@@ -45,7 +45,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.CONNTRACK_TABLE_FULL: "the connection tracking table is full",
     DropReason.CONNTRACK_INVALID: "connection tracking refused the packet",
     DropReason.CONNTRACK_CLASH: "another packet's entry with the same tuple was confirmed first",
-    DropReason.NAT: "NAT found no free tuple or no address",
+    DropReason.NAT: "NAT cannot translate it: no free port, no address, or a header cut short",
     DropReason.MARTIAN_SOURCE: "martian: its source address cannot come from there",
     DropReason.MARTIAN_DESTINATION: "martian: its destination address cannot be on a wire",
     DropReason.RP_FILTER: "reverse path filter: the way back to its source is another interface",
@@ -59,7 +59,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.LINK_DOWN: "the interface is down or gone",
     DropReason.BRIDGE_NO_FORWARD: "the bridge has no port for it (back to where it came from needs hairpin mode)",
     DropReason.FRAGMENT_NEEDED: "larger than the MTU of its way, and it must not be fragmented",
-    DropReason.NO_SOCKET: "no socket listens there",
+    DropReason.NO_SOCKET: "no socket of this host takes it",
     DropReason.REJECTED: "a rule said REJECT",
     DropReason.MTU: "larger than the receiving interface takes",
     DropReason.LOOP: "it went round in this namespace too often",
@@ -168,7 +168,9 @@ class TraceReader:
         families: dict[int, Family] = {}
         chains: dict[int, _Chains] = {}
         for pkt_id, kind_number, a, b, c, d in _RECORD.iter_unpack(records):
-            kind = TraceKind(kind_number)
+            kind = TraceKind(kind_number & ~_IPV6)
+            if kind_number & _IPV6:
+                families[pkt_id] = Family.IPV6
             fam = families.get(pkt_id, family)
             if kind is TraceKind.CLONE:
                 self._parents[pkt_id] = a
@@ -268,9 +270,12 @@ class TraceReader:
                 steps.append(TraceStep(pkt_id, kind, f"{self.interface_name(a)} sends it"))
             elif kind is TraceKind.DROP:
                 reason = DropReason(a)
-                by = f" ({last_rule[pkt_id]})" if reason in _BY_RULE and pkt_id in last_rule else ""
+                rule_text = last_rule.get(pkt_id, "")
+                by_rule = reason in _BY_RULE and (reason is not DropReason.NAT or rule_text.startswith("nat "))
+                by = f" ({rule_text})" if by_rule and rule_text else ""
                 text = f"dropped: {DROP_TEXT.get(reason, reason.name)}{by}"
-                steps.append(TraceStep(pkt_id, kind, text, changed=text))
+                # where an ICMP error follows, that says enough in a comment
+                steps.append(TraceStep(pkt_id, kind, text, changed="" if b else text))
             elif kind is TraceKind.UPCALL:
                 steps.append(self._upcall(pkt_id, Upcall(a), b, c, last_rule.get(pkt_id, "")))
             elif kind is TraceKind.BRIDGE:
@@ -396,6 +401,8 @@ class TraceReader:
         return TraceStep(pkt_id, TraceKind.UPCALL, words.get(reason, reason.name.lower().replace("_", " ")))
 
 
+#: Beside a record's kind: the packet is of IPv6.
+_IPV6 = 0x100
 #: What lies between two hooks: no indentation.
 _BETWEEN_HOOKS = frozenset(
     {TraceKind.RX, TraceKind.TX, TraceKind.BRIDGE, TraceKind.ROUTE, TraceKind.DELIVER, TraceKind.UPCALL}

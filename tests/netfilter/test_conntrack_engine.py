@@ -407,7 +407,7 @@ def test_icmpv6_of_the_link_is_not_tracked() -> None:
     node.send(IN, icmp(CLIENT6, SERVER6, 135, 0, bytes(4), bytes(16)))
     records, _ = node.path.take_trace()
     words = struct.unpack(f"={len(records) // 4}i", records)
-    tracked = [words[i : i + 6] for i in range(0, len(words), 6) if words[i + 1] == TraceKind.CONNTRACK]
+    tracked = [words[i : i + 6] for i in range(0, len(words), 6) if words[i + 1] & 0xFF == TraceKind.CONNTRACK]
     assert [record[2] for record in tracked] == [7]  # UNTRACKED
     assert node.entries() == []
 

@@ -1,0 +1,182 @@
+"""A packet that goes no further leaves a trace that says why: each reason is reached, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from pktsim.kernel.explain import Explainer, walk_lines
+from pktsim.netfilter.iptables_text import parse_save
+from pktsim.netfilter.opcodes import DropReason, LinkKind
+from pktsim.netfilter.ruleset import Family
+from pktsim.netfilter.trace import DROP_TEXT
+from pktsim.wire import frame as build
+from tests.kernel.worlds import HOST_MAC, PEER_MAC, Host, host, ip, known_peer, mac, udp_packet
+
+PEER, FAR = "10.0.0.9", "10.0.1.9"
+NAT = "*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\n{}\nCOMMIT\n"
+FILTER = "*filter\n:INPUT ACCEPT\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT\n{}\nCOMMIT\n"
+TRACKED = "-A FORWARD -m conntrack --ctstate NEW"
+
+
+def world(rules: str = "") -> Host:
+    made = host(forward=True)
+    made.link("eth0", "10.0.0.1/24")
+    made.link("eth1", "10.0.1.1/24", mac="02:00:00:00:00:02")
+    made.link("bare0", mac="02:00:00:00:00:03")
+    known_peer(made, "eth0", PEER)
+    known_peer(made, "eth1", FAR)
+    if rules:
+        made.netns.load_ruleset(parse_save(rules, Family.IPV4))
+    return made
+
+
+def through(**fields: Any) -> bytes:
+    return udp_packet(PEER, FAR, **fields)
+
+
+#: For each reason rules, settings, and what leads to it.
+STORIES: dict[DropReason, tuple[str, dict[str, int], Callable[[Host], object]]] = {}
+#: What no packet from a wire leads to alone.
+ELSEWHERE = {
+    DropReason.NONE: "no reason",
+    DropReason.REJECTED: "the trace says by which rule, in a record of its own",
+    DropReason.NO_CARRIER: "the device drops it, behind all that is traced; netem's tests",
+    DropReason.CONNTRACK_INVALID: "an entry that is killed while its packet is under way",
+    DropReason.ROUTE_UNREACHABLE: "a rule sends a packet of the host's own to a route that refuses",
+    DropReason.ROUTE_PROHIBIT: "likewise",
+    DropReason.LOOP: "rules and routes that send a packet round and round",
+    DropReason.UNSUPPORTED: "an exception tells of it too",
+}
+
+
+def story(
+    reason: DropReason, rules: str = "", **sysctls: int
+) -> Callable[[Callable[[Host], object]], Callable[[Host], object]]:
+    def keep(act: Callable[[Host], object]) -> Callable[[Host], object]:
+        STORIES[reason] = rules, {name.replace("__", "."): value for name, value in sysctls.items()}, act
+        return act
+
+    return keep
+
+
+def given(made: Host, packet: bytes) -> None:
+    made.give_ip("eth0", packet)
+
+
+def several(made: Host, packets: Iterable[bytes]) -> None:
+    for packet in packets:
+        given(made, packet)
+
+
+story(DropReason.OTHER_HOST)(lambda made: made.give_ip("eth0", through(), dst="02:00:00:00:99:99"))
+story(DropReason.NO_PROTOCOL)(
+    lambda made: made.give("eth0", build.ethernet(mac(HOST_MAC), mac(PEER_MAC), 0x1234, b"hi"))
+)
+story(DropReason.IP_HEADER)(lambda made: given(made, b"\x4f" + through()[1:]))
+story(DropReason.IP_CHECKSUM)(lambda made: given(made, through()[:10] + b"\0\0" + through()[12:]))
+story(DropReason.RULE, FILTER.format("ACCEPT", "-A FORWARD -p udp -j DROP"))(lambda made: given(made, through()))
+story(DropReason.POLICY, FILTER.format("DROP", TRACKED))(lambda made: given(made, through()))
+story(DropReason.HOTDROP, FILTER.format("ACCEPT", "-A FORWARD -p udp -m udp --dport 7"))(
+    lambda made: given(made, build.ipv4(ip(PEER), ip(FAR), 17, b"\0"))
+)
+story(DropReason.MARTIAN_SOURCE)(lambda made: given(made, udp_packet("224.0.0.9", FAR)))
+story(DropReason.MARTIAN_DESTINATION)(lambda made: given(made, udp_packet(PEER, "127.0.0.1")))
+story(DropReason.RP_FILTER, net__ipv4__conf__eth0__rp_filter=1)(lambda made: given(made, udp_packet("10.0.1.7", FAR)))
+story(DropReason.NO_ROUTE)(lambda made: given(made, udp_packet(PEER, "192.0.2.1")))
+story(DropReason.NOT_FORWARDING, net__ipv4__ip_forward=0)(lambda made: given(made, through()))
+story(DropReason.TTL_EXPIRED)(lambda made: given(made, through(ttl=1)))
+story(DropReason.NO_SOCKET)(lambda made: given(made, udp_packet(PEER, "10.0.0.1")))
+story(DropReason.MTU)(lambda made: given(made, through(data=b"x" * 1600)))
+story(DropReason.NO_QUEUE, FILTER.format("ACCEPT", "-A FORWARD -j NFQUEUE --queue-num 1"))(
+    lambda made: given(made, through())
+)
+story(DropReason.CONNTRACK_TABLE_FULL, FILTER.format("ACCEPT", TRACKED), net__netfilter__nf_conntrack_max=1)(
+    lambda made: several(made, (through(sport=sport) for sport in (1, 2, 3)))
+)
+story(DropReason.NAT, NAT.format("-A PREROUTING -i bare0 -p udp -j REDIRECT --to-ports 5"))(
+    lambda made: made.give_ip("bare0", through(), dst="02:00:00:00:00:03")
+)
+story(DropReason.CONNTRACK_CLASH, NAT.format("-A POSTROUTING -p udp -j SNAT --to-source 10.0.1.1:5000-5000"))(
+    lambda made: several(made, (udp_packet(source, FAR) for source in (PEER, "10.0.0.10", "10.0.0.11")))
+)
+
+
+@story(DropReason.FRAME_TOO_SHORT)
+def _short(made: Host) -> None:
+    made.give("eth0", bytes(9))
+
+
+@story(DropReason.ROUTE_BLACKHOLE)
+def _blackhole(made: Host) -> None:
+    made.netns.route_add("blackhole 192.0.2.0/24")
+    given(made, udp_packet(PEER, "192.0.2.1"))
+
+
+@story(DropReason.FRAGMENT_NEEDED)
+def _narrow(made: Host) -> None:
+    made.netns.route_add("192.0.2.0/24 via 10.0.1.9 mtu 600")
+    given(made, udp_packet(PEER, "192.0.2.1", data=b"x" * 900, dont_fragment=True))
+
+
+@story(DropReason.FRAGMENT_BAD, FILTER.format("ACCEPT", TRACKED))
+def _overlap(made: Host) -> None:
+    ends = ip(PEER), ip(FAR)
+    for offset, data in ((0, bytes(24)), (16, bytes(24))):
+        given(made, build.ipv4(*ends, 17, data, identification=7, more_fragments=True, fragment_offset=offset))
+
+
+@story(DropReason.NEIGHBOUR_FAILED)
+def _nobody(made: Host) -> None:
+    given(made, udp_packet(PEER, "10.0.1.77"))
+    made.run(10)
+
+
+@story(DropReason.LINK_DOWN)
+def _down(made: Host) -> None:
+    made.netns.link_set("eth0", up=False)
+    given(made, through())
+
+
+@story(DropReason.BRIDGE_NO_FORWARD)
+def _back(made: Host) -> None:
+    made.netns.link_add("br0", LinkKind.BRIDGE, mac="02:00:00:00:00:b0")
+    made.netns.link_add("port0", mac="02:00:00:00:00:b1", master="br0")
+    made.netns.fdb_add("port0", "02:00:00:00:77:77")
+    made.give_ip("port0", through(), dst="02:00:00:00:77:77")
+
+
+def test_every_reason_has_a_story_and_words() -> None:
+    assert STORIES.keys() | ELSEWHERE.keys() == set(DropReason)
+    assert not STORIES.keys() & ELSEWHERE.keys()
+    assert DROP_TEXT.keys() == set(DropReason) - {DropReason.NONE}
+
+
+@pytest.mark.parametrize("reason", STORIES, ids=lambda reason: reason.name)
+def test_the_trace_says_why(reason: DropReason) -> None:
+    rules, sysctls, act = STORIES[reason]
+    made = world(rules)
+    for name, value in sysctls.items():
+        made.netns.sysctl_set(name, value)
+    explainer = Explainer()
+    explainer.attach(made.netns)
+    act(made)
+    lines = [line.strip() for line in walk_lines(explainer.visits)]
+    assert any(line.startswith(f"dropped: {DROP_TEXT[reason]}") for line in lines), lines
+
+
+def test_a_local_ipv6_packet_is_traced_by_its_own_tables() -> None:
+    made = host()
+    made.link("eth0", "fd00::1/64")
+    made.netns.neighbour_add("eth0", "fd00::2", "02:00:00:00:00:99")
+    made.netns.load_ruleset(parse_save(FILTER.format("ACCEPT", "-A OUTPUT -p udp -j DROP"), Family.IPV6))
+    explainer = Explainer()
+    explainer.attach(made.netns)
+    ends = ip("fd00::1"), ip("fd00::2")
+    made.netns.local_out(build.ipv6(*ends, 17, build.udp(*ends, 1, 2)))
+    lines = [line.strip() for line in walk_lines(explainer.visits)]
+    assert "route: unicast by eth0, next hop fd00::2" in lines
+    assert "-A OUTPUT -p udp -j DROP" in lines
+    assert lines[-1] == "dropped: a rule said DROP (filter OUTPUT rule 1)"
