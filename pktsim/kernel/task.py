@@ -65,18 +65,27 @@ class Task(Generic[T]):
         "_running",
         "_started",
         "_undo",
+        "_unstarted",
         "clock",
         "name",
         "wake_ns",
     )
 
-    def __init__(self, clock: Clock, coroutine: Coroutine[Any, Any, T], name: str, wake_ns: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        coroutine: Coroutine[Any, Any, T],
+        name: str,
+        wake_ns: int,
+        unstarted: Callable[[], None] | None = None,
+    ) -> None:
         self.clock = clock
         self.name = name
         self.wake_ns = wake_ns
         self._coroutine: Coroutine[Any, Any, T] | None = coroutine
         self._running = False
         self._started = False
+        self._unstarted = unstarted
         self._result: T | None = None
         self._error: BaseException | None = None
         self._finished: Signal | None = None
@@ -114,6 +123,8 @@ class Task(Generic[T]):
     def cancel(self) -> None:
         """End it now: :class:`Cancelled` is raised where it waits, so that its ``finally`` clauses run.
 
+        One that has not begun has none that could: then ``unstarted`` of :func:`spawn` is called.
+
         Cancelling a task that has ended does nothing.
 
         Raises:
@@ -126,6 +137,8 @@ class Task(Generic[T]):
         if self._undo is not None:
             self._undo()
             self._undo = None
+        if not self._started and self._unstarted is not None:
+            self._unstarted()
         self._advance(lambda coroutine: coroutine.throw(Cancelled()))
 
     def _step(self, value: bool) -> None:
@@ -211,6 +224,7 @@ def spawn(
     name: str = "",
     *,
     wake_ns: int = WAKE_NS,
+    unstarted: Callable[[], None] | None = None,
 ) -> Task[T]:
     """Run ``coroutine`` as a task; its first step is an event of its own at the present time.
 
@@ -222,8 +236,9 @@ def spawn(
         coroutine: What to run.
         name: For people.
         wake_ns: How long after being woken it runs.
+        unstarted: Called if it is cancelled before its first step, to let go of what it was given (a connection).
     """
-    return Task(clock, coroutine, name, wake_ns)
+    return Task(clock, coroutine, name, wake_ns, unstarted)
 
 
 async def sleep(clock: Clock, duration_ns: int) -> None:

@@ -9,7 +9,7 @@ from pktsim.cluster.apps.http_client import HttpClient, HttpResult
 from pktsim.cluster.apps.http_server import HttpRequest, HttpResponse, HttpServer
 from pktsim.cluster.apps.probe import Probe, run_probe
 from pktsim.cluster.apps.udp_echo import UdpEchoServer
-from pktsim.kernel.task import run
+from pktsim.kernel.task import run, spawn
 from pktsim.kernel.transport import AF_INET, AF_INET6
 from pktsim.rng import ScriptedChoices
 from tests.kernel.transport_world import Host, Wire, World
@@ -197,6 +197,20 @@ def test_an_empty_reply() -> None:
     result = curl(world, client, "http://10.1.1.1:8080/")
     assert result.exit_code == 52
     assert curl(world, client, "http://10.1.1.1:8080/").exit_code == 7
+
+
+def test_a_server_that_ends_between_accepting_and_serving_closes_the_connection() -> None:
+    world, client, server = two_hosts()
+    web = HttpServer(server.sockets, "web-1")
+    web.start()
+    request = spawn(world.clock, HttpClient(client.sockets, max_time_ns=5 * NS_PER_S).get("http://10.1.1.1:8080/"))
+    accepting = len(web._tasks)
+    while len(web._tasks) == accepting:
+        world.clock.step()
+    web.stop()
+    world.clock.run_for(10 * NS_PER_S)
+    assert request.result().exit_code in (52, 56)  # an empty reply or a reset, no time-out
+    assert web.served == 0
 
 
 def test_a_bad_request_is_answered() -> None:

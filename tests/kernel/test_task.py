@@ -134,6 +134,16 @@ def test_cancel_before_the_first_step() -> None:
     assert clock.next_at_ns() is None
 
 
+def test_cancel_lets_go_of_what_a_task_was_given_only_if_it_has_not_begun() -> None:
+    clock = Clock()
+    let_go: list[str] = []
+    spawn(clock, sleep(clock, 9), unstarted=lambda: let_go.append("early")).cancel()
+    begun = spawn(clock, sleep(clock, 9), unstarted=lambda: let_go.append("late"))
+    clock.run_for(1)
+    begun.cancel()
+    assert let_go == ["early"]
+
+
 def test_a_task_cannot_cancel_itself() -> None:
     clock = Clock()
 

@@ -172,7 +172,8 @@ class HttpServer:
         while True:
             socket = await listener.accept()
             self._tasks = [task for task in self._tasks if not task.done]
-            self._tasks.append(spawn(self.sockets.clock, self._serve(socket), f"{self.name} http connection"))
+            name = f"{self.name} http connection"
+            self._tasks.append(spawn(self.sockets.clock, self._serve(socket), name, unstarted=socket.close))
 
     async def _serve(self, socket: TcpSocket) -> None:
         stream: Stream = socket

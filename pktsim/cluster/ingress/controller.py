@@ -210,17 +210,14 @@ class IngressController:
         listener.bind("", port)
         listener.listen(_BACKLOG)
         self._listeners.append(listener)
-        self._spawn(self._accept(listener, serve), f"port {port}")
+        self._tasks.add(spawn(self.clock, self._accept(listener, serve), f"{self.name} port {port}"))
 
     async def _accept(self, listener: TcpSocket, serve: Callable[[TcpSocket], Coroutine[Any, Any, None]]) -> None:
         while True:
             socket = await listener.accept()
             socket.set_nodelay()
             self._tasks = {task for task in self._tasks if not task.done} if len(self._tasks) > 64 else self._tasks
-            self._spawn(serve(socket), "connection")
-
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        self._tasks.add(spawn(self.clock, work, f"{self.name} {what}"))
+            self._tasks.add(spawn(self.clock, serve(socket), f"{self.name} connection", unstarted=socket.close))
 
     async def _serve_clients(self, socket: TcpSocket, begin: Begin) -> None:
         """Serve a connection once it is clear what it is."""

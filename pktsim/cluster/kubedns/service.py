@@ -207,9 +207,12 @@ class DnsService:
         self._tasks.clear()
         self._open.clear()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, None], what: str, unstarted: Callable[[], None] | None = None
+    ) -> None:
         self._tasks = [task for task in self._tasks if not task.done]
-        self._tasks.append(spawn(self._sockets.clock, coroutine, f"{self.server.config.name}/{what}"))
+        name = f"{self.server.config.name}/{what}"
+        self._tasks.append(spawn(self._sockets.clock, coroutine, name, unstarted=unstarted))
 
     def _spawn_work(self, work: Work[None]) -> None:
         self._spawn(self._finish(work), "background")
@@ -272,7 +275,7 @@ class DnsService:
             address = connection.remote_address
             source = address[0] if address is not None else ""
             serving = serve_connection(self.server, self._sockets.clock, connection, source, self._drive)
-            self._spawn(serving, "connection")
+            self._spawn(serving, "connection", connection.close)
 
 
 def serve_dns(

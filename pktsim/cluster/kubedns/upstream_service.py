@@ -64,7 +64,9 @@ class UpstreamService:
         while True:
             connection = await listener.accept()
             self._tasks = [task for task in self._tasks if not task.done]
-            self._tasks.append(spawn(self._sockets.clock, self._serve(connection), f"{self._name}/dns/connection"))
+            name = f"{self._name}/dns/connection"
+            serving = spawn(self._sockets.clock, self._serve(connection), name, unstarted=connection.close)
+            self._tasks.append(serving)
 
     async def _serve(self, connection: TcpSocket) -> None:
         clock = self._sockets.clock
