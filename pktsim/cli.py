@@ -151,6 +151,7 @@ def trace(
 ) -> None:
     """One packet or connection, explained: hook by hook, chain by chain, rule by rule."""
     from pktsim.cluster.cluster import Cluster
+    from pktsim.errors import IngressUnreachable
     from pktsim.scenario.report import print_trace, trace_as_data
     from pktsim.wire.scapy_io import ip_packets
 
@@ -167,7 +168,10 @@ def trace(
     if packets is not None:
         walk = cluster.trace_packets(source, ip_packets(packets))
     elif to:
-        walk = cluster.trace_to(source, to, protocol=protocol, connect_to=connect_to)
+        try:
+            walk = cluster.trace_to(source, to, protocol=protocol, connect_to=connect_to)
+        except IngressUnreachable as error:
+            raise IngressUnreachable(error.what, mend="--ingress installs one") from None
     else:
         raise PktsimError("trace needs --to HOST[:PORT] or --packets FILE")
     if as_json:

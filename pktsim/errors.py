@@ -91,6 +91,10 @@ class ObjectError(PktsimError):
     """A Kubernetes object or configuration document that the API server, or the reader of that file, would refuse."""
 
 
+class IngressUnreachable(ObjectError):
+    """A host of an Ingress is asked for, and no ingress controller can be reached from outside."""
+
+
 class TopologyError(PktsimError):
     """A world that cannot be wired: an unknown node, two owners of one address, a route through nowhere."""
 

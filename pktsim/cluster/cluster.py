@@ -86,7 +86,7 @@ from pktsim.cluster.wiring import (
     device_name,
 )
 from pktsim.cluster.wirings import wiring_named
-from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
+from pktsim.errors import IngressUnreachable, ObjectError, TopologyError, UnsupportedFeature
 from pktsim.kernel.capture import Capture, KeyLog
 from pktsim.kernel.explain import Explainer
 from pktsim.kernel.netem import DEFAULT_LIMIT, FrameRule, GilbertElliott, Netem
@@ -361,7 +361,8 @@ class Cluster:
         self._started()
         address = front_address(self.store, port, self.nodes[0].address)
         if address is None:
-            raise ObjectError("no ingress controller can be reached from outside", mend="cluster.install_ingress()")
+            what = "no ingress controller can be reached from outside"
+            raise IngressUnreachable(what, mend="cluster.install_ingress()")
         return address
 
     def logs(self, reference: str) -> str:

@@ -276,4 +276,4 @@ def test_trace_of_a_url_through_an_ingress(
     assert "-> HTTP 200: web-" in out
     status, _, err = call(capsys, monkeypatch, *words)
     assert status == 2
-    assert "no ingress controller can be reached from outside" in err
+    assert err == "pktsim: no ingress controller can be reached from outside (--ingress installs one)\n"
