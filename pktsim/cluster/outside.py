@@ -34,8 +34,8 @@ from pktsim.cluster.wiring import (
     UPLINK,
     Interface,
     Space,
-    connected_route,
     device_name,
+    host_space,
     own_mac,
     peer_mac,
 )
@@ -253,25 +253,7 @@ class OutsideWorld:
         if not segment.switch:
             self._add_switch(segment)
         port = device_name("port-", plan.name)
-        space = Space(
-            plan.name,
-            OUTSIDE,
-            interfaces=(
-                LOOPBACK_INTERFACE,
-                Interface(
-                    UPLINK,
-                    "veth",
-                    mac=own_mac(address),
-                    addresses=(f"{address}/{segment.cidr.prefixlen}",),
-                    peer=f"{segment.switch}/{port}",
-                ),
-            ),
-            routes=(
-                f"default via {segment.gateway} dev {UPLINK}",
-                connected_route(segment.cidr, UPLINK, address),
-            ),
-            sysctls={"net.ipv4.ip_forward": "0"},
-        )
+        space = host_space(plan.name, address, segment.cidr, segment.gateway, f"{segment.switch}/{port}")
         netns = add_space(space, self._network)
         add_interface(_port(port, address), self._network[segment.switch])
         plug(space.name, space.interface(UPLINK), self._network)

@@ -356,25 +356,7 @@ class HostGateway:
         )
 
     def _outside(self) -> Space:
-        return Space(
-            OUTSIDE,
-            OUTSIDE,
-            interfaces=(
-                LOOPBACK_INTERFACE,
-                Interface(
-                    UPLINK,
-                    "veth",
-                    mac=own_mac(OUTSIDE_ADDRESS),
-                    addresses=(f"{OUTSIDE_ADDRESS}/{OUTSIDE_NETWORK.prefixlen}",),
-                    peer=f"{ROUTER}/eth1",
-                ),
-            ),
-            routes=(
-                f"default via {OUTSIDE_GATEWAY} dev {UPLINK}",
-                connected_route(OUTSIDE_NETWORK, UPLINK, OUTSIDE_ADDRESS),
-            ),
-            sysctls={"net.ipv4.ip_forward": "0"},
-        )
+        return host_space(OUTSIDE, OUTSIDE_ADDRESS, OUTSIDE_NETWORK, OUTSIDE_GATEWAY, f"{ROUTER}/eth1")
 
     def _uplink(self, space: str, address: IPv4Address) -> Interface:
         return Interface(
@@ -482,6 +464,23 @@ class HostGateway:
 
 def connected_route(network: IPv4Network, dev: str, address: IPv4Address) -> str:
     return f"{network} dev {dev} proto kernel scope link src {address}"
+
+
+def host_space(name: str, address: IPv4Address, network: IPv4Network, gateway: IPv4Address, peer: str) -> Space:
+    """A host beyond the nodes' router, which sends everything to the gateway of its network.
+
+    Args:
+        peer: Where its cable ends, as ``SPACE/INTERFACE``.
+    """
+    own = f"{address}/{network.prefixlen}"
+    uplink = Interface(UPLINK, "veth", mac=own_mac(address), addresses=(own,), peer=peer)
+    return Space(
+        name,
+        OUTSIDE,
+        interfaces=(LOOPBACK_INTERFACE, uplink),
+        routes=(f"default via {gateway} dev {UPLINK}", connected_route(network, UPLINK, address)),
+        sysctls={"net.ipv4.ip_forward": "0"},
+    )
 
 
 def _common_network(addresses: Sequence[IPv4Address]) -> IPv4Network:

@@ -17,7 +17,7 @@ import h11
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 from pktsim.cluster.apps.http_client import Stream
-from pktsim.cluster.apps.proxy_protocol import ProxyHeaderError, read_first
+from pktsim.cluster.apps.proxy_protocol import ProxyHeaderError, receive_proxy_header
 from pktsim.cluster.apps.tls import TlsStream
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.task import Task, sleep, spawn
@@ -192,7 +192,8 @@ class HttpServer:
         clock = self.sockets.clock
         peer = socket.remote_address
         if self.proxy_protocol:
-            peer, left = await read_first(socket)
+            ends, left = await receive_proxy_header(socket)
+            peer = ends[0] if ends is not None else peer
             if left:  # nothing at all would be the end of the stream
                 connection.receive_data(left)
         assert peer is not None

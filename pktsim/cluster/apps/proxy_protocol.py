@@ -68,25 +68,32 @@ def read_proxy_header(data: bytes) -> tuple[Ends | None, int] | None:
     return ends, end + 2
 
 
-async def read_first(socket: TcpSocket) -> tuple[tuple[str, int] | None, bytes]:
+async def receive_proxy_header(socket: TcpSocket, timeout_ns: int | None = None) -> tuple[Ends | None, bytes]:
     """Read the header off a connection.
 
+    Args:
+        socket: The connection.
+        timeout_ns: How long all of it may take.
+
     Returns:
-        Who the client is (the peer itself where the proxy speaks for itself), and what came behind the header.
+        Source and target (``None``: the proxy speaks for itself), and what came behind the header.
 
     Raises:
         ProxyHeaderError: The connection begins with something else, or ends.
+        OSError: Nothing came in time, or the connection broke.
     """
+    clock = socket.layer.clock
+    end_ns = None if timeout_ns is None else clock.now_ns + timeout_ns
     data = b""
     while True:
-        part = await socket.recv()
+        part = await socket.recv(timeout_ns=None if end_ns is None else end_ns - clock.now_ns)
         if not part:
             raise ProxyHeaderError("the connection ends within its PROXY header")
         data += part
         found = read_proxy_header(data)
         if found is not None:
             ends, length = found
-            return (ends[0] if ends is not None else socket.remote_address), data[length:]
+            return ends, data[length:]
 
 
 def _read_v2(data: bytes) -> tuple[Ends | None, int] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import h11
 
 from pktsim.clock import NS_PER_S
+from pktsim.cluster.apps.proxy_protocol import receive_proxy_header
 from pktsim.cluster.apps.tls import TlsStream, server_name
 from pktsim.cluster.objects import ConfigMap, EndpointSlice, Ingress, IngressClass, Pod, Secret, Service
 from pktsim.cluster.store import EventType, ObjectStore, WatchEvent
@@ -24,7 +25,7 @@ from .messages import page, response_head
 from .proxy import Client, ClientConnection
 from .routing import Builder, Routes, in_order, serves
 from .settings import Arguments, Settings, read_arguments, read_settings
-from .streams import READ_BYTES, PlainStream, Tunnel, read_proxy_protocol
+from .streams import READ_BYTES, PlainStream, Tunnel
 from .upstream import Pool, RoundRobin
 
 approximated(
@@ -271,16 +272,18 @@ class IngressController:
         """Who has connected: as a PROXY header says, where one is expected.
 
         Raises:
-            OSError, ValueError: As :func:`~.streams.read_proxy_protocol`.
+            OSError, ValueError: As :func:`~pktsim.cluster.apps.proxy_protocol.receive_proxy_header`.
         """
         peer = socket.remote_address
         assert peer is not None
         if not self.settings.use_proxy_protocol:
             return Client(peer[0], peer[0], port, scheme), b""
         timeout_ns = self.settings.client_header_timeout_s * NS_PER_S
-        source, target, first = await read_proxy_protocol(socket, self.clock, timeout_ns)
-        remote = source[0] if source is not None else peer[0]
-        return Client(remote, peer[0], target[1] if target is not None else port, scheme), first
+        ends, first = await receive_proxy_header(socket, timeout_ns)
+        if ends is None:
+            return Client(peer[0], peer[0], port, scheme), first
+        source, target = ends
+        return Client(source[0], peer[0], target[1], scheme), first
 
     def _certificate_of(self, name: str) -> str | None:
         found = self.routes.find(name)

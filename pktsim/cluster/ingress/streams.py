@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pktsim.clock import NS_PER_S, Clock
-from pktsim.cluster.apps.proxy_protocol import ProxyHeaderError, read_proxy_header
 from pktsim.kernel.task import join_all, spawn
 from pktsim.kernel.tcp import TcpSocket
 
@@ -122,29 +121,3 @@ class Tunnel:
     def _close(self) -> None:
         self.one.close()
         self.other.close()
-
-
-async def read_proxy_protocol(
-    socket: TcpSocket, clock: Clock, timeout_ns: int
-) -> tuple[tuple[str, int] | None, tuple[str, int] | None, bytes]:
-    """Read the PROXY header that a connection begins with.
-
-    Returns:
-        The client and whom it had connected to, ``None`` where the proxy speaks for itself; and what came behind it.
-
-    Raises:
-        ProxyHeaderError: It begins with something else, or ends.
-        OSError: Nothing came in time, or the connection broke.
-    """
-    end_ns = clock.now_ns + timeout_ns
-    data = b""
-    while True:
-        part = await socket.recv(READ_BYTES, end_ns - clock.now_ns)
-        if not part:
-            raise ProxyHeaderError("the connection ends within its PROXY header")
-        data += part
-        found = read_proxy_header(data)
-        if found is not None:
-            ends, length = found
-            source, target = ends if ends is not None else (None, None)
-            return source, target, data[length:]
