@@ -34,6 +34,11 @@ KINDS: dict[str, str] = {
     "netfilter-random": "netfilter/random",
 }
 
+#: Single files -> where they lie below the reference directory; small enough to be kept as they are.
+FILES: dict[str, str] = {
+    "netfilter-distributions.json": "netfilter/distributions.json",
+}
+
 
 def archive(source: Path) -> bytes:
     """All files below ``source``, in order of their names, without dates or owners."""
@@ -53,7 +58,14 @@ def archive(source: Path) -> bytes:
 
 
 def main(reference: Path) -> None:
-    """Make every archive whose recordings are there."""
+    """Make every archive and copy whose recordings are there."""
+    for name, below in FILES.items():
+        if not (reference / below).is_file():
+            print(f"{name}: no {reference / below}, left as it is")
+            continue
+        data = (reference / below).read_bytes()
+        (HERE / name).write_bytes(data)
+        print(f"{name}: {len(data)} bytes")
     for name, below in KINDS.items():
         source = reference / below
         if not source.is_dir():
