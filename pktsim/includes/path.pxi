@@ -1222,7 +1222,13 @@ cdef void br_nf_prerouting_finish(State *s, Pkt *p) noexcept nogil:
     if not addr_eq(&dst, &p.orig_dst):
         reason = route_input(s, p, &code)
         if reason:
-            # a martian, or forwarding is off: what is bridged after DNAT does not need it
+            if p.family == AF4 and (reason == DR_NOT_FORWARDING or reason == DR_ROUTE_BLACKHOLE or code >= 0):
+                # to IPv4 that is a route, to ip_error: it goes up, where it is dropped or its sender told
+                memcpy(eth, br.mac, 6)
+                p.pkt_type = PKT_HOST
+                br_frame_finish(s, p, port)
+                return
+            # a martian, or forwarding is off: what is bridged after DNAT does not need it in IPv6
             if reason != DR_NOT_FORWARDING:
                 pkt_drop(s, p, reason)
                 return

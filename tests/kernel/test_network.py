@@ -317,3 +317,30 @@ def test_translated_packet_is_seen_on_the_bridge_only_before_its_target_was_used
     received = [frame for frame in network.capture.select(space="z") if frame.direction == "in"]
     reached = [frame for frame in received if frame.frame[12:14] == b"\x08\x00"]
     assert {FrameView(frame.frame).src_mac for frame in reached} == {mac("02:00:00:00:02:00")}
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "route", "codes"), [(0, "", []), (1, "", [3]), (1, "unreachable 10.0.0.3", [1])]
+)
+def test_bridged_packet_that_is_translated_needs_a_route(forwarding: int, route: str, codes: list[int]) -> None:
+    """To IPv4 a host that does not forward has a route too, one that leads to an error (ip_route_input_slow)."""
+    network = switched()
+    node = network["node"]
+    rules = "*nat\n-A PREROUTING -d 10.96.0.1/32 -p udp -j DNAT --to-destination 10.0.0.3:53\nCOMMIT\n"
+    node.load_ruleset(restore(Ruleset(Family.IPV4), rules))
+    node.sysctl_set("net.ipv4.ip_forward", forwarding)
+    node.neighbour_add("br0", "10.0.0.3", "02:00:00:00:02:02")
+    if route:
+        node.route_add(route)
+    network["x"].route_add("default via 10.0.0.254")
+    network["x"].neighbour_add("eth0", "10.0.0.254", "02:00:00:00:00:01")
+    node.neighbour_add("br0", "10.0.0.1", "02:00:00:00:02:00")
+    network["x"].send_ip(udp_packet("10.0.0.1", "10.96.0.1"))
+    network.run(seconds=0.000_01)
+
+    def received(space: str) -> list[FrameView]:
+        frames = network.capture.select(space=space)
+        return [FrameView(one.frame) for one in frames if one.direction == "in" and one.frame[12:14] == b"\x08\x00"]
+
+    assert len(received("z")) == (1 if forwarding and not route else 0)
+    assert [view.icmp_code for view in received("x")] == codes, "its port is closed; there is no way"
