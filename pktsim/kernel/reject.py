@@ -45,6 +45,9 @@ _IPPROTO_GRE: Final = 47
 #: AH, ESP, SCTP have other integrity checks, UDP-Lite and DCCP partial checksums.
 _UNCHECKED_PROTOCOLS: Final = frozenset((51, 50, 132, 136, 33))
 
+#: Routes that lead somewhere.
+_WAYS: Final = (RouteType.UNICAST, RouteType.LOCAL, RouteType.BROADCAST, RouteType.MULTICAST)
+
 
 def reject(netns: Netns, packet: Packet, reject_with: int, hook: int) -> None:
     """Answer a packet that a rule refused; the packet itself is the caller's to discard."""
@@ -136,6 +139,8 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
         ip_id=0, df=True,
     )  # fmt: skip
     mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
+    if netns.datapath.route(daddr, saddr=saddr, mark=mark)[0] not in _WAYS:
+        return  # ip_route_me_harder, also for what does not take that route
     _answer(netns, packet, reply, mark)
 
 
@@ -155,8 +160,9 @@ def _reset(saddr: bytes, daddr: bytes, segment: bytes) -> bytes:
 
 def _answer(netns: Netns, packet: Packet, reply: bytes, mark: int) -> None:
     netns.datapath.conntrack_closing(packet)
-    if packet.bridged and packet.phys_in_ifindex:
-        # Sent straight back out of the bridge port, so that the source MAC is the destination's and not ours.
+    if packet.phys_in_ifindex:
+        # Sent straight back out of the bridge port, so that the source MAC is the destination's and not ours; also
+        # where br_netfilter has passed the packet up to the host (nf_bridge_info_exists).
         frame = packet.frame
         netns.transmit(packet.phys_in_ifindex, frame[6:12] + frame[0:6] + frame[12:14] + reply)
         return

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pktsim.netfilter.iptables_text import parse_save
+from pktsim.netfilter.opcodes import LinkKind
 from pktsim.netfilter.ruleset import Family
 from pktsim.wire import frame as build
 from pktsim.wire.frame import FrameView
-from tests.kernel.worlds import BROADCAST, Host, echo_packet, host, ip, known_peer, udp_packet
+from tests.kernel.worlds import BROADCAST, PEER_MAC, Host, echo_packet, host, ip, known_peer, mac, udp_packet
 
 PEER = "10.0.0.9"
 FAR = "192.0.2.9"
@@ -308,6 +309,28 @@ def test_reset_is_not_answered_with_a_reset() -> None:
     rules(world, "-A FORWARD -p tcp -j REJECT --reject-with tcp-reset")
     world.give_ip("eth0", tcp_packet(0x04))
     assert world.take() == []
+
+
+def test_reset_for_what_a_bridge_has_passed_up_goes_straight_back_by_its_port() -> None:
+    world = router()
+    world.netns.link_add("br0", LinkKind.BRIDGE, mac="02:00:00:00:00:0b")
+    world.netns.address_add("br0", "10.0.2.1/24")
+    port = world.netns.link_add("pod0", mac="02:00:00:00:00:0c", master="br0")
+    port.carry = lambda frame: world.sent.append(("pod0", frame))
+    rules(world, "-A FORWARD -p tcp -j REJECT --reject-with tcp-reset", "-A OUTPUT -j DROP")
+    source, destination = ip("10.0.2.9"), ip("10.0.1.9")
+    segment = build.tcp(source, destination, 40000, 80, seq=1000, flags=build.TcpFlag.SYN)
+    packet = build.ipv4(source, destination, 6, segment)
+    for reached, answers in ((True, 1), (False, 0)):
+        world.give_ip("pod0", packet, dst="02:00:00:00:00:0b")
+        frames = world.take()
+        assert [name for name, _ in frames] == ["pod0"] * answers, "neither OUTPUT nor a neighbour is asked"
+        if frames:
+            view = FrameView(frames[0][1])
+            assert (view.dst_mac, view.src_mac) == (mac(PEER_MAC), mac("02:00:00:00:00:0b"))
+        if reached:
+            world.netns.address_delete("br0", "10.0.2.1/24")
+            world.netns.route_add("unreachable 10.0.2.0/24")
 
 
 def test_broken_packet_is_rejected_in_silence() -> None:
