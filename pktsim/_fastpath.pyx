@@ -763,6 +763,8 @@ cdef class Datapath:
             l.send_redirects = <int>value
         elif key == SYSCTL_SHARED_MEDIA:
             l.shared_media = <int>value
+        elif key == SYSCTL_SRC_VALID_MARK:
+            l.src_valid_mark = <int>value
         elif key == SYSCTL_IP_FORWARD:
             l.forwarding = <int>value
         else:

@@ -119,7 +119,7 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
         ("setting", "net.ipv4.conf.IF.forwarding", Status.MODELLED),
         ("setting", "net.netfilter.nf_conntrack_tcp_timeout_established", Status.MODELLED),
         ("setting", "net.ipv4.icmp_ratelimit", Status.MODELLED),
-        ("setting", "net.ipv4.conf.IF.src_valid_mark", Status.REFUSED),
+        ("setting", "net.ipv4.conf.IF.src_valid_mark", Status.MODELLED),
         ("setting", "net.ipv4.conf.IF.log_martians", Status.APPROXIMATED),
         ("approximation", "kernel.tcp.congestion_control", Status.APPROXIMATED),
     ],

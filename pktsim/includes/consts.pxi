@@ -97,6 +97,7 @@ cdef enum:  # Sysctl: SYSCTL_
     SYSCTL_SHARED_MEDIA = 45
     SYSCTL_FIB_MULTIPATH_HASH_POLICY = 46
     SYSCTL_FIB_MULTIPATH_HASH_SEED = 47
+    SYSCTL_SRC_VALID_MARK = 48
 
 cdef enum:  # Event: EV_
     EV_RX = 0

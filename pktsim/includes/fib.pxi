@@ -490,10 +490,13 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
     """
     cdef Link *dev = link_get(s, p.in_if)
     cdef int rpf, i
+    cdef uint32_t mark = 0
     cdef RouteResult r
     cdef bint has_addr = False
     if dev == NULL:
         return 0
+    if dev.src_valid_mark or s.sysctl[SYSCTL_SRC_VALID_MARK]:
+        mark = p.mark
     rpf = max_sysctl(dev.rp_filter, <int>s.sysctl[SYSCTL_RP_FILTER])
     if rpf == 0 and s.n_prules == 0:
         if dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL]:
@@ -503,7 +506,7 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
         if s.addrs[i].family == p.family and s.addrs[i].ifindex == dev.ifindex:
             has_addr = True
             break
-    if not fib_lookup(s, p.family, src, dst, p.mark, oif if oif else s.lo_ifindex, 0, &r):
+    if not fib_lookup(s, p.family, src, dst, mark, oif if oif else s.lo_ifindex, 0, &r):
         return DR_RP_FILTER if rpf else 0
     if r.type == RTN_BLACKHOLE or r.type == RTN_UNREACHABLE or r.type == RTN_PROHIBIT:
         return DR_RP_FILTER if rpf else 0  # to fib_lookup these are errors, as is no route at all

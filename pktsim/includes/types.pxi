@@ -321,6 +321,7 @@ cdef struct Link:
     int32_t accept_local
     int32_t send_redirects
     int32_t shared_media
+    int32_t src_valid_mark
     int32_t forwarding
     int32_t n_ports            # of a bridge
     int32_t *ports             # in the order in which they were added

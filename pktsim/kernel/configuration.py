@@ -117,6 +117,7 @@ ENGINE_CONF: Final = {
     ("net.ipv4.conf", "accept_local"): Sysctl.ACCEPT_LOCAL,
     ("net.ipv4.conf", "send_redirects"): Sysctl.SEND_REDIRECTS,
     ("net.ipv4.conf", "shared_media"): Sysctl.SHARED_MEDIA,
+    ("net.ipv4.conf", "src_valid_mark"): Sysctl.SRC_VALID_MARK,
 }
 
 

@@ -64,7 +64,6 @@ ONLY_DEFAULT: Final = frozenset(
         "net.ipv4.conf.IF.ignore_routes_with_linkdown",
         "net.ipv4.conf.IF.mc_forwarding",
         "net.ipv4.conf.IF.medium_id",
-        "net.ipv4.conf.IF.src_valid_mark",
         "net.ipv4.conf.IF.tag",
         "net.ipv4.fib_multipath_hash_fields",
         "net.ipv4.fib_multipath_use_neigh",

@@ -131,6 +131,7 @@ class Sysctl(enum.IntEnum):
     SHARED_MEDIA = 45  # net.ipv4.conf.IF.shared_media
     FIB_MULTIPATH_HASH_POLICY = 46
     FIB_MULTIPATH_HASH_SEED = 47  # never 0: what the setting says, or what was drawn in its place
+    SRC_VALID_MARK = 48  # net.ipv4.conf.IF.src_valid_mark
 
 
 class Event(enum.IntEnum):

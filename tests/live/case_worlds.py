@@ -327,6 +327,7 @@ WORLD4: Final = World(
         {"net.ipv4.conf.all.route_localnet": "1"},
         {"net.ipv4.conf.all.rp_filter": "1"},
         {"net.ipv4.conf.all.rp_filter": "2"},
+        {"net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.eth0.src_valid_mark": "1"},
         {"net.ipv4.conf.all.accept_local": "1"},
         {"net.ipv4.ip_forward": "0"},
         {"net.ipv4.conf.pod0.rp_filter": "1", "net.ipv4.conf.eth0.route_localnet": "1"},
