@@ -46,13 +46,14 @@ class OutputRoute:
 class Transport(Protocol):
     """What a namespace hands up: implemented by ``pktsim.kernel.sockets.SocketLayer``."""
 
-    def deliver(self, packet: bytes, *, ifindex: int, broadcast: bool) -> bool:
+    def deliver(self, packet: bytes, *, ifindex: int, broadcast: bool, reply_mark: int = 0) -> bool:
         """Take a packet that passed INPUT; ICMP is offered too, for ping and raw sockets.
 
         Args:
             packet: The whole IP packet, reassembled.
             ifindex: The device it came in by.
             broadcast: Sent to a broadcast or multicast address, of either layer.
+            reply_mark: Of an answer that is not a connection's (IP4_REPLY_MARK); 0 where its socket's counts.
 
         Returns:
             Whether there was a socket for it. If not, the namespace answers for every protocol but TCP, whose reset

@@ -202,7 +202,9 @@ class Ip6:
             # what is short is summed up once more
             data = data[: at + 6] + bytes((data[at + 6] ^ 0xFF,)) + data[at + 7 :]
         many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
-        taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many)
+        mark = packet.mark
+        reply_mark = mark if mark and netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
+        taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many, reply_mark=reply_mark)
         if protocol == IPPROTO_ICMPV6:
             netns.icmp6.receive(packet, data, at)
         elif taken or protocol in (IPPROTO_TCP, NONE):

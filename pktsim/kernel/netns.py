@@ -12,6 +12,7 @@ import errno
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from pktsim._fastpath import Packet
@@ -340,7 +341,8 @@ class Netns(Configuration):
         """What the sender is told of a packet that did not get through OUTPUT and POSTROUTING."""
         if not events:
             return 0
-        kind, _, reason, *rest = events[0]
+        # copies that rules made on the way (TEE) are younger than the packet, and may have come to their end before it
+        kind, _, reason, *rest = min(events, key=itemgetter(1))
         # A packet that has reached a device, be it lo, is out of the sender's sight.
         if kind == EventKind.DROP and rest[0] == 0:
             if reason in _REPORTED_AS_EPERM:
@@ -459,7 +461,8 @@ class Netns(Configuration):
         # TCP looks at the frame's address as well; for others the route counts, and NAT may have made it a unicast one
         to_many = packet.route_type in (RouteType.BROADCAST, RouteType.MULTICAST) or data[16] >> 4 == 14
         many = broadcast if protocol == IPPROTO_TCP else to_many
-        taken = self.sockets.deliver(data, ifindex=ifindex, broadcast=many)
+        reply_mark = mark if mark and self.sysctls.number("net.ipv4.fwmark_reflect") else 0
+        taken = self.sockets.deliver(data, ifindex=ifindex, broadcast=many, reply_mark=reply_mark)
         if protocol == IPPROTO_ICMP:
             self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark)
             return

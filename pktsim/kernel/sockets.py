@@ -115,7 +115,7 @@ class SocketLayer:
 
     # For the IP layer.
 
-    def deliver(self, packet: bytes, *, ifindex: int, broadcast: bool = False) -> bool:
+    def deliver(self, packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0) -> bool:
         """Take a packet that is for this namespace.
 
         Returns:
@@ -131,7 +131,7 @@ class SocketLayer:
             return self._udp.deliver(parsed, ifindex=ifindex, broadcast=broadcast) or taken
         if parsed.protocol == IPPROTO_TCP:
             if not broadcast and not is_multicast(parsed.daddr):
-                self._tcp.deliver(parsed, ifindex=ifindex)
+                self._tcp.deliver(parsed, ifindex=ifindex, reply_mark=reply_mark)
             return True
         if parsed.protocol == IPPROTO_UDPLITE and not datagram_intact(parsed):
             return True

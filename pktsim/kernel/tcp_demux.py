@@ -172,9 +172,9 @@ class TcpDemux:
 
     # Segments.
 
-    def deliver(self, packet: IpPacket, *, ifindex: int) -> None:
+    def deliver(self, packet: IpPacket, *, ifindex: int, reply_mark: int = 0) -> None:
         """tcp_v4_rcv."""
-        segment = parse_segment(packet.payload, packet.tos)
+        segment = parse_segment(packet.payload, packet.tos, reply_mark)
         if segment is None:
             return
         if not checksum_ok(packet):
@@ -233,7 +233,8 @@ class TcpDemux:
     def send_reset(self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, mark: int = 0) -> None:
         """Answer a segment that fits nothing (tcp_v4_send_reset, RFC 9293 section 3.10.7.1); never a RST.
 
-        The answer has the type of service of what it answers, without the ECN bits.
+        The answer has the type of service of what it answers, without the ECN bits, and its mark, if marks are
+        reflected and it has one.
         """
         if segment.flags & RST:
             return
@@ -242,7 +243,7 @@ class TcpDemux:
         else:
             seq, ack, flags = 0, (segment.seq + segment.length) & MASK32, RST | ACK
         answer = Segment(segment.dport, segment.sport, seq, ack, flags, 0)
-        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=segment.tos & ~3, mark=mark)
+        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=segment.tos & ~3, mark=segment.reply_mark or mark)
 
     def send_unbound(
         self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0

@@ -254,7 +254,7 @@ class TcpRequest:
         self._last_oow_ack_ns = now_ns
         return False
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, segment: Segment) -> None:
         """tcp_v4_reqsk_send_ack."""
         self.demux.send_unbound(
             Segment(
@@ -269,6 +269,7 @@ class TcpRequest:
             ),
             self.laddr,
             self.raddr,
+            mark=segment.reply_mark,
         )
 
     def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
@@ -297,7 +298,7 @@ class TcpRequest:
         in_window = seq == self.rcv_nxt or (end_seq > self.rcv_nxt and seq < edge)
         if paws_reject or not in_window:
             if not flags & RST and not self._limited():
-                self._acknowledge()
+                self._acknowledge(segment)
             return
         if self.timestamps and segment.ts_val is not None and seq <= self.rcv_nxt:
             self.ts_recent = segment.ts_val

@@ -56,6 +56,7 @@ class Segment:
         ts_val: With ``ts_ecr`` the time stamp option, ``None`` if absent.
         sack: Blocks of (left, right edge) as on the wire.
         tos: Of the packet that brought it.
+        reply_mark: That packet's mark if an answer without a connection has it too (fwmark_reflect), else 0.
     """
 
     sport: int
@@ -72,6 +73,7 @@ class Segment:
     ts_ecr: int = 0
     sack: tuple[tuple[int, int], ...] = ()
     tos: int = 0
+    reply_mark: int = 0
 
     @property
     def length(self) -> int:
@@ -133,7 +135,7 @@ def checksum_ok(packet: IpPacket) -> bool:
     return checksum(payload, pseudo_header_sum(packet.saddr, packet.daddr, IPPROTO_TCP, len(payload))) == 0
 
 
-def parse_segment(data: bytes, tos: int = 0) -> Segment | None:
+def parse_segment(data: bytes, tos: int = 0, reply_mark: int = 0) -> Segment | None:
     """Take a segment apart; ``None`` if its lengths are impossible.
 
     Unknown options are passed over, and reading stops at one whose length is impossible (tcp_parse_options).
@@ -192,4 +194,5 @@ def parse_segment(data: bytes, tos: int = 0) -> Segment | None:
         ts_ecr,
         sack,
         tos,
+        reply_mark,
     )

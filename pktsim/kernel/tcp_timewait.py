@@ -133,7 +133,7 @@ class TimeWait:
         self.rcv_nxt = end_seq
         self._remember(segment)
         self._schedule(TIMEWAIT_NS)
-        self._acknowledge()
+        self._acknowledge(segment)
 
     def _reset(self, segment: Segment) -> None:
         self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex, mark=self.mark)
@@ -150,9 +150,9 @@ class TimeWait:
             if now_ns - self._last_oow_ack_ns < self.demux.settings.invalid_ratelimit_ms * NS_PER_MS:
                 return
             self._last_oow_ack_ns = now_ns
-        self._acknowledge()
+        self._acknowledge(segment)
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, segment: Segment) -> None:
         """tcp_v4_timewait_ack."""
         self.demux.send_unbound(
             Segment(
@@ -169,5 +169,5 @@ class TimeWait:
             self.raddr,
             ifindex=self.ifindex,
             tos=self.tos,
-            mark=self.mark,
+            mark=segment.reply_mark or self.mark,
         )

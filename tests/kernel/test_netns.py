@@ -12,6 +12,7 @@ from pktsim.netfilter.iptables_text import parse_save, print_save
 from pktsim.netfilter.opcodes import DropReason, Hook, LinkKind, TableId
 from pktsim.netfilter.ruleset import Family
 from pktsim.wire import frame as build
+from pktsim.wire.frame import FrameView
 from tests.kernel.worlds import HOST_MAC, PEER_MAC, Host, host, ip, known_peer, mac, udp_packet
 
 PEER = "10.0.0.9"
@@ -226,6 +227,62 @@ def test_reverse_path_filter_is_per_interface() -> None:
     world.netns.sysctl_set("net.ipv4.conf.eth0.rp_filter", 1)
     world.give_ip("eth0", spoofed)
     assert world.take() == []
+
+
+def marking(world: Host, *rules: str) -> None:
+    """All that comes in gets mark 1, and has a routing table of its own."""
+    text = "*mangle\n-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff\nCOMMIT\n"
+    world.netns.load_ruleset(parse_save(text, Family.IPV4))
+    world.netns.rule_add("fwmark 0x1 lookup 100")
+    for rule in rules:
+        world.netns.route_add(f"{rule} table 100")
+
+
+def test_reverse_path_filter_looks_at_the_mark_only_where_told_to() -> None:
+    world = single()
+    world.netns.sysctl_set("net.ipv4.ip_forward", 1)
+    world.netns.sysctl_set("net.ipv4.conf.all.rp_filter", 1)
+    world.link("eth1", "10.0.1.1/24", mac="02:00:00:00:00:02")
+    known_peer(world, "eth1", "10.0.1.9")
+    marking(world, "10.0.1.0/24 dev eth1", "10.0.0.0/24 dev eth1")
+    packet = udp_packet(PEER, "10.0.1.9")
+    world.give_ip("eth0", packet)
+    assert len(world.take()) == 1
+    world.netns.sysctl_set("net.ipv4.conf.eth0.src_valid_mark", 1)
+    world.give_ip("eth0", packet)
+    assert world.take() == []
+    world.netns.sysctl_set("net.ipv4.conf.eth0.src_valid_mark", 0)
+    world.netns.sysctl_set("net.ipv4.conf.all.src_valid_mark", 1)
+    world.give_ip("eth0", packet)
+    assert world.take() == []
+
+
+@pytest.mark.parametrize("reflected", [False, True])
+def test_reset_of_a_closed_port_has_the_mark_of_what_it_answers_where_marks_are_reflected(reflected: bool) -> None:
+    world = single()
+    world.link("eth1", "10.0.1.1/24", mac="02:00:00:00:00:02")
+    known_peer(world, "eth1", "10.0.1.9")
+    marking(world, "default via 10.0.1.9")
+    world.netns.sysctl_set("net.ipv4.fwmark_reflect", int(reflected))
+    segment = build.tcp(ip(PEER), ip("10.0.0.1"), 40000, 80, seq=1000, flags=build.TcpFlag.SYN)
+    world.give_ip("eth0", build.ipv4(ip(PEER), ip("10.0.0.1"), 6, segment))
+    ((name, frame),) = world.take()
+    assert name == ("eth1" if reflected else "eth0")
+    assert FrameView(frame).tcp_flags & build.TcpFlag.RST
+
+
+def test_sender_is_told_of_its_packet_not_of_a_copy() -> None:
+    world = single()
+    known_peer(world, "eth0", "10.0.0.8")
+    text = "*mangle\n-A OUTPUT -j TEE --gateway 10.0.0.8\n-A POSTROUTING -m mark --mark 0x1 {} -j DROP\nCOMMIT\n"
+    original = "-m conntrack ! --ctstate UNTRACKED"
+    world.netns.load_ruleset(parse_save(text.format(original), Family.IPV4))
+    with pytest.raises(PermissionError):
+        world.netns.send_ip(udp_packet("10.0.0.1", PEER), mark=1)
+    assert len(world.take()) == 1
+    world.netns.load_ruleset(parse_save(text.format("-m conntrack --ctstate UNTRACKED"), Family.IPV4))
+    world.netns.send_ip(udp_packet("10.0.0.1", PEER), mark=1)
+    assert len(world.take()) == 1
 
 
 RULES = """*filter
