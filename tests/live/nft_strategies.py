@@ -64,12 +64,11 @@ _MATCHES: Final[tuple[_Form, ...]] = (
     ("ip dscp {}{}", (_NOT, ("cs0", "ef", "0x10", "{ cs1, ef }"))),
     ("ip length {}", (("40", "28-33", "> 40"),)),
     ("ip frag-off & 0x1fff {} 0", (("==", "!="),)),
-    ("ip id {}", (("0", "1-1000"),)),
     ("tcp flags {}", (("syn", "syn / syn,ack,fin,rst", "! fin,rst", "& (syn|ack) == syn", "== syn", "{ syn, ack }"),)),
     ("tcp option {}", (("maxseg size 1460", "maxseg size > 500", "sack-perm exists", "window missing",
                         "timestamp tsval > 0"),)),
     ("tcp window {} 1000", ((">", "<", "=="),)),
-    ("tcp doff {}", (("5", "> 5"),)),
+    ("tcp doff {}", (("5", "6-15"),)),  # nft prints a < and a > of fields that touch as one range
     ("udp length {}", (("8-20", "> 13"),)),
     ("@th,16,16 {}", (("80", "53", "8080"),)),
     ("@nh,128,32 {}", (("0x0af40102", "0x0a60000a"),)),
@@ -102,6 +101,8 @@ _CAME_IN: Final[tuple[_Form, ...]] = (
     ("iiftype ether", ()),
     ("ether saddr {}", (("02:00:00:00:01:fe", "02:00:00:00:02:0a"),)),
 )
+#: Only what is forwarded: elsewhere the kernel's own packets pass too, whose identification it draws.
+_FORWARDED: Final[_Form] = ("ip id {}", (("0", "1-1000"),))
 #: What goes on.
 _STEPS: Final = (
     "", "", "", "meta mark set 0x1", "meta mark set meta mark | 0x10", "meta mark set meta mark & 0xff ^ 0x4000",
@@ -221,6 +222,8 @@ def _rule(dice: Dice, chain: _Chain, family: str) -> str:
         words.append(_fill(dice, dice.pick(_CAME_IN if family == "ip" else _CAME_IN[:-2])))
     if chain.hook in ("prerouting", "input", "forward") and dice.one_in(12):
         words.append(dice.pick(_FIB_OIF))
+    if chain.hook == "forward" and dice.one_in(8):
+        words.append(_fill(dice, _FORWARDED))
     if not dice.one_in(6):
         words.append("counter")
     if chain.kind != "nat" or dice.one_in(4):
