@@ -1,6 +1,7 @@
 """Random conversations on pktsim and on the running kernel: frames, connections and counters agree after each packet.
 
-For long runs: ``python -m tests.live.long_run --kind tcp_conversation --examples 20000 --seed 1``.
+The examples are few, so that the whole file takes under half a minute; ``PKTSIM_LIVE_EXAMPLES=500`` draws so many of
+each kind. For long runs: ``python -m tests.live.long_run --kind tcp_conversation --examples 20000 --seed 1``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from tests.live.kernel_case import Workbench
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = int(os.environ.get("PKTSIM_LIVE_EXAMPLES", "100"))
+#: How many of each kind; a conversation takes longer the more of it waits for the kernel's timers.
+EXAMPLES = {"tcp_conversation": 100, "sctp_conversation": 100, "icmp_conversation": 60, "fragment_conversation": 30}
+if wanted := os.environ.get("PKTSIM_LIVE_EXAMPLES"):
+    EXAMPLES = dict.fromkeys(TELLERS, int(wanted))
 
 #: What decides a conversation: its settings, and each of its packets.
 DECISIONS = st.tuples(
@@ -33,21 +37,24 @@ def bench(_live_machine: None) -> Iterator[Workbench]:
         yield made
 
 
-@pytest.mark.parametrize("tell", TELLERS.values(), ids=TELLERS)
-@settings(
-    max_examples=EXAMPLES,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
-@given(decided=DECISIONS)
-def test_the_running_kernel_does_the_same(bench: Workbench, tell: Teller, decided: tuple[bytes, list[bytes]]) -> None:
-    story = tell(*decided)
-    try:
-        found = difference(story.case, story.run, bench)
-    except NondeterministicError as error:
-        event(f"decided by the kernel's chance: {error}")
-        return
-    assert not found, f"{found}\n{story.case['sysctls']}\n{story.rules}"
+@pytest.mark.parametrize("kind", TELLERS)
+def test_the_running_kernel_does_the_same(bench: Workbench, kind: str) -> None:
+    @settings(
+        max_examples=EXAMPLES[kind],
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+    @given(decided=DECISIONS)
+    def told_twice(decided: tuple[bytes, list[bytes]]) -> None:
+        story = TELLERS[kind](*decided)
+        try:
+            found = difference(story.case, story.run, bench)
+        except NondeterministicError as error:
+            event(f"decided by the kernel's chance: {error}")
+            return
+        assert not found, f"{found}\n{story.case['sysctls']}\n{story.rules}"
+
+    told_twice()
 
 
 @pytest.mark.parametrize("tell", TELLERS.values(), ids=TELLERS)
