@@ -266,6 +266,8 @@ class Datapath:
     def table_counters(self, family: int, table: int) -> bytes: ...
     def conntrack_enable(self, family: int, on: bool) -> None:
         """Whether some loaded rule needs connection tracking; without it neither conntrack nor nat is on the path."""
+    def defragment_enable(self, family: int, on: bool) -> None:
+        """Whether fragments are gathered before PREROUTING and OUTPUT see them: for conntrack, or ``-m socket``."""
     def labels_enable(self, on: bool) -> None:
         """Whether connections made from now on have room for labels."""
     def hold_set(self, hook: int, step: int, on: bool) -> None:

@@ -948,6 +948,13 @@ cdef class Datapath:
         else:
             self.s.ct.enabled6 = on
 
+    def defragment_enable(self, int family, bint on):
+        self._check_family(family)
+        if family == AF4:
+            self.s.ct.gathers4 = on
+        else:
+            self.s.ct.gathers6 = on
+
     def labels_enable(self, bint on):
         """Whether connections made from now on have room for labels (nf_connlabels_get)."""
         self.s.labels_used = on

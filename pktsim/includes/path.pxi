@@ -155,15 +155,16 @@ cdef inline int hook_step(State *s, Pkt *p, int hook, int step) noexcept nogil:
         return run_table(s, p, TABLE_FILTER, hook)
     if step == STEP_SECURITY:
         return run_table(s, p, TABLE_SECURITY, hook)
-    if not ct_enabled(s, p.family):
-        return NF_ACCEPT
     if step == STEP_DEFRAG:
-        if p.fragment and p.ct == NULL:
+        if p.fragment and p.ct == NULL and (s.ct.gathers4 if p.family == AF4 else s.ct.gathers6):
             p.stage = STAGE_HOOK
             p.step = STEP_DEFRAG
             pkt_upcall(s, p, UP_DEFRAGMENT, hook, 0, 0)
             return NF_STOLEN
-    elif step == STEP_CONNTRACK:
+        return NF_ACCEPT
+    if not ct_enabled(s, p.family):
+        return NF_ACCEPT
+    if step == STEP_CONNTRACK:
         return ct_in(s, p, hook)
     elif step == STEP_NAT_DST or step == STEP_NAT_SRC:
         if nat_table_loaded(s, p.family):
@@ -1012,6 +1013,8 @@ cdef bint mc_loops(const Pkt *p) noexcept nogil:
         return False
     if p.rt_type == RTN_BROADCAST:
         return True
+    if p.rt_type != RTN_MULTICAST:
+        return False               # a copy that TEE sends to a gateway
     return daddr[0] == 224 and daddr[1] == 0 and daddr[2] == 0 and daddr[3] == 1
 
 

@@ -671,12 +671,15 @@ class Configuration:
             there += [(family, step) for step in Step if step in steps]
             if TableId.NAT in tables:
                 there.append((family, "nat"))
-            tracked = self._nft.needs(family) or any(
-                each.needs_conntrack for (of, _), each in self._lowered.items() if of == family
-            )
+            programs = [each for (of, _), each in self._lowered.items() if of == family]
+            tracked = self._nft.needs(family) or any(each.needs_conntrack for each in programs)
+            whole = tracked or any(each.needs_whole for each in programs)
             self.datapath.conntrack_enable(family, tracked)
+            self.datapath.defragment_enable(family, whole)
+            if whole:
+                there.append((family, Step.DEFRAG))
             if tracked:
-                there += [(family, step) for step in (Step.DEFRAG, Step.CONNTRACK, Step.CONFIRM)]
+                there += [(family, step) for step in (Step.CONNTRACK, Step.CONFIRM)]
             if self._nft.has_nat_chain(family):
                 there += [(family, step) for step in (Step.NAT_DST, Step.NAT_SRC)]
         wanted = set(there)

@@ -101,6 +101,20 @@ class Piece:
     df: bool = False
 
 
+def pulled(sizes: tuple[int, ...], read: int) -> tuple[int, ...]:
+    """The pieces of a payload once its first ``read`` bytes are in one (``__pskb_pull_tail``); none if all of it is."""
+    if read <= sizes[0]:
+        return sizes
+    left = read
+    for index, size in enumerate(sizes):
+        if left < size:
+            return (read, size - left, *sizes[index + 1 :])
+        left -= size
+        if not left and index + 1 < len(sizes):
+            return (read, *sizes[index + 1 :])
+    return ()
+
+
 class DiscardQueue(Exception):
     """The fragment overlaps what is there: all of it is worthless."""
 

@@ -73,8 +73,11 @@ def fragment_ipv6(
     step = room & ~7
     pieces: list[bytes] = []
     start = 0
+    more = len(payload) - sum(payload_sizes)  # headers before the fragment header then that are behind it now
+    if payload_sizes and more > 0:
+        payload_sizes = (payload_sizes[0] + more, *payload_sizes[1:])
     old_pieces_fit = (
-        sum(payload_sizes) == len(payload)
+        more >= 0  # else the later pieces have no room in front of them for all headers
         and all(size <= room for size in payload_sizes)
         and all(size % 8 == 0 for size in payload_sizes[:-1])
     )

@@ -21,7 +21,7 @@ from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
 from pktsim.kernel.arp import Arp
 from pktsim.kernel.configuration import Configuration
-from pktsim.kernel.defragment import Defragmenter, DefragUser, Reassembled
+from pktsim.kernel.defragment import Defragmenter, DefragUser, Reassembled, pulled
 from pktsim.kernel.icmp import EXC_FRAGTIME, About, Icmp, IcmpType, Unreach
 from pktsim.kernel.icmp6 import IPV6_MIN_MTU, Icmp6, Icmp6Type, Unreach6, about6
 from pktsim.kernel.icmp_limit import IcmpLimits
@@ -41,7 +41,7 @@ from pktsim.kernel.reject import reject
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import HZ, TimerWheel
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
+from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.nft_ruleset import NftRuleset
@@ -65,6 +65,15 @@ _IPPROTO_IGMP: Final = 2
 _IPPROTO_SCTP: Final = 132
 _TCP_HEADER: Final = 20
 _SCTP_HEADER: Final = 12
+#: Of a transport header, what must be in one piece before NAT writes in it (nf_nat_l4proto_manip_pkt).
+_TRANSLATED: Final = {
+    IPPROTO_TCP: _TCP_HEADER,
+    _IPPROTO_SCTP: _SCTP_HEADER,
+    IPPROTO_UDP: 8,
+    IPPROTO_UDPLITE: 8,
+    IPPROTO_ICMP: 8,
+    IPPROTO_ICMPV6: 8,
+}
 #: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
 _MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
 #: Reassembled packets whose old pieces are remembered; a packet that waits longer than this many others loses them.
@@ -522,9 +531,9 @@ class Netns(Configuration):
             self.process(events)
 
     def _old_pieces(self, packet: Packet) -> tuple[int, ...]:
-        """The payload bytes of the fragments it was gathered from; none if bytes have been moved between them since.
+        """The payload bytes of the fragments it was gathered from; none if they are one piece by now.
 
-        They are where somebody reads a header that the first fragment did not have as a whole (``__pskb_pull_tail``).
+        Bytes move to the first where somebody reads a header that it did not have as a whole (``__pskb_pull_tail``).
         """
         sizes = self._pieces.pop(packet.pkt_id, ())
         if not sizes or packet.linear:
@@ -538,8 +547,11 @@ class Netns(Configuration):
             # sctp_error
             read = _SCTP_HEADER if self.sysctls.number("net.netfilter.nf_conntrack_checksum") else 0
         if packet.translated:
-            read = {IPPROTO_TCP: _TCP_HEADER, _IPPROTO_SCTP: _SCTP_HEADER}.get(packet.protocol, 0)
-        return sizes if read <= sizes[0] else ()
+            read = _TRANSLATED.get(packet.protocol, 0)
+        if read:
+            # headers that an IPv6 sender has put before it are among what was gathered
+            read += packet.transport_offset - (len(packet.data) - sum(sizes))
+        return pulled(sizes, read)
 
     def _fragment6(self, packet: Packet, mtu: int) -> None:
         local = packet.local  # a packet that is not cut is gone

@@ -98,6 +98,8 @@ class Lowered:
     callables: tuple[PythonMatch, ...] = ()
     #: Some rule of it switches accounting on for its namespace (xt_connbytes.c connbytes_mt_check).
     needs_accounting: bool = False
+    #: Some rule of it has fragments gathered in its namespace (xt_socket.c socket_mt_enable_defrag).
+    needs_whole: bool = False
     #: What it is made of, for a table that differs little (``relower``).
     image: Image | None = field(default=None, repr=False, compare=False)
 
@@ -179,6 +181,7 @@ class Builder:
     nth_slots: int = 0
     needs_conntrack: bool = False
     needs_accounting: bool = False
+    needs_whole: bool = False
     _constants: dict[bytes, int] = field(default_factory=dict)
 
     def constant(self, data: bytes) -> int:
@@ -439,22 +442,25 @@ class Placed:
     n_counters: int
     needs_conntrack: bool
     needs_accounting: bool
+    needs_whole: bool
     dispatches: tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Totals:
-    """Of all chains of a program: their rows, and how many chains need connection tracking or accounting."""
+    """Of all chains of a program: their rows, and how many chains need tracking, accounting or whole packets."""
 
     rows: int = 0
     conntrack: int = 0
     accounting: int = 0
+    whole: int = 0
 
     def add(self, place: Placed, times: int = 1) -> None:
         """Count a chain, or with -1 no longer."""
         self.rows += times * place.n_rows
         self.conntrack += times * place.needs_conntrack
         self.accounting += times * place.needs_accounting
+        self.whole += times * place.needs_whole
 
 
 #: What a number of the source map stands for that no rule has any more.
@@ -491,7 +497,7 @@ class Layout:
         """
         builder = self.builder
         builder.chain = chain.name
-        builder.needs_conntrack = builder.needs_accounting = False
+        builder.needs_conntrack = builder.needs_accounting = builder.needs_whole = False
         first_dispatch, first_jump = len(self.dispatch), len(self.jumps)
         rows, sources = self._chain_rows(chain, row, counter)
         n_rows, n_counters = len(rows), len(sources)
@@ -516,6 +522,7 @@ class Layout:
             n_counters,
             builder.needs_conntrack,
             builder.needs_accounting,
+            builder.needs_whole,
             tuple(range(first_dispatch, len(self.dispatch))),
         )
         self.totals.add(place)
@@ -610,6 +617,7 @@ class Layout:
             self.totals.conntrack > 0,
             tuple(builder.callables),
             self.totals.accounting > 0,
+            self.totals.whole > 0,
             Image(
                 rows,
                 pool,

@@ -89,4 +89,5 @@ def _socket(match: SocketMatch, builder: Builder) -> Iterable[Pending]:
             packet.mark = found.mark
         return True
 
+    builder.needs_whole = True
     return (Pending(Op.PYTHON, False, builder.call(test)),)

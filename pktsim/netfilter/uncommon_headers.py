@@ -253,7 +253,7 @@ def _tcpoptstrip(target: TcpoptstripTarget, builder: Builder) -> Iterable[Pendin
         packet.linear = True
         data: bytes = packet.data
         tcp = bytearray(data[offset:])
-        if len(tcp) < 20 or len(tcp) < (end := (tcp[12] >> 4) * 4):
+        if len(tcp) < 20 or not 20 <= (end := (tcp[12] >> 4) * 4) <= len(tcp):
             return False
         (check,) = struct.unpack_from(">H", tcp, 16)
         at = 20

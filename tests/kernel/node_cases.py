@@ -8,7 +8,18 @@ from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import transport_checksum
 from pktsim.wire.frame import IPPROTO_UDP, IPPROTO_UDPLITE
-from tests.netfilter.case_script import CLIENT, CLIENT6, SERVER, SERVER6, Script, datagram, echo, icmp_error, segment
+from tests.netfilter.case_script import (
+    CLIENT,
+    CLIENT6,
+    MSS_ONLY,
+    SERVER,
+    SERVER6,
+    Script,
+    datagram,
+    echo,
+    icmp_error,
+    segment,
+)
 from tests.netfilter.selftest_cases import table
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
@@ -387,3 +398,116 @@ def untracked_error() -> Script:
 @case
 def untracked_error6() -> Script:
     return _untracked_error("untracked-error6", six=True)
+
+
+@case
+def headers_beyond_the_end6() -> Script:
+    script = Script(
+        "headers-beyond-the-end6",
+        "Extension headers that claim to be longer than the packet do not keep it from being tracked.",
+        rules6=table("nat", "-A POSTROUTING -p udp -j MASQUERADE", "-A POSTROUTING"),
+    )
+    script.send_local(
+        build.ipv6(ip_from_text(NEAR6), ip_from_text(SERVER6), 0, bytes.fromhex("2f550502000001007061796c6f616421")),
+        rules={"6:nat/OUTPUT/policy": 1, "6:nat/POSTROUTING/2": 1},
+    )
+    return script
+
+
+def _stale6(name: str, proves: str, size: int, out: Sequence[str]) -> Script:
+    rules = STATES + table("mangle", "-A PREROUTING -j TOS --set-tos 0x08/0x3f")
+    script = Script(name, proves, rules6=rules, sysctls=NO_LIMIT6)
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    script.receive("in", build.ipv6(*ends, IPPROTO_UDP, build.udp(*ends, 1, 53, bytes(size))), out=out)
+    return script
+
+
+@case
+def stale_checksum_of_a_short_datagram6() -> Script:
+    return _stale6(
+        "stale-checksum-of-a-short-datagram6",
+        "A datagram of up to 76 bytes is summed up once more if its IPv6 header was changed, and so is answered.",
+        68,
+        [f"in {NEAR6} > {CLIENT6} icmp6 1/4"],
+    )
+
+
+@case
+def stale_checksum_of_a_datagram6() -> Script:
+    return _stale6(
+        "stale-checksum-of-a-datagram6",
+        "A longer datagram with a changed IPv6 header is taken for damaged.",
+        69,
+        [],
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- targets
+
+
+@case
+def tee_of_a_multicast() -> Script:
+    script = Script(
+        "tee-of-a-multicast",
+        "A copy of what was sent to all hosts goes to TEE's gateway alone: it does not come back to this host.",
+        table("filter", "-A INPUT -p udp -j TEE --gateway 10.2.0.9") + table("mangle"),
+    )
+    ends = ip_from_text(CLIENT), ip_from_text("224.0.0.1")
+    packet = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1, 53, b"x"), ttl=9, identification=1)
+    script.receive("in", packet, out=[f"out {CLIENT}:1 > 224.0.0.1:53 udp"], rules={"mangle/PREROUTING/policy": 1})
+    return script
+
+
+@case
+def strip_options_of_no_header() -> Script:
+    script = Script(
+        "strip-options-of-no-header",
+        "TCPOPTSTRIP drops a segment whose data offset is less than a header.",
+        table("mangle", "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 2"),
+    )
+    whole = bytearray(segment(CLIENT, SERVER, 1000, 80, "S", 1, options=MSS_ONLY))
+    script.passes("in", bytes(whole))
+    whole[32] = 4 << 4
+    script.dropped("in", bytes(whole), rules={"mangle/FORWARD/1": 1})
+    return script
+
+
+def _bridge_reset(name: str, proves: str, chain: str, destination: str) -> Script:
+    script = Script(
+        name,
+        proves,
+        table("filter", f"-A {chain} -p tcp -j REJECT --reject-with tcp-reset", "-A OUTPUT -p tcp"),
+        sysctls={"net.bridge.bridge-nf-call-iptables": "1"},
+    )
+    near, far = script.case["interfaces"]
+    bridge = {"name": "bridge0", "kind": "bridge", "mac": near["mac"], "addresses": near["addresses"]}
+    script.case["interfaces"] = [bridge, {"name": "in", "mac": "02:00:00:00:00:03", "master": "bridge0"}, far]
+    for neighbour in script.case["neighbours"]:
+        neighbour["interface"] = neighbour["interface"].replace("in", "bridge0")
+    script.receive(
+        "in",
+        segment(CLIENT, destination, 1000, 80, "S", 1),
+        out=[f"in {destination}:80 > {CLIENT}:1000 tcp R."],
+        rules={f"filter/{chain}/1": 1, "filter/OUTPUT/1": 0},
+    )
+    return script
+
+
+@case
+def reset_for_what_a_bridge_handed_up() -> Script:
+    return _bridge_reset(
+        "reset-for-what-a-bridge-handed-up",
+        "REJECT's answer to a segment that came by a bridge port leaves by that port, and not by way of OUTPUT.",
+        "INPUT",
+        NEAR,
+    )
+
+
+@case
+def reset_for_what_a_bridge_handed_on() -> Script:
+    return _bridge_reset(
+        "reset-for-what-a-bridge-handed-on",
+        "So it does if the segment is being routed.",
+        "FORWARD",
+        SERVER,
+    )

@@ -162,8 +162,8 @@ class TableReader:
 # ------------------------------------------------------------------------------------------------- connection tracking
 
 _NETLINK_NETFILTER: Final = 12
-_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
-_NLMSG_ERROR = 2
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SUBSYS_CTNETLINK = 1
 _CT_GET, _CT_DELETE = 1, 2
 _CTA_TUPLE_ORIG, _CTA_ZONE = 1, 18
@@ -190,13 +190,15 @@ class ConntrackReader:
     """The connection tracking table of a namespace.
 
     All namespaces share one hash table, and a dump walks all of it, which takes milliseconds. So events say which
-    entries there are, and each is then asked for by its tuple.
+    entries there are, and each is then asked for by its tuple. Only where there are more of them than that (what a
+    bridge hands up is confirmed without an event, br_nf_local_in) is the table dumped.
     """
 
     def __init__(self, namespace: int) -> None:
         with entered(namespace):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            self._count = os.open("/proc/sys/net/netfilter/nf_conntrack_count", os.O_RDONLY | os.O_CLOEXEC)
         self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._events.bind((0, _GROUP_NEW | _GROUP_DESTROY))
         self._events.setblocking(False)
@@ -207,6 +209,7 @@ class ConntrackReader:
     def close(self) -> None:
         self._socket.close()
         self._events.close()
+        os.close(self._count)
 
     def _ask(self, kind: int, flags: int, family: int, attributes: bytes) -> bytes | None:
         """One question, one answer; nothing if there is no such entry."""
@@ -232,24 +235,49 @@ class ConntrackReader:
                 data = self._events.recv(1 << 16)
             except BlockingIOError:
                 return
-            length, message = struct.unpack_from("=IH", data)
-            family, attributes = data[16], data[20:length]
-            name = b"".join(_raw(attributes, kind) for kind in (_CTA_TUPLE_ORIG, _CTA_ZONE))
-            if message & 0xFF == _CT_DELETE:
-                self._live.pop(name, None)
-            else:
-                self._live[name] = family
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """One message about an entry."""
+        length, message = struct.unpack_from("=IH", data)
+        family, attributes = data[16], data[20:length]
+        name = b"".join(_raw(attributes, kind) for kind in (_CTA_TUPLE_ORIG, _CTA_ZONE))
+        if message & 0xFF == _CT_DELETE:
+            self._live.pop(name, None)
+        else:
+            self._live[name] = family
+
+    def _find(self) -> None:
+        """Know of all entries."""
+        self._drain()
+        if int(os.pread(self._count, 32, 0)) <= len(self._live):
+            return
+        self._sequence += 1
+        flags = _NLM_F_REQUEST | _NLM_F_DUMP
+        self._socket.send(
+            struct.pack("=IHHIIBBH", 20, _SUBSYS_CTNETLINK << 8 | _CT_GET, flags, self._sequence, 0, 0, 0, 0)
+        )
+        while True:
+            data = self._socket.recv(1 << 16)
+            while data:
+                length, message, _, sequence, _ = struct.unpack_from("=IHHII", data)
+                if sequence == self._sequence:
+                    if message == _NLMSG_DONE:
+                        return
+                    self._take(data[:length])
+                data = data[length + 3 & ~3 :]
 
     def flush(self) -> None:
         """Remove all entries."""
-        self._drain()
+        self._find()
         for name, family in self._live.items():
             self._ask(_CT_DELETE, _NLM_F_REQUEST | _NLM_F_ACK, family, name)
+        self._live.clear()
         self._drain()
 
     def entries(self) -> list[dict[str, Any]]:
         """All entries in the case format's words; ``timeout`` is what remains, in seconds."""
-        self._drain()
+        self._find()
         answers = (self._ask(_CT_GET, _NLM_F_REQUEST, family, name) for name, family in self._live.items())
         return [_describe(_attributes(answer[4:])) for answer in answers if answer is not None]
 

@@ -36,6 +36,7 @@ def table(name: str, *rules: str) -> str:
     """A table in ``iptables-restore``'s form, its chains open."""
     chains = {
         "raw": ("PREROUTING", "OUTPUT"),
+        "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
         "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
         "filter": ("INPUT", "FORWARD", "OUTPUT"),
     }[name]

@@ -1,0 +1,128 @@
+"""Fragments that connection tracking, or a match, has put together, as scripts for here and the running kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pktsim.wire import frame as build
+from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import IPPROTO_UDP
+from tests.kernel.node_cases import FAR6, NO_LIMIT6, STATES, piece6, pieces4
+from tests.netfilter.case_script import CLIENT, CLIENT6, SERVER, SERVER6, Script, segment
+from tests.netfilter.selftest_cases import table
+
+SCRIPTS: dict[str, Callable[[], Script]] = {}
+#: One option of four bytes.
+_OPTIONS = bytes.fromhex("0104") + bytes(4)
+_DESTINATION, _AUTHENTICATION, _SCTP = 60, 51, 132
+_MASQUERADE = table("nat", "-A POSTROUTING -j MASQUERADE")
+
+
+def case(make: Callable[[], Script]) -> Callable[[], Script]:
+    SCRIPTS[make.__name__] = make
+    return make
+
+
+def _behind_options(count: int, protocol: int, payload: bytes) -> bytes:
+    """An IPv6 packet from the client to the server with ``count`` headers of options before its payload."""
+    for _ in range(count):
+        payload = bytes((protocol, 0)) + _OPTIONS + payload
+        protocol = _DESTINATION
+    return build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), protocol, payload)
+
+
+def _datagram6(size: int) -> bytes:
+    return build.udp(ip_from_text(CLIENT6), ip_from_text(SERVER6), 1000, 53, bytes(size))
+
+
+def _cut(script: Script, packet: bytes, ends: Sequence[int], out: Sequence[str]) -> None:
+    """Receive a packet in fragments that end there; the last leads to ``out``."""
+    start = 0
+    whole = len(packet) - 40
+    for end in (*ends, whole):
+        script.receive("in", piece6(packet, start, end, more=end < whole), out=out if end == whole else [])
+        start = end
+
+
+@case
+def whole_packets_for_a_match() -> Script:
+    script = Script(
+        "whole-packets-for-a-match",
+        "A rule with -m socket anywhere has fragments gathered though nothing is tracked.",
+        table("mangle", "-A PREROUTING -p udp", "-A INPUT -p tcp -m socket --nowildcard"),
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    packet = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(40)))
+    first, second = pieces4(packet, (24, 24))
+    script.dropped("in", second, rules={"mangle/PREROUTING/1": 0})
+    script.receive(
+        "in",
+        first,
+        out=[f"out {CLIENT}:1000 > {SERVER}:53 udp", f"out {CLIENT} > {SERVER} udp"],
+        rules={"mangle/PREROUTING/1": 1},
+    )
+    return script
+
+
+@case
+def fragments_that_no_match_wants() -> Script:
+    script = Script(
+        "fragments-that-no-match-wants",
+        "Without such a rule fragments pass one by one.",
+        table("mangle", "-A PREROUTING -p tcp"),
+    )
+    for piece in pieces4(segment(CLIENT, SERVER, 1000, 80, "S", 1, length=20), (24, 16)):
+        script.receive("in", piece, out=[f"out {CLIENT}* > {SERVER}* tcp*"])
+    return script
+
+
+@case
+def translated_behind_cut_headers6() -> Script:
+    script = Script(
+        "translated-behind-cut-headers6",
+        "NAT pulls the port into the first piece where options fill it, so that a fragment header finds its place.",
+        rules6=_MASQUERADE,
+    )
+    _cut(script, _behind_options(2, IPPROTO_UDP, _datagram6(7)), (8, 16, 24), [f"out {FAR6}:1000 > {SERVER6}:53 udp"])
+    return script
+
+
+@case
+def not_cut_behind_cut_headers6() -> Script:
+    script = Script(
+        "not-cut-behind-cut-headers6",
+        "Where nobody has pulled anything, a packet whose first piece ends among its options is lost.",
+        rules6=STATES,
+    )
+    _cut(script, _behind_options(2, IPPROTO_UDP, _datagram6(7)), (8, 16, 24), [])
+    return script
+
+
+@case
+def sctp_behind_cut_headers6() -> Script:
+    script = Script(
+        "sctp-behind-cut-headers6",
+        "Connection tracking pulls SCTP's header to look at its checksum.",
+        rules6=STATES,
+    )
+    init = bytes.fromhex("01f40035000000003ee1f5aa01000014000011110000ffff0001000100000001")
+    _cut(script, _behind_options(2, _SCTP, init), (8, 32), [f"out {CLIENT6}:500 > {SERVER6}:53 132"])
+    return script
+
+
+@case
+def old_pieces_less_what_was_pulled6() -> Script:
+    script = Script(
+        "old-pieces-less-what-was-pulled6",
+        "What NAT has pulled into the first piece leaves in it, and the others as they came.",
+        rules6=_MASQUERADE,
+        sysctls=NO_LIMIT6,
+    )
+    hop_by_hop = bytes((IPPROTO_UDP, 0)) + _OPTIONS
+    header = bytes((0, 4)) + bytes(22)
+    packet = build.ipv6(
+        ip_from_text(CLIENT6), ip_from_text(SERVER6), _AUTHENTICATION, header + hop_by_hop + _datagram6(80)
+    )
+    later = [f"out {FAR6} > {SERVER6} 51"] * 4
+    _cut(script, packet, (24, 48, 72, 96), [f"out {FAR6}:1000 > {SERVER6}:53 udp", *later])
+    return script
