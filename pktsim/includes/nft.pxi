@@ -417,6 +417,8 @@ cdef int nft_payload_set(State *s, Pkt *p, const Row *r, const uint8_t *pool, ui
             l4check = 2
         if l4check >= 0 and p.l4 + l4check + 2 <= p.end:
             nft_csum_replace(p.buf + p.l4 + l4check, at, src, r.c)
+    if base == 1 and p.family == AF6 and r.d >> 16 == 0 and p.flags & PF_CSUM_OK and memcmp(at, src, r.c):
+        p.flags |= PF_CSUM_STALE   # as by a target (Packet.header_rewritten): skb->csum is not told
     memcpy(at, src, r.c)
     if r.d >> 16 & 2 and p.proto == 132 and l4_len(p) >= 12:
         sctp_checksum(p.buf + p.l4, l4_len(p), p.buf + p.l4 + 8)

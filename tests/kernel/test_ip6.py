@@ -19,6 +19,7 @@ from pktsim.netfilter.ruleset import Family
 from pktsim.rng import SeededChoices
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.frame import udp
 
 NODE, PEER = ip_from_text("fd00::1"), ip_from_text("fd00::2")
 NODE_MAC, PEER_MAC = mac_from_text("02:00:00:00:00:01"), mac_from_text("02:00:00:00:00:02")
@@ -191,3 +192,16 @@ def test_unknown_option_says_what_becomes_of_the_packet(option: int, pointer: in
 def test_options_of_no_length_make_no_sense() -> None:
     assert parse_options(bytes([1, 0])) is None
     assert parse_options(bytes([1, 1]) + NODE_MAC) == {1: NODE_MAC}
+
+
+@pytest.mark.parametrize(("conntrack", "size", "answers"), [(True, 80, 0), (True, 5, 1), (False, 80, 1)])
+def test_datagram_whose_header_nft_rewrites_after_conntrack_is_lost(conntrack: bool, size: int, answers: int) -> None:
+    """skb->csum, which conntrack filled in, counts the IPv6 header; short ones are summed again (CHECKSUM_BREAK)."""
+    netns, sent = node()
+    tracked = "ct state new counter" if conntrack else "counter"
+    netns.nft(
+        "table ip6 t { chain c { type filter hook prerouting priority -150; policy accept;\n"
+        f"{tracked} ip6 dscp set ef\n}}\n}}\n"
+    )
+    receive(netns, build_ip(PEER, NODE, 17, udp(PEER, NODE, 4000, 443, b"x" * size), ttl=64))
+    assert [frame[54:56] for frame in sent] == [b"\1\4"] * answers  # the port is unreachable
