@@ -7,56 +7,34 @@ synchronous: each runs the simulated clock until its answer is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from pktsim.clock import NS_PER_S, Clock
-from pktsim.cluster import programs
-from pktsim.cluster.addresses import IPAddress, parse_ip
-from pktsim.cluster.apps.tls import server_context
-from pktsim.cluster.control_plane import ControlPlane, Ranges, pod_network
-from pktsim.cluster.draws import ANY_NODE, EndpointDraws
-from pktsim.cluster.endpoints import adopt_endpoints, serves_dns
+from pktsim.cluster.control_plane import ControlPlane, Ranges
+from pktsim.cluster.draws import EndpointDraws
+from pktsim.cluster.endpoints import adopt_endpoints
 from pktsim.cluster.endpointslice import EndpointSliceController
+from pktsim.cluster.fleet import Fleet, FleetSettings
 from pktsim.cluster.ingress.admission import admit
 from pktsim.cluster.ingress.install import Installation
-from pktsim.cluster.ingress.settings import is_controller
 from pktsim.cluster.ingress.status import StatusPublisher, front_address, serves_host
+from pktsim.cluster.kubedns.install import dns_objects, dns_service, is_dns_pod
 from pktsim.cluster.kubedns.upstream import Upstream
-from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
+from pktsim.cluster.kubelet import check_pods_of
 from pktsim.cluster.kubeproxy.config import KubeProxyConfiguration
-from pktsim.cluster.kubeproxy.proxier import KubeProxy
 from pktsim.cluster.kubeproxy.versions import DEFAULT_RELEASE, Release
 from pktsim.cluster.lifecycle import PodLifecycle
 from pktsim.cluster.loadbalancer.controller import LoadBalancers
 from pktsim.cluster.loader import load_objects
-from pktsim.cluster.machines import TLS_ANNOTATION, Machine, NodeMachine, PodMachine, RuledMachine, app_of
-from pktsim.cluster.node_host import NodeHost
-from pktsim.cluster.objects import (
-    KINDS,
-    ConfigMap,
-    DaemonSet,
-    Deployment,
-    KubeObject,
-    Node,
-    ObjectMeta,
-    Outside,
-    Pod,
-    ReplicaSet,
-    Secret,
-    Service,
-    StatefulSet,
-    selects,
-)
-from pktsim.cluster.objects_ingress import TLS_CERTIFICATE, TLS_PRIVATE_KEY
+from pktsim.cluster.machines import Machine, NodeMachine, PodMachine, RuledMachine
+from pktsim.cluster.names import address_names
+from pktsim.cluster.objects import Deployment, KubeObject, Node, Pod, ReplicaSet, Service, StatefulSet
 from pktsim.cluster.objects_outside import (
     NODE_NETWORK_NAME,
     OUTSIDE_NETWORK_NAME,
@@ -64,78 +42,24 @@ from pktsim.cluster.objects_outside import (
     HostPlan,
     NetworkPlan,
     RouterPlan,
+    plan_of,
 )
 from pktsim.cluster.outages import GRACE_S, TOLERATION_S, Outages
-from pktsim.cluster.outside import OutsideWorld, Segment
-from pktsim.cluster.plumbing import add_interface, add_node, add_routes, add_space, meet, plug, realise
-from pktsim.cluster.programs import ResolverFiles
-from pktsim.cluster.recorder import Recorder
-from pktsim.cluster.resolver.client import Libc
-from pktsim.cluster.resolver.conf import KubeletDns, pod_resolv_conf
-from pktsim.cluster.resolver.hosts import pod_hosts_file
+from pktsim.cluster.ranges import ranges_of
+from pktsim.cluster.recorder import Recorder, unrecorded
+from pktsim.cluster.reference import parse_reference, split_pod_name
 from pktsim.cluster.store import ObjectStore
+from pktsim.cluster.tracer import Tracer
 from pktsim.cluster.walk import Note, Walk
-from pktsim.cluster.wiring import (
-    OUTSIDE,
-    OUTSIDE_ADDRESS,
-    SWITCH,
-    UPLINK,
-    HostGateway,
-    NodePlan,
-    PodPlan,
-    device_name,
-)
+from pktsim.cluster.wiring import OUTSIDE, OUTSIDE_ADDRESS, UPLINK
 from pktsim.cluster.wirings import wiring_named
-from pktsim.errors import IngressUnreachable, ObjectError, TopologyError, UnsupportedFeature
+from pktsim.errors import IngressUnreachable, ObjectError, TopologyError
 from pktsim.kernel.capture import Capture, KeyLog
 from pktsim.kernel.explain import Explainer
 from pktsim.kernel.netem import DEFAULT_LIMIT, FrameRule, GilbertElliott, Netem
 from pktsim.kernel.network import LinkDirection, Network
-from pktsim.netfilter.iptables_text import restore
-from pktsim.netfilter.ruleset import Family, Ruleset
+from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices, SeededChoices
-
-DNS_NAMESPACE, DNS_SERVICE = "kube-system", "kube-dns"
-DNS_PORT = 53
-
-COREFILE = """\
-.:53 {
-    errors
-    kubernetes cluster.local in-addr.arpa ip6.arpa {
-        pods insecure
-        fallthrough in-addr.arpa ip6.arpa
-        ttl 30
-    }
-    forward . /etc/resolv.conf
-    loadbalance
-}
-"""
-
-#: Which C library a pod's image has: annotation of the pod, ``glibc`` (also without it) or ``musl``.
-LIBC_ANNOTATION = "pktsim.io/libc"
-
-_DNS_OBJECTS = """\
-apiVersion: v1
-kind: Service
-metadata: {{name: kube-dns, namespace: kube-system, labels: {{k8s-app: kube-dns}}}}
-spec:
-  clusterIP: {address}
-  selector: {{k8s-app: kube-dns}}
-  ports:
-  - {{name: dns, port: 53, targetPort: 53, protocol: UDP}}
-  - {{name: dns-tcp, port: 53, targetPort: 53, protocol: TCP}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: coredns, namespace: kube-system, labels: {{k8s-app: kube-dns}}}}
-spec:
-  nodeName: {node}
-  dnsPolicy: Default
-  containers:
-  - name: coredns
-    ports: [{{containerPort: 53, protocol: UDP}}, {{containerPort: 53, protocol: TCP}}]
-status: {{podIP: {pod_ip}}}
-"""
 
 Source = str | PathLike[str]
 
@@ -199,24 +123,27 @@ class Cluster:
         self.capture.listeners.append(self.explainer.seen)
         self._dns = dns
         self._upstream = upstream if isinstance(upstream, Upstream) else Upstream.of(upstream)
-        self._node_resolv_conf = node_resolv_conf
-        self._dns_watch_delay_ns = round(dns_watch_delay * NS_PER_S)
-        self._kube_proxy_config = kube_proxy
-        self._release = Release.parse(kube_proxy_version)
-        self._lifecycle = PodLifecycle(self.store, self.clock, self._kill, self._settle_now)
+        release = Release.parse(kube_proxy_version)
+        if kube_proxy is None:
+            kube_proxy = KubeProxyConfiguration.model_validate({"clusterCIDR": str(self.ranges.pods)})
+        self._settings = FleetSettings(
+            wiring=wiring_named(wiring),
+            pods=self.ranges.pods,
+            kube_proxy=kube_proxy,
+            release=release,
+            resolv_conf=node_resolv_conf,
+            dns_watch_delay_ns=round(dns_watch_delay * NS_PER_S),
+            upstream=self._upstream,
+        )
+        self._lifecycle = PodLifecycle(self.store, self.clock, self._machine_of, self._settle_now)
         self._control_plane = ControlPlane(self.store, self.ranges, self._lifecycle.terminate)
-        self._slices = EndpointSliceController(self.store, release=self._release)
+        self._slices = EndpointSliceController(self.store, release=release)
         self.load_balancers = LoadBalancers(self.store, load_balancer)
         self._outages = Outages(self.store, self.clock, self._settle_now)
         self._ingress_status = StatusPublisher(self.store)
         #: What programs on the way of packets say that they did.
         self.notes: list[Note] = []
-        self._wiring_type = wiring_named(wiring)
-        self._wiring: HostGateway | None = None
-        self._pods: dict[tuple[str, str], PodMachine] = {}
-        self._nodes: dict[str, NodeMachine] = {}
-        self._world: OutsideWorld | None = None
-        self._built: dict[str, Outside] = {}
+        self._fleet: Fleet | None = None
         if nodes:
             self.apply(
                 [
@@ -254,12 +181,11 @@ class Cluster:
         objects = [found for source in sources for found in load_objects(source)]
         if not nodes and not any(isinstance(found, Node) for found in objects):
             nodes = 2
-        ranges = _ranges_of(objects)
         cluster = cls(
             nodes,
             seed=seed,
             choices=choices,
-            ranges=ranges,
+            ranges=ranges_of(objects),
             upstream=upstream,
             kube_proxy=kube_proxy,
             kube_proxy_version=kube_proxy_version,
@@ -281,10 +207,7 @@ class Cluster:
         """
         found = load_objects(objects) if isinstance(objects, str | PathLike) else list(objects)
         for one in found:
-            if isinstance(one, Pod):
-                _check_pod(one.metadata, str(one))
-            elif isinstance(one, Deployment | ReplicaSet | StatefulSet | DaemonSet):
-                _check_pod(one.spec.template.metadata, f"{one}, spec.template")
+            check_pods_of(one)
         self.store.apply_all(admit(self.store, found))
         self._settle()
 
@@ -294,9 +217,9 @@ class Cluster:
         Args:
             reference: What.
             grace: Seconds that a pod, or the pods of a workload, are terminating before they are gone; without it they
-                vanish, as with ``--force --grace-period=0``.
+                vanish, as with ``--force --grace-period=0``: no FIN and no RST tells their clients.
         """
-        kind, namespace, name = _reference(reference)
+        kind, namespace, name = parse_reference(reference)
         found = self.store.get(kind, name, namespace)
         if isinstance(found, Pod):
             self._lifecycle.terminate(found, grace)
@@ -308,7 +231,7 @@ class Cluster:
 
     def set_ready(self, reference: str, ready: bool = True) -> None:
         """Let a readiness probe succeed or fail: ``pod/web-1``, ``node/node-b``."""
-        kind, namespace, name = _reference(reference)
+        kind, namespace, name = parse_reference(reference)
         found = self.store.get(kind, name, namespace)
         if not isinstance(found, Pod | Node):
             what = "has no readiness" if found is not None else "does not exist"
@@ -318,7 +241,7 @@ class Cluster:
 
     def label(self, reference: str, **labels: str) -> None:
         """``kubectl label --overwrite``: ``label("node/node-a", **{"topology.kubernetes.io/zone": "a"})``."""
-        kind, namespace, name = _reference(reference)
+        kind, namespace, name = parse_reference(reference)
         found = self.store.get(kind, name, namespace)
         if found is None:
             raise ObjectError(f"{reference} does not exist")
@@ -328,7 +251,7 @@ class Cluster:
 
     def scale(self, reference: str, replicas: int, *, grace: float = 0.0) -> None:
         """``kubectl scale --replicas``: ``deployment/web``. Pods that go have ``grace`` seconds."""
-        kind, namespace, name = _reference(reference)
+        kind, namespace, name = parse_reference(reference)
         found = self.store.get(kind, name, namespace)
         if not isinstance(found, Deployment | ReplicaSet | StatefulSet):
             what = "cannot be scaled" if found is not None else "does not exist"
@@ -358,7 +281,6 @@ class Cluster:
         return self._ingress_address(80)
 
     def _ingress_address(self, port: int) -> str:
-        self._started()
         address = front_address(self.store, port, self.nodes[0].address)
         if address is None:
             what = "no ingress controller can be reached from outside"
@@ -371,7 +293,7 @@ class Cluster:
         Raises:
             TopologyError: There is no such pod.
         """
-        kind, namespace, name = _reference(reference)
+        kind, namespace, name = parse_reference(reference)
         if kind != "Pod":
             raise ObjectError(f"{reference} has no logs", mend="name a pod, as in pod/web-1")
         return "".join(f"{line}\n" for line in self.pod(f"{namespace}/{name}").log)
@@ -381,14 +303,14 @@ class Cluster:
     @property
     def nodes(self) -> tuple[NodeMachine, ...]:
         """All nodes, by name."""
-        self._started()
-        return tuple(self._nodes[name] for name in sorted(self._nodes))
+        known = self._started().nodes
+        return tuple(known[name] for name in sorted(known))
 
     @property
     def pods(self) -> tuple[PodMachine, ...]:
         """All pods, by namespace and name."""
-        self._started()
-        return tuple(self._pods[key] for key in sorted(self._pods))
+        known = self._started().pods
+        return tuple(known[key] for key in sorted(known))
 
     def node(self, name: str) -> NodeMachine:
         """A node.
@@ -396,12 +318,7 @@ class Cluster:
         Raises:
             TopologyError: There is none of that name.
         """
-        self._started()
-        if name not in self._nodes:
-            known = "there are " + ", ".join(sorted(self._nodes))
-            down = name in self._outages.down
-            raise TopologyError(f"node {name!r} is down" if down else f"there is no node {name!r}", mend=known)
-        return self._nodes[name]
+        return self._started().node(name)
 
     def pod(self, name: str) -> PodMachine:
         """A pod, ``namespace/name``, or ``name`` in ``default``.
@@ -409,30 +326,23 @@ class Cluster:
         Raises:
             TopologyError: There is none of that name.
         """
-        self._started()
-        namespace, _, short = name.rpartition("/")
-        found = self._pods.get((namespace or "default", short))
-        if found is None:
-            known = ", ".join(f"{namespace}/{short}" for namespace, short in sorted(self._pods))
-            raise TopologyError(f"there is no pod {name!r}", mend=f"there are {known}" if known else "apply one")
-        return found
+        return self._started().pod(*split_pod_name(name), said=name)
 
     @property
     def outside(self) -> Machine:
         """A host beyond the nodes' router."""
-        return self._beyond().machines[OUTSIDE]
+        return self._started().world.machines[OUTSIDE]
 
     @property
     def router(self) -> RuledMachine:
         """The nodes' router."""
-        return self._ruled(ROUTER_NAME)
+        return self._started().router
 
     def machine(self, name: str) -> Machine:
         """A pod, a node, or a machine outside (``outside``, ``router``, those that were added) of that name."""
-        beyond = self._beyond().machines
-        if name in beyond:
-            return beyond[name]
-        return self._nodes[name] if name in self._nodes else self.pod(name)
+        fleet = self._started()
+        found = fleet.world.machines.get(name) or fleet.nodes.get(name)
+        return found if found is not None else self.pod(name)
 
     # The world beyond the nodes' router
 
@@ -448,7 +358,7 @@ class Cluster:
         Raises:
             TopologyError: The name or the address is taken, or there is no such network.
         """
-        return self._beyond().add_host(_plan(HostPlan, name=name, address=address, network=network))
+        return self._started().world.add_host(plan_of(HostPlan, name=name, address=address, network=network))
 
     def add_router(
         self,
@@ -471,8 +381,8 @@ class Cluster:
         Raises:
             TopologyError: The name or the address is taken, or the network is known already.
         """
-        plan = _plan(RouterPlan, name=name, address=address, network=network, inside=inside, nat=nat)
-        return self._beyond().add_router(plan)
+        plan = plan_of(RouterPlan, name=name, address=address, network=network, inside=inside, nat=nat)
+        return self._started().world.add_router(plan)
 
     def add_network(self, name: str, cidr: str, *, router: str = ROUTER_NAME) -> None:
         """A further network behind a router.
@@ -480,7 +390,7 @@ class Cluster:
         Raises:
             TopologyError: The name is taken, there is no such router, or the addresses are known already.
         """
-        self._beyond().add_network(_plan(NetworkPlan, name=name, cidr=cidr, router=router))
+        self._started().world.add_network(plan_of(NetworkPlan, name=name, cidr=cidr, router=router))
 
     # What balancers use (loadbalancer.surroundings.Surroundings)
 
@@ -491,32 +401,16 @@ class Cluster:
 
     def powered(self) -> Mapping[str, NodeMachine]:
         """Nodes that are on, by name."""
-        return self._nodes
+        return self._started().nodes
 
     def on_the_nodes_wire(self, address: IPv4Address) -> bool:
         """Whether an address is one of the network between the nodes."""
-        return self._wiring is not None and address in self._wiring.node_network
+        return self._fleet is not None and address in self._fleet.wiring.node_network
 
     def balancer_machine(self, name: str) -> RuledMachine:
         """A new machine on the network between the nodes, for a balancer."""
-        plan = _plan(HostPlan, name=name, network=NODE_NETWORK_NAME)
-        machine = self._beyond().add_host(plan, serve=False, ruled=True)
-        assert isinstance(machine, RuledMachine)
-        return machine
-
-    def _sync_balancers(self) -> None:
-        self.load_balancers.sync(self)
-        for name, address in self.load_balancers.hostnames().items():
-            if name not in self._upstream.records:
-                self._upstream.records.update(Upstream.of([f"{name}. 60 A {address}"]).records)
-
-    def _beyond(self) -> OutsideWorld:
-        self._started()
-        assert self._world is not None
-        return self._world
-
-    def _ruled(self, name: str) -> RuledMachine:
-        machine = self._beyond().machines[name]
+        plan = plan_of(HostPlan, name=name, network=NODE_NETWORK_NAME)
+        machine = self._started().world.add_host(plan, serve=False, ruled=True)
         assert isinstance(machine, RuledMachine)
         return machine
 
@@ -547,7 +441,7 @@ class Cluster:
         what the sending device sent and what the receiving one got.
 
         Args:
-            machine: A pod, a node, `a machine outside.
+            machine: A pod, a node, a machine outside.
             interface: Which of its interfaces.
             peer: Only what goes between the machine and this one, which is on the same link (pods of one node, nodes).
             direction: ``out``, what the machine sends; ``in``, what it gets; each direction is drawn by itself.
@@ -587,7 +481,7 @@ class Cluster:
             TopologyError: There is no such node, or it is down already.
         """
         self.node(name)
-        self._power_off(name)
+        self._started().power_off(name)
         self._outages.begin(name, grace, toleration)
 
     def recover_node(self, name: str) -> None:
@@ -597,7 +491,7 @@ class Cluster:
             TopologyError: It is not down.
         """
         self._outages.end(name)
-        self._power_on(name)
+        self._started().power_on(name)
         self._settle()
 
     def drain(self, name: str, *, grace: float = 0.0, force: bool = False) -> None:
@@ -629,6 +523,8 @@ class Cluster:
     def kill_pod(self, name: str, *, restart: float | None = 1.0) -> None:
         """A pod's programs are killed, as by the kernel when memory runs out; its kernel closes their connections.
 
+        Other than a pod that is deleted without grace, it stays in the network: its clients get a FIN or a RST.
+
         Args:
             name: ``namespace/name``, or ``name`` in ``default``.
             restart: Seconds until kubelet has started them again; never if ``None``.
@@ -637,25 +533,7 @@ class Cluster:
             TopologyError: There is no such pod.
             UnsupportedFeature: It is one of kube-dns or an ingress controller, whose programs cannot start again.
         """
-        machine = self.pod(name)
-        if machine.ingress is not None or self.serves_dns(machine.pod):
-            raise UnsupportedFeature("killing the program of kube-dns or an ingress controller", place=machine.name)
-        machine.stop()
-        self._pod_ready(machine, ready=False)
-        if restart is not None:
-            self.clock.after(round(restart * NS_PER_S), lambda: self._restart(machine))
-
-    def _restart(self, machine: PodMachine) -> None:
-        pod = machine.pod
-        if self._pods.get((pod.namespace, pod.name)) is machine:
-            machine.stopped = False
-            self._pod_ready(machine, ready=True)
-
-    def _pod_ready(self, machine: PodMachine, *, ready: bool) -> None:
-        found = self.store.get(Pod, machine.pod.name, machine.pod.namespace)
-        assert found is not None
-        self.store.apply(found.with_ready(ready=ready))
-        self._settle_now()
+        self._lifecycle.crash(self.pod(name), restart)
 
     # Time and what was seen
 
@@ -670,22 +548,7 @@ class Cluster:
 
     def names(self) -> Mapping[bytes, tuple[str, ...]]:
         """What addresses are called, for captures."""
-        found: dict[bytes, list[str]] = {}
-        for node in self.store.list(Node):
-            for ip in node.host_ips:
-                found.setdefault(ip.packed, []).append(node.name)
-        for pod in self.store.list(Pod):
-            if not pod.spec.host_network:
-                for ip in pod.addresses:
-                    found.setdefault(ip.packed, []).append(f"{pod.name}.{pod.namespace}.pod")
-        if self._world is not None:
-            for ip, name in self._world.names():
-                found.setdefault(ip.packed, []).append(name)
-        for service in self.store.list(Service):
-            for text in (*service.spec.cluster_ips, *service.spec.external_ips):
-                if text != "None" and text:
-                    found.setdefault(parse_ip(text).packed, []).append(f"{service.name}.{service.namespace}.svc")
-        return {address: tuple(names) for address, names in found.items()}
+        return address_names(self.store, self._fleet.world.names() if self._fleet is not None else ())
 
     def draw(self, service: str, *pods: str) -> None:
         """Let the next connections to a service draw these pods, in this order, whichever node they come by.
@@ -696,22 +559,13 @@ class Cluster:
             pods: Their names; those in another namespace than the service as ``namespace/name``.
         """
         self._started()
-        service, colon, only = service.partition(":")
-        namespace, _, short = service.rpartition("/")
-        namespace = namespace or "default"
+        service, colon, port_name = service.partition(":")
+        namespace, short = split_pod_name(service)
         found = self.store.get(Service, short, namespace)
         if found is None:
             raise ObjectError(f"there is no service {namespace}/{short}")
         addresses = [self._address_of(name if "/" in name else f"{namespace}/{name}") for name in pods]
-        if colon and only not in {port.name for port in found.spec.ports}:
-            raise ObjectError(f"service {namespace}/{short} has no port {only!r}")
-        for port in found.spec.ports:
-            if colon and port.name != only:
-                continue
-            port_name = f"{namespace}/{short}:{port.name}" if port.name else f"{namespace}/{short}"
-            for prefix in (CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX):
-                chain = prefix + chain_hash(port_name + port.protocol.lower())
-                self.draws.want(ANY_NODE, chain, addresses)
+        self.draws.want_of_service(found, port_name if colon else None, addresses)
 
     def _address_of(self, name: str) -> str:
         """A pod's address, also while its node is down."""
@@ -721,24 +575,11 @@ class Cluster:
 
     def trace(self, source: str, packet: Any) -> Walk:
         """Send a Scapy packet from a machine and tell what the nodes did to it, and to what came back."""
-        machine = self.machine(source)
-        with self.record() as recorder:
-            replies = machine.send(packet)
-        outcome = (
-            f"{len(replies)} packet{'s' if len(replies) != 1 else ''} came back" if replies else "nothing came back"
-        )
-        return recorder.walk(f"{source} sends a packet", outcome, delivered=bool(replies))
+        return self._tracer(source).packet(packet)
 
     def trace_packets(self, source: str, packets: Iterable[bytes]) -> Walk:
         """Send IP packets from a machine, one after the other, and tell what nodes did to them and to the answers."""
-        machine = self.machine(source)
-        replies = number = 0
-        with self.record() as recorder:
-            for packet in packets:
-                number += 1
-                replies += len(machine.send_ip(packet))
-        title = f"{source} sends {number} packet{'s' if number != 1 else ''}"
-        return recorder.walk(title, f"{replies} came back", delivered=replies > 0)
+        return self._tracer(source).packets(packets)
 
     def trace_to(self, source: str, target: str, *, protocol: str = "tcp", connect_to: str = "") -> Walk:
         """Connect from a machine and tell what the nodes, and proxies on the way, did to every packet.
@@ -750,19 +591,16 @@ class Cluster:
             protocol: ``tcp``, ``udp`` or ``icmp``.
             connect_to: For a URL: ``HOST``, ``HOST:PORT`` or ``:PORT`` to connect to instead.
         """
-        machine = self.machine(source)
-        if "://" in target:
-            parts = urlsplit(target)
-            if not connect_to and serves_host(self.store, parts.hostname or ""):
-                connect_to = self._ingress_address(443 if parts.scheme == "https" else 80)
-            title = f"{source} -> {target}" + (f" at {connect_to}" if connect_to else "")
-            with self.record() as recorder:
-                delivered, outcome = machine.ask(target, connect_to)
-            return recorder.walk(title, outcome, delivered=delivered)
-        host, port = split_target(target)
-        with self.record() as recorder:
-            delivered, outcome = machine.probe(host, port, protocol)
-        return recorder.walk(f"{source} -> {target} ({protocol})", outcome, delivered=delivered)
+        tracer = self._tracer(source)
+        if "://" not in target:
+            return tracer.connection(target, protocol)
+        parts = urlsplit(target)
+        if not connect_to and serves_host(self.store, parts.hostname or ""):
+            connect_to = self._ingress_address(443 if parts.scheme == "https" else 80)
+        return tracer.url(target, connect_to)
+
+    def _tracer(self, source: str) -> Tracer:
+        return Tracer(source, self.machine(source), self.record())
 
     def record(self) -> Recorder:
         """Record what nodes do to packets from now on: a context manager."""
@@ -772,12 +610,8 @@ class Cluster:
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
         """Nothing that goes on meanwhile is captured or explained: for what only prepares an experiment."""
-        before, self.capture.on = self.capture.on, False
-        try:
-            with self.explainer.paused():
-                yield
-        finally:
-            self.capture.on = before
+        with unrecorded(self.explainer, self.capture):
+            yield
 
     # Keeping namespaces in line with objects
 
@@ -788,7 +622,7 @@ class Cluster:
             self._settle_now()
         finally:
             self._control_plane.grace_s = 0.0
-        if self._wiring is not None:
+        if self._fleet is not None:
             self.clock.run_until(self.clock.now_ns)
 
     def _settle_now(self) -> None:
@@ -796,279 +630,53 @@ class Cluster:
         if not self.store.list(Node):
             return
         self._control_plane.reconcile()
-        if self._dns and self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE) is None:
-            self._make_dns()
+        if self._dns and dns_service(self.store) is None:
+            self.store.apply_all(dns_objects(self.store, self.ranges.dns))
             self._control_plane.reconcile()
         # Slices made here are in line with pods after this; what then has no pod came with the objects.
         self._slices.reconcile()
         adopt_endpoints(self.store)
         self.load_balancers.assign()
         self._ingress_status.publish()
-        if self._wiring is not None:
-            self._sync_outside()
-            self._sync_nodes()
-            self._sync_pods()
+        if self._fleet is not None:
+            self._fleet.sync()
             self._sync_balancers()
 
-    def _started(self) -> None:
+    def _started(self) -> Fleet:
         """The network is built when it is first asked for: until then objects may come in any order."""
-        if self._wiring is not None:
-            return
-        nodes = self.store.list(Node)
-        if not nodes:
+        if self._fleet is not None:
+            return self._fleet
+        if not self.store.list(Node):
             raise TopologyError("the cluster has no nodes", mend="apply a Node, or Cluster(nodes=2)")
-        plans = [self._plan(node) for node in nodes]
-        taken = [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)]
-        self._wiring = self._wiring_type(plans, taken)
-        realise(self._wiring.wiring(), self.network)
-        gateway = self._wiring.router_address
-        segment = Segment(
-            NODE_NETWORK_NAME, self._wiring.node_network, ROUTER_NAME, gateway, UPLINK, SWITCH, taken={gateway}
+        self._fleet = Fleet(
+            self.network,
+            self.store,
+            self._settings,
+            explainer=self.explainer,
+            outages=self._outages,
+            load_balancers=self.load_balancers,
+            notes=self.notes,
         )
-        self._world = OutsideWorld(self.network, self.explainer, segment, self._node_addresses)
-        programs.serve_upstream(self.network[OUTSIDE], self._upstream)
-        programs.serve_http(self.network[OUTSIDE], OUTSIDE, programs.HTTP_PORT, Family.IPV4)
-        programs.serve_echo(self.network[OUTSIDE], OUTSIDE, programs.ECHO_PORT, Family.IPV4)
-        for plan in plans:
-            self._start_node(plan)
-        self._sync_pods()
-        self.clock.run_until(self.clock.now_ns)
-        self._sync_outside()
+        self._fleet.start()
         self._sync_balancers()
         self.clock.run_until(self.clock.now_ns)
+        return self._fleet
 
-    def _node_addresses(self) -> Iterator[IPv4Address]:
-        return (ip for node in self.store.list(Node) for ip in node.host_ips if isinstance(ip, IPv4Address))
+    def _sync_balancers(self) -> None:
+        self.load_balancers.sync(self)
+        for name, address in self.load_balancers.hostnames().items():
+            if name not in self._upstream.records:
+                self._upstream.records.update(Upstream.of([f"{name}. 60 A {address}"]).records)
 
-    def _sync_outside(self) -> None:
-        assert self._world is not None
-        for found in self.store.list(Outside):
-            if self._built.get(found.name, found) != found:
-                raise ObjectError("what is outside cannot be changed later", place=str(found), mend="add another one")
-            if found.name not in self._built:
-                self._built[found.name] = found
-                self._world.build(found.spec)
-
-    def _plan(self, node: Node) -> NodePlan:
-        address = next((ip for ip in node.host_ips if isinstance(ip, IPv4Address)), None)
-        network = pod_network(node)
-        if address is None or network is None:
-            raise UnsupportedFeature("a node without IPv4", place=str(node), mend="give it an IPv4 address and podCIDR")
-        return NodePlan(node.name, address, network)
-
-    def _start_node(self, plan: NodePlan) -> None:
-        name = plan.name
-        netns = self.network[name]
-        assert self._wiring is not None
-        rules = self._wiring.rules(plan, self.ranges.pods)
-        netns.load_ruleset(restore(Ruleset(Family.IPV4), rules))
-        config = self._kube_proxy_config
-        if config is None:
-            config = KubeProxyConfiguration.model_validate({"clusterCIDR": str(self.ranges.pods)})
-        host = NodeHost(netns)
-        proxy = KubeProxy(config, name, host, self.clock, self.store, self._release)
-        self._nodes[name] = NodeMachine(name, netns, host, proxy, ResolverFiles(self._node_resolv_conf))
-        self.explainer.attach(netns)
-        proxy.start()
-        host.flush()
+    def _machine_of(self, pod: Pod) -> PodMachine | None:
+        return self._fleet.machine_of(pod) if self._fleet is not None else None
 
     def _rules_of(self, node: str) -> Ruleset | None:
-        machine = self._nodes.get(node)
-        return machine.ruleset() if machine is not None else None
-
-    def _make_dns(self) -> None:
-        node = self.store.list(Node)[-1]
-        network = pod_network(node)
-        if network is None:
-            return
-        wanted = network.network_address + DNS_PORT
-        taken = set(_pod_addresses(self.store))
-        status = str(wanted) if wanted in network and wanted not in taken else ""
-        text = _DNS_OBJECTS.format(address=self.ranges.dns, node=node.name, pod_ip=status)
-        self.store.apply_all(load_objects(text))
-
-    def _sync_nodes(self) -> None:
-        """Nodes that were added, or deleted, since the network was built."""
-        assert self._wiring is not None
-        wanted = {node.name: node for node in self.store.list(Node)}
-        known = self._nodes.keys() | self._outages.down
-        for name in sorted(known - wanted.keys()):
-            if name in self._nodes:
-                self._power_off(name)
-            self._outages.forget(name)
-            gone = self._wiring.remove(name)
-            for other in self._nodes.values():
-                meet(other.netns, self._wiring.route_to(gone), self._wiring.tunnel_to(gone), part=True)
-        for name in sorted(wanted.keys() - known):
-            plan = self._plan(wanted[name])
-            taken = [ip for ip in _pod_addresses(self.store) if isinstance(ip, IPv4Address)]
-            add_node(*self._wiring.add(plan, taken), self.network)
-            for other in self._nodes.values():
-                meet(other.netns, self._wiring.route_to(plan), self._wiring.tunnel_to(plan))
-            self._start_node(plan)
-
-    def _power_off(self, name: str) -> None:
-        """A node, and the pods on it, are there no more; objects stay what they are."""
-        pods = [key for key, pod in self._pods.items() if pod.pod.spec.node_name == name]
-        # What its kernels do in their last moment nobody sees.
-        with self.unrecorded():
-            for space in (name, *(self._pods[key].name for key in pods)):
-                wire = self.network.wire(space, UPLINK)
-                if wire is not None:
-                    wire.cut = True
-            for key in pods:
-                self._stop_pod(key)
-            self._nodes.pop(name).stop_kube_proxy()
-            self.network.delete_space(name)
-        self.load_balancers.node_lost(name)
-
-    def _power_on(self, name: str) -> None:
-        """A node that was off starts: its kernel, its rules, kube-proxy, and the pods that are on it."""
-        assert self._wiring is not None
-        node = self.store.get(Node, name)
-        assert node is not None
-        add_node(*self._wiring.node(name), self.network)
-        self._start_node(self._plan(node))
-        self._sync_pods()
-        self.load_balancers.node_back(name)
-
-    def _stop_pod(self, key: tuple[str, str]) -> None:
-        machine = self._pods.pop(key)
-        machine.stop()
-        self.network.delete_space(machine.name)
-
-    def _kill(self, pod: Pod) -> None:
-        """End a pod's programs: its kernel closes their connections."""
-        machine = self._pods.get((pod.namespace, pod.name))
-        if machine is not None and machine.pod.metadata.uid == pod.metadata.uid:
-            machine.stop()
-
-    def _sync_pods(self) -> None:
-        wanted = {
-            (pod.namespace, pod.name): pod
-            for pod in self.store.list(Pod)
-            if not pod.terminated
-            and not pod.spec.host_network
-            and pod.status.pod_ip
-            and pod.spec.node_name in self._nodes
-        }
-        for key, machine in sorted(self._pods.items()):
-            # Another pod of the same name is not the same pod.
-            if key not in wanted or wanted[key].metadata.uid != machine.pod.metadata.uid:
-                self._stop_pod(key)
-        for key, pod in sorted(wanted.items()):
-            machine_or_none = self._pods.get(key)
-            if machine_or_none is None:
-                self._pods[key] = self._start_pod(pod)
-            self._pods[key].serve(self._ports(pod))
-
-    def _start_pod(self, pod: Pod) -> PodMachine:
-        assert self._wiring is not None
-        address = next((ip for ip in pod.addresses if isinstance(ip, IPv4Address)), None)
-        if address is None:
-            raise UnsupportedFeature("a pod without IPv4 address", place=str(pod))
-        prefix = self._wiring.pod_device
-        host_interface = device_name(prefix, f"-{pod.name}")
-        if any(device.name == host_interface for device in self.network[pod.spec.node_name].devices):
-            host_interface = device_name(prefix, f"{pod.namespace}/{pod.name}")
-        plan = PodPlan(pod.full_name, pod.spec.node_name, address, host_interface)
-        space, port = self._wiring.pod(plan)
-        netns = add_space(space, self.network)
-        add_interface(port, self.network[pod.spec.node_name])
-        plug(space.name, space.interface("eth0"), self.network)
-        add_routes(space, netns)
-        for route in self._wiring.pod_routes(plan):
-            self.network[pod.spec.node_name].route_add(route)
-        machine = PodMachine(pod.full_name, netns, self._files(pod), pod)
-        machine.certificate = self._certificate(pod)
-        if is_controller(pod):
-            machine.start_ingress(self.store, self.notes)
-        elif self.serves_dns(pod):
-            delay_ns = self._dns_watch_delay_ns
-            programs.serve_dns(netns, self._corefile(), self.store, Family.IPV4, machine.files, watch_delay_ns=delay_ns)
-        return machine
-
-    def _certificate(self, pod: Pod) -> tuple[bytes, bytes] | None:
-        """The certificate and key of a pod's server, from the Secret that its annotation names."""
-        name = pod.metadata.annotations.get(TLS_ANNOTATION)
-        if name is None:
-            return None
-        secret = self.store.get(Secret, name, pod.namespace)
-        certificate = secret.value(TLS_CERTIFICATE) if secret is not None else None
-        key = secret.value(TLS_PRIVATE_KEY) if secret is not None else None
-        if certificate is None or key is None:
-            raise ObjectError(f"no certificate in Secret {name}", place=str(pod), mend="apply it before the pod")
-        try:
-            server_context(certificate, key, None)
-        except (OSError, ValueError) as error:
-            raise ObjectError(f"Secret {name}: {error}", place=str(pod)) from None
-        return certificate, key
-
-    def _ports(self, pod: Pod) -> set[tuple[int, str]]:
-        """What something in a pod listens on: the ports that it declares, and those that services lead to."""
-        if self.serves_dns(pod) or is_controller(pod):
-            return set()
-        ports: set[tuple[int, str]] = set()
-        for container in pod.spec.containers:
-            ports.update((port.container_port, port.protocol) for port in container.ports)
-        for service in self.store.list(Service, pod.namespace):
-            if service.spec.selector and selects(service.spec.selector, pod.metadata.labels):
-                for port in service.spec.ports:
-                    if isinstance(port.target, int):
-                        ports.add((port.target, port.protocol))
-        return ports
+        return self._fleet.rules_of(node) if self._fleet is not None else None
 
     def serves_dns(self, pod: Pod) -> bool:
         """Whether it is one of kube-dns' pods."""
-        return serves_dns(pod, self.store, self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE))
-
-    def _corefile(self) -> str:
-        found = self.store.get(ConfigMap, "coredns", DNS_NAMESPACE)
-        return found.data.get("Corefile", COREFILE) if found is not None else COREFILE
-
-    def _files(self, pod: Pod) -> ResolverFiles:
-        service = self.store.get(Service, DNS_SERVICE, DNS_NAMESPACE)
-        cluster_dns = (service.spec.cluster_ip,) if service is not None else ()
-        kubelet = KubeletDns(cluster_dns, host_resolv_conf=self._node_resolv_conf)
-        return ResolverFiles(pod_resolv_conf(pod, kubelet), pod_hosts_file(pod), libc_of(pod.metadata, str(pod)))
-
-
-_Plan = TypeVar("_Plan", HostPlan, NetworkPlan, RouterPlan)
-
-
-def _plan(model: type[_Plan], **values: Any) -> _Plan:
-    """Make a plan of what a caller says.
-
-    Raises:
-        TopologyError: A value is not what it has to be.
-    """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{first['loc'][0]} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
-        raise TopologyError(what, place=str(values["name"])) from None
-
-
-def _check_pod(metadata: ObjectMeta, place: str) -> None:
-    """Refuse what a pod's annotations ask for in vain."""
-    libc_of(metadata, place)
-    app_of(metadata, place)
-
-
-def libc_of(metadata: ObjectMeta, place: str) -> Libc:
-    """The C library that a pod's annotation names.
-
-    Raises:
-        UnsupportedFeature: It names another one than glibc and musl.
-    """
-    match metadata.annotations.get(LIBC_ANNOTATION, "glibc"):
-        case "glibc":
-            return "glibc"
-        case "musl":
-            return "musl"
-        case other:
-            raise UnsupportedFeature(f"{LIBC_ANNOTATION}: {other}", place=place, mend="glibc or musl")
+        return is_dns_pod(self.store, pod)
 
 
 def node_names(count: int) -> list[str]:
@@ -1084,74 +692,3 @@ def node_names(count: int) -> list[str]:
                 break
         names.append(f"node-{letters}")
     return names
-
-
-def split_target(target: str) -> tuple[str, int]:
-    """``HOST`` or ``HOST:PORT``; port 80 if none is said.
-
-    Raises:
-        TopologyError: The port is no number.
-    """
-    host, colon, port = target.rpartition(":")
-    if not colon:
-        return target, 80
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise TopologyError(f"{target!r}: {port!r} is not a port", mend="write HOST:PORT")
-    return host, int(port)
-
-
-#: Short forms that kubectl takes, and the kinds.
-_KINDS = {
-    "po": "Pod", "pod": "Pod", "pods": "Pod",
-    "svc": "Service", "service": "Service", "services": "Service",
-    "deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
-    "rs": "ReplicaSet", "replicaset": "ReplicaSet",
-    "sts": "StatefulSet", "statefulset": "StatefulSet",
-    "ds": "DaemonSet", "daemonset": "DaemonSet",
-    "no": "Node", "node": "Node", "nodes": "Node",
-    "endpointslice": "EndpointSlice", "endpoints": "Endpoints", "configmap": "ConfigMap",
-    "ing": "Ingress", "ingress": "Ingress", "ingresses": "Ingress", "secret": "Secret", "secrets": "Secret",
-    "ingressclass": "IngressClass", "ingressclasses": "IngressClass",
-}  # fmt: skip
-
-
-def _reference(text: str) -> tuple[str, str, str]:
-    """``kind/name`` or ``kind/namespace/name`` to kind, namespace and name."""
-    kind, *rest = text.split("/")
-    if kind.lower() not in _KINDS or not 1 <= len(rest) <= 2 or not all(rest):
-        raise ObjectError(f"{text!r} names no object", mend="write kind/name or kind/namespace/name, as in pod/web-1")
-    full = _KINDS[kind.lower()]
-    if not KINDS[full].namespaced:
-        return full, "", rest[-1]
-    return full, rest[0] if len(rest) == 2 else "default", rest[-1]
-
-
-def _pod_addresses(store: ObjectStore) -> list[IPAddress]:
-    return [address for pod in store.list(Pod) for address in pod.addresses]
-
-
-def _ranges_of(objects: Sequence[KubeObject]) -> Ranges:
-    """The ranges that objects show: pods of all nodes, kube-dns' address if there is one."""
-    ranges = Ranges()
-    networks = [network for found in objects if isinstance(found, Node) and (network := pod_network(found)) is not None]
-    if networks:
-        around = networks[0] if networks[0].prefixlen <= 16 else networks[0].supernet(new_prefix=16)
-        while not all(network.subnet_of(around) for network in networks):
-            around = around.supernet()
-        ranges = replace(ranges, pods=around)
-    known = [
-        (found, IPv4Address(found.spec.cluster_ip))
-        for found in objects
-        if isinstance(found, Service) and found.spec.cluster_ip not in ("", "None") and ":" not in found.spec.cluster_ip
-    ]
-    if known:
-        services = IPv4Network((int(known[0][1]) & ~0xFFFF, 16))
-        taken = {address for _, address in known}
-        # kubeadm takes the tenth address of the range for kube-dns.
-        candidates = (services.network_address + offset for offset in range(10, 1 << 16))
-        dns = next(address for address in candidates if address not in taken)
-        for found, address in known:
-            if (found.namespace, found.name) == (DNS_NAMESPACE, DNS_SERVICE):
-                dns = address
-        ranges = replace(ranges, services=services, dns=dns)
-    return ranges

@@ -15,6 +15,7 @@ from typing import Any
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
 from pktsim.fidelity import approximated
 
+from .addresses import IPAddress
 from .objects import (
     CLUSTER_IP_NONE,
     DaemonSet,
@@ -352,6 +353,11 @@ def make_namespaces(store: ObjectStore) -> None:
     for name in sorted({found.namespace for found in store} - known - {""}):
         metadata = ObjectMeta(name=name, annotations={MADE_BY: "pktsim"})
         store.apply(Namespace(api_version="v1", kind="Namespace", metadata=metadata))
+
+
+def pod_addresses(store: ObjectStore) -> list[IPAddress]:
+    """The addresses of all pods."""
+    return [address for pod in store.list(Pod) for address in pod.addresses]
 
 
 def pod_network(node: Node) -> IPv4Network | None:

@@ -8,9 +8,12 @@ come to web-2's chain. Everything else is left to the choices beneath.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pktsim.cluster.kubeproxy.chain_names import CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX, chain_hash
+from pktsim.cluster.objects import Service
+from pktsim.errors import ObjectError
 from pktsim.netfilter.matches.statistic import StatisticRandomMatch
 from pktsim.netfilter.ruleset import Chain, Jump, Rule, Ruleset, Table
 from pktsim.netfilter.targets.dnat import DnatTarget
@@ -38,6 +41,27 @@ class EndpointDraws:
     def want(self, node: str, chain: str, endpoints: Iterable[str]) -> None:
         """Let connections through ``chain`` of ``node`` (or ``ANY_NODE``) draw these endpoints' addresses in turn."""
         self._wanted.setdefault((node, chain), deque()).extend(endpoints)
+
+    def want_of_service(self, service: Service, port_name: str | None, endpoints: Sequence[str]) -> None:
+        """Let the next connections to a Service draw these endpoints' addresses in turn, by whichever node they come.
+
+        Args:
+            service: Which.
+            port_name: Only through the port of that name; ``None`` for each of them.
+            endpoints: Addresses.
+
+        Raises:
+            ObjectError: It has no such port.
+        """
+        whole = f"{service.namespace}/{service.name}"
+        if port_name is not None and port_name not in {port.name for port in service.spec.ports}:
+            raise ObjectError(f"service {whole} has no port {port_name!r}")
+        for port in service.spec.ports:
+            if port_name is not None and port.name != port_name:
+                continue
+            name = f"{whole}:{port.name}" if port.name else whole
+            for prefix in (CLUSTER_POLICY_PREFIX, LOCAL_POLICY_PREFIX):
+                self.want(ANY_NODE, prefix + chain_hash(name + port.protocol.lower()), endpoints)
 
     def forget(self) -> None:
         """Leave all further draws to chance."""

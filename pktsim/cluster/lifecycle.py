@@ -11,8 +11,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, Clock
+from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
 
+from .kubedns.install import is_dns_pod
+from .machines import PodMachine
 from .objects import Pod
 from .store import ObjectStore
 
@@ -42,16 +45,20 @@ class PodLifecycle:
     Args:
         store: The objects.
         clock: Simulated time.
-        kill: Ends the programs of a pod.
+        machine_of: Where a pod runs, if it does.
         settle: Brings everything in line with the objects.
     """
 
     def __init__(
-        self, store: ObjectStore, clock: Clock, kill: Callable[[Pod], None], settle: Callable[[], None]
+        self,
+        store: ObjectStore,
+        clock: Clock,
+        machine_of: Callable[[Pod], PodMachine | None],
+        settle: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
-        self._kill = kill
+        self._machine_of = machine_of
         self._settle = settle
 
     def terminate(self, pod: Pod, grace_s: float) -> None:
@@ -71,7 +78,9 @@ class PodLifecycle:
 
     def _end(self, pod: Pod) -> None:
         if self._same(pod):
-            self._kill(pod)
+            machine = self._machine_of(pod)
+            if machine is not None:
+                machine.stop()
             self._clock.after(TEARDOWN_NS, lambda: self._remove(pod))
 
     def _remove(self, pod: Pod) -> None:
@@ -82,6 +91,30 @@ class PodLifecycle:
     def _same(self, pod: Pod) -> bool:
         found = self._store.get(Pod, pod.name, pod.namespace)
         return found is not None and found.metadata.uid == pod.metadata.uid
+
+    def crash(self, machine: PodMachine, restart_s: float | None) -> None:
+        """A pod's programs are killed, and start again after so many seconds, or never.
+
+        Raises:
+            UnsupportedFeature: It is one of kube-dns or an ingress controller, whose programs cannot start again.
+        """
+        if machine.ingress is not None or is_dns_pod(self._store, machine.pod):
+            raise UnsupportedFeature("killing the program of kube-dns or an ingress controller", place=machine.name)
+        machine.stop()
+        self._set_ready(machine.pod, ready=False)
+        if restart_s is not None:
+            self._clock.after(round(restart_s * NS_PER_S), lambda: self._restart(machine))
+
+    def _restart(self, machine: PodMachine) -> None:
+        if self._machine_of(machine.pod) is machine:
+            machine.stopped = False
+            self._set_ready(machine.pod, ready=True)
+
+    def _set_ready(self, pod: Pod, *, ready: bool) -> None:
+        found = self._store.get(Pod, pod.name, pod.namespace)
+        assert found is not None
+        self._store.apply(found.with_ready(ready=ready))
+        self._settle()
 
     def node_gone(self, name: str) -> None:
         """A node is deleted: its pods are collected after a while, unless it comes back."""

@@ -5,7 +5,11 @@ It stands among the objects, so that a file says everything of its world, whoeve
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from pktsim.errors import TopologyError
 
 from .objects_meta import Bool, CIDRText, DNSLabel, IPText, KubeModel, KubeObject
 
@@ -43,6 +47,23 @@ class HostPlan(KubeModel):
     name: DNSLabel
     network: DNSLabel = OUTSIDE_NETWORK_NAME
     address: IPText | Literal[""] = ""
+
+
+_Plan = TypeVar("_Plan", HostPlan, NetworkPlan, RouterPlan)
+
+
+def plan_of(model: type[_Plan], **values: Any) -> _Plan:
+    """A plan made of what a caller of Python says.
+
+    Raises:
+        TopologyError: A value is not what it has to be.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{first['loc'][0]} {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+        raise TopologyError(what, place=str(values["name"])) from None
 
 
 class OutsideSpec(KubeModel):

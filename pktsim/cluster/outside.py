@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from pktsim.cluster import programs
+from pktsim.cluster.kubedns.upstream import Upstream
 from pktsim.cluster.machines import Machine, RuledMachine
 from pktsim.cluster.objects_outside import (
     NODE_NETWORK_NAME,
@@ -19,7 +20,7 @@ from pktsim.cluster.objects_outside import (
     ROUTER_NAME,
     HostPlan,
     NetworkPlan,
-    OutsideSpec,
+    Outside,
     RouterPlan,
 )
 from pktsim.cluster.plumbing import add_interface, add_routes, add_space, plug
@@ -39,7 +40,7 @@ from pktsim.cluster.wiring import (
     own_mac,
     peer_mac,
 )
-from pktsim.errors import TopologyError
+from pktsim.errors import ObjectError, TopologyError
 from pktsim.kernel.explain import Explainer
 from pktsim.kernel.network import Network
 from pktsim.netfilter.iptables_text import restore
@@ -116,6 +117,7 @@ class OutsideWorld:
         explainer: Told of routers with rules.
         nodes: The nodes' segment.
         node_addresses: Who has which address there now.
+        upstream: What the name server in ``outside`` knows.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class OutsideWorld:
         explainer: Explainer,
         nodes: Segment,
         node_addresses: Callable[[], Iterator[IPv4Address]],
+        upstream: Upstream,
     ) -> None:
         self._network = network
         self._explainer = explainer
@@ -145,20 +148,30 @@ class OutsideWorld:
         }
         self._uplinks: dict[str, Segment] = {}
         self._nat: set[str] = set()
+        self._built: dict[str, Outside] = {}
+        programs.serve_upstream(network[OUTSIDE], upstream)
+        _serve(self.machines[OUTSIDE])
 
     # What is asked for
 
-    def build(self, spec: OutsideSpec) -> None:
-        """Add everything that is not there yet.
+    def build(self, outside: Outside) -> None:
+        """Add everything that an object names, once.
 
         Raises:
             TopologyError: Something contradicts what is there.
+            ObjectError: It was built already, and has changed since.
         """
-        for router in spec.routers:
+        built = self._built.get(outside.name)
+        if built is not None:
+            if built != outside:
+                raise ObjectError("what is outside cannot be changed later", place=str(outside), mend="add another one")
+            return
+        self._built[outside.name] = outside
+        for router in outside.spec.routers:
             self.add_router(router)
-        for network in spec.networks:
+        for network in outside.spec.networks:
             self.add_network(network)
-        for host in spec.hosts:
+        for host in outside.spec.hosts:
             self.add_host(host)
 
     def add_network(self, plan: NetworkPlan) -> Segment:
@@ -224,8 +237,7 @@ class OutsideWorld:
             self._explainer.attach(netns)
         self.machines[plan.name] = machine
         if serve:
-            programs.serve_http(machine.netns, plan.name, programs.HTTP_PORT, Family.IPV4)
-            programs.serve_echo(machine.netns, plan.name, programs.ECHO_PORT, Family.IPV4)
+            _serve(machine)
         return machine
 
     def names(self) -> Iterator[tuple[IPv4Address, str]]:
@@ -320,6 +332,12 @@ class OutsideWorld:
             known = ", ".join(self.segments)
             raise TopologyError(f"there is no network {name!r}", place=place, mend=f"there are {known}")
         return segment
+
+
+def _serve(host: Machine) -> None:
+    """What every host outside serves."""
+    programs.serve_http(host.netns, host.name, programs.HTTP_PORT, Family.IPV4)
+    programs.serve_echo(host.netns, host.name, programs.ECHO_PORT, Family.IPV4)
 
 
 def _port(name: str, address: IPv4Address) -> Interface:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from pktsim.cluster.walk import Note, Passage, Walk
@@ -58,3 +60,14 @@ class Recorder:
     def walk(self, title: str, outcome: str, *, delivered: bool) -> Walk:
         """The passages as a walk."""
         return Walk(title, outcome, delivered, self.passages(), self._notes[self._first_note :])
+
+
+@contextmanager
+def unrecorded(explainer: Explainer, capture: Capture) -> Iterator[None]:
+    """Nothing that goes on meanwhile is captured or explained."""
+    before, capture.on = capture.on, False
+    try:
+        with explainer.paused():
+            yield
+    finally:
+        capture.on = before

@@ -13,12 +13,13 @@ from traceback import extract_tb
 from typing import Any
 
 from pktsim.clock import NS_PER_S
-from pktsim.cluster.cluster import Cluster, split_target
+from pktsim.cluster.cluster import Cluster
 from pktsim.cluster.control_plane import Ranges
 from pktsim.cluster.loader import load_objects
 from pktsim.cluster.objects import Node, ObjectMeta, Outside
 from pktsim.cluster.objects_outside import OutsideSpec
 from pktsim.cluster.outages import GRACE_S
+from pktsim.cluster.tracer import split_target
 from pktsim.cluster.walk import Walk
 from pktsim.errors import CaptureError, PktsimError, ScenarioError
 from pktsim.kernel.capture import CapturedFrame

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 
-from pktsim.cluster.cluster import Cluster, node_names, split_target
+from pktsim.cluster.cluster import Cluster, node_names
 from pktsim.cluster.machines import NodeMachine
 from pktsim.cluster.objects import Ingress
 from pktsim.cluster.walk import Walk
@@ -239,15 +239,6 @@ def test_names_of_nodes() -> None:
     names = node_names(703)
     assert names[:2] == ["node-a", "node-b"]
     assert (names[25], names[26], names[702]) == ("node-z", "node-aa", "node-aaa")
-
-
-@pytest.mark.parametrize(
-    ("target", "found"), [("web", ("web", 80)), ("web:8080", ("web", 8080)), ("10.0.0.1:1", ("10.0.0.1", 1))]
-)
-def test_targets(target: str, found: tuple[str, int]) -> None:
-    assert split_target(target) == found
-    with pytest.raises(TopologyError):
-        split_target("web:http")
 
 
 def test_addresses_of_machines() -> None:
