@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pktsim.errors import UnsupportedFeature
+from pktsim.fidelity import approximated
 from pktsim.netfilter.hot_drop import HotDrop
 from pktsim.netfilter.lower import Builder, Pending, PythonMatch
 from pktsim.netfilter.lower_extensions import match
@@ -274,9 +275,20 @@ def _tcpmss(match: TcpmssMatch, builder: Builder) -> Iterable[Pending]:
     return _python(builder, test, inverted=False)
 
 
+approximated(
+    "netfilter.match.string",
+    "the pattern is looked for in the packet as a whole; Linux's bm (not kmp) does not find one that two fragments of "
+    "a datagram share, as long as these are still apart in memory",
+    source="lib/ts_bm.c bm_find, net/core/skbuff.c skb_find_text",
+)
+
+
 @match(StringMatch)
 def _string(match: StringMatch, builder: Builder) -> Iterable[Pending]:
-    """net/netfilter/xt_string.c: the pattern begins between the offsets, counted from the network header."""
+    """net/netfilter/xt_string.c: the pattern lies between the offsets, counted from the network header.
+
+    Since Linux 6.6 its end as well: ``skb_find_text`` looks at where the first one ends, and for no second one.
+    """
     pattern = match.pattern.lower() if match.ignore_case else match.pattern
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
@@ -284,7 +296,7 @@ def _string(match: StringMatch, builder: Builder) -> Iterable[Pending]:
         if match.ignore_case:
             data = data.lower()
         at = data.find(pattern, match.first)
-        return at != -1 and at <= match.last
+        return at != -1 and at + len(pattern) <= match.last
 
     return _python(builder, test, inverted=match.inverted)
 
