@@ -175,15 +175,5 @@ def begin(
     return Story(family, rules, sysctls, mtus)
 
 
-def crc32c(data: bytes) -> int:
-    """SCTP's checksum (RFC 9260 appendix A)."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-    return value ^ 0xFFFFFFFF
-
-
 #: A generator: settings and packets that decide a case.
 Teller = Callable[[bytes, Sequence[bytes]], Story]

@@ -28,7 +28,8 @@ from pktsim.wire.frame import (
     udp,
 )
 from tests.live.case_rules import Dice
-from tests.live.flow_cases import PLACES, Story, begin, crc32c
+from tests.live.flow_cases import PLACES, Story, begin
+from tests.netfilter.case_script import crc32c
 
 _ETHERNET: Final = 14
 #: (type, code) of errors, and of what looks like one.

@@ -8,7 +8,8 @@ from typing import Final
 
 from pktsim.wire.frame import IPPROTO_SCTP
 from tests.live.case_rules import Dice
-from tests.live.flow_cases import PLACES, Story, begin, crc32c
+from tests.live.flow_cases import PLACES, Story, begin
+from tests.netfilter.case_script import crc32c
 
 (
     _DATA, _INIT, _INIT_ACK, _SACK, _HEARTBEAT, _HEARTBEAT_ACK, _ABORT, _SHUTDOWN, _SHUTDOWN_ACK, _ERROR, _COOKIE_ECHO,

@@ -17,8 +17,8 @@ from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text, ip_to_text, mac_from_text
 from pktsim.wire.frame import FrameView, TcpFlag
 
-NODE_MAC: Final = {"in": "02:00:00:00:00:01", "out": "02:00:00:00:00:02"}
-PEER_MAC: Final = {"in": "02:00:00:00:01:01", "out": "02:00:00:00:02:01"}
+NODE_MAC: Final = {"in": "02:00:00:00:00:01", "out": "02:00:00:00:00:02", "in2": "02:00:00:00:00:03"}
+PEER_MAC: Final = {"in": "02:00:00:00:01:01", "out": "02:00:00:00:02:01", "in2": "02:00:00:00:03:01"}
 CLIENT, SERVER = "10.1.0.9", "10.2.0.9"
 CLIENT6, SERVER6 = "fd01::9", "fd02::9"
 #: What SYNs of the client carry; without time stamps, so that nothing depends on when.
@@ -132,12 +132,15 @@ class Script:
         self.expected.append(expected)
 
     def receive(
-        self, interface: str, packet: bytes, *, take: Sequence[Mapping[str, Any]] = (), **expected: Any
+        self, interface: str, packet: bytes, *, to: str = "", take: Sequence[Mapping[str, Any]] = (), **expected: Any
     ) -> None:
-        """An IP packet arrives. Fields of ``take`` come from frames that left before, as the format says."""
+        """An IP packet arrives, for the MAC address ``to`` if not for the node's.
+
+        Fields of ``take`` come from frames that left before, as the format says.
+        """
         ethertype = _ETHERTYPES[packet[0] >> 4]
         frame = build.ethernet(
-            mac_from_text(NODE_MAC[interface]), mac_from_text(PEER_MAC[interface]), ethertype, packet
+            mac_from_text(to or NODE_MAC[interface]), mac_from_text(PEER_MAC[interface]), ethertype, packet
         )
         body: dict[str, Any] = {"interface": interface, "frame": frame.hex(), "text": summary(interface, frame)}
         if take:
@@ -244,6 +247,16 @@ def datagram(source: str, destination: str, sport: int, dport: int, data: bytes 
     saddr, daddr = ip_from_text(source), ip_from_text(destination)
     payload = build.udp(saddr, daddr, sport, dport, data)
     return build.ipv4(saddr, daddr, IPPROTO_UDP, payload, identification=0x1234)
+
+
+def crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 9260 appendix A)."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
 
 
 def echo(source: str, destination: str, *, size: int = 56, reply: bool = False, identifier: int = 77) -> bytes:

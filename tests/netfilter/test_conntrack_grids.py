@@ -18,6 +18,7 @@ from pktsim.netfilter.conntrack import ConntrackTuple, Entry
 from pktsim.netfilter.conntrack_sctp import CHUNK_TYPES, SctpEvent, SctpState
 from pktsim.netfilter.conntrack_tcp import FLAG_BE_LIBERAL, FLAG_SACK_PERM, Direction, TcpEvent, TcpState
 from pktsim.netfilter.opcodes import CtStatus
+from tests.netfilter.case_script import crc32c
 from tests.netfilter.ct_node import ACK, CLIENT, FIN, IN, OUT, RST, SERVER, STRICT, SYN, Node, ip, pack, tcp
 
 TCP_STATES = [state for state in TcpState if state < TcpState.IGNORE]
@@ -105,16 +106,6 @@ def test_tcp_first_packet(event: TcpEvent) -> None:
     expected = conntrack_tcp.next_state(Direction.ORIGINAL, event, TcpState.NONE)
     assert bool(passed) == (expected != TcpState.INVALID)
     assert [TcpState(entry.state) for entry in node.entries()] == ([expected] if passed else [])
-
-
-def crc32c(data: bytes) -> int:
-    """RFC 9260 appendix A, bit by bit."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 def sctp(src: str, dst: str, sport: int, dport: int, vtag: int, chunk: int) -> bytes:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pktsim.kernel.case import CaseRun
+from tests.netfilter import selftest_cases, selftest_more_cases
 from tests.netfilter.case_script import SERVER, Conversation, Expected, Script, last_outcome, problem_of, run
-from tests.netfilter.selftest_cases import INVALID, SCRIPTS, handshake
+from tests.netfilter.selftest_cases import INVALID, handshake
+
+SCRIPTS = selftest_cases.SCRIPTS | selftest_more_cases.SCRIPTS
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
