@@ -201,7 +201,7 @@ cdef uint32_t quoted_l4(const Pkt *p, uint32_t l3, int *proto) noexcept nogil:
         nexthdr = p.buf[l4]
         l4 += hdrlen
     proto[0] = nexthdr
-    return l4 if l4 <= p.end else 0
+    return l4                  # which may be behind the end, by what the headers say (ipv6_skip_exthdr)
 
 
 # ---------------------------------------------------------------------------------------------------------------- table

@@ -1035,6 +1035,8 @@ cdef void lo_queue(State *s, Pkt *p) noexcept nogil:
 
 cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
     cdef Link *l = link_get(s, p.rt_oif)
+    cdef Addr dst
+    cdef Pkt *copy
     if l == NULL or not l.up:
         pkt_drop(s, p, DR_LINK_DOWN)
         return
@@ -1043,6 +1045,13 @@ cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
         # dev_loopback_xmit: received as from the device it was to leave by, the route being known
         lo_queue(s, p)
         return
+    if p.family == AF6 and p.flags & PF_LOCAL and p.rt_type == RTN_UNICAST and not p.flags & PF_ONLINK:
+        # ip6_finish_output2 goes by the address: TEE's copy of what is for a group comes back though its gateway is one
+        pkt_daddr(p, &dst)
+        if dst.b[0] == 0xFF and p.rt_oif != s.lo_ifindex and group_joined(s, p.rt_oif, &dst):
+            copy = pkt_clone(s, p)
+            copy.flags |= PF_MC_LOOP
+            hook_enter(s, copy, HOOK_POSTROUTING)
     if p.end - p.l3 > p.rt_mtu or (p.frag_max and p.frag_max < p.end - p.l3):
         pkt_upcall(s, p, UP_FRAGMENT, p.rt_oif, <int>p.rt_mtu, <int>p.frag_max)
         return

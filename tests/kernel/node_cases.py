@@ -414,6 +414,21 @@ def headers_beyond_the_end6() -> Script:
     return script
 
 
+@case
+def call_id_beyond_the_end6() -> Script:
+    script = Script(
+        "call-id-beyond-the-end6",
+        "GRE is not translated where its header would be behind the end: the packet is dropped.",
+        rules6=table("nat", "-A POSTROUTING -j MASQUERADE"),
+    )
+    packet = build.ipv6(
+        ip_from_text(CLIENT6), ip_from_text(SERVER6), 0, bytes.fromhex("2f550502000001007061796c6f616421")
+    )
+    script.dropped("in", packet, rules={"6:nat/POSTROUTING/1": 0})
+    script.send_local(packet[:8] + ip_from_text(NEAR6) + packet[24:], out=[], rules={"6:nat/POSTROUTING/1": 1})
+    return script
+
+
 def _stale6(name: str, proves: str, size: int, out: Sequence[str]) -> Script:
     rules = STATES + table("mangle", "-A PREROUTING -j TOS --set-tos 0x08/0x3f")
     script = Script(name, proves, rules6=rules, sysctls=NO_LIMIT6)
@@ -455,6 +470,28 @@ def tee_of_a_multicast() -> Script:
     ends = ip_from_text(CLIENT), ip_from_text("224.0.0.1")
     packet = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1, 53, b"x"), ttl=9, identification=1)
     script.receive("in", packet, out=[f"out {CLIENT}:1 > 224.0.0.1:53 udp"], rules={"mangle/PREROUTING/policy": 1})
+    return script
+
+
+@case
+def tee_of_a_multicast6() -> Script:
+    script = Script(
+        "tee-of-a-multicast6",
+        "Over IPv6 it does come back, by its address, and no further than PREROUTING: its route is not to this host.",
+        rules6=table("filter", f"-A INPUT -p udp -j TEE --gateway {SERVER6}") + table("mangle"),
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text("ff02::1")
+    script.receive(
+        "in",
+        build.ipv6(*ends, IPPROTO_UDP, build.udp(*ends, 1, 53, b"x")),
+        out=[f"out {CLIENT6}:1 > ff02::1:53 udp"],
+        rules={
+            "6:mangle/PREROUTING/policy": 2,
+            "6:mangle/POSTROUTING/policy": 2,
+            "6:filter/INPUT/1": 1,
+            "6:filter/FORWARD/policy": 0,
+        },
+    )
     return script
 
 
