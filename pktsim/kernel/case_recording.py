@@ -18,6 +18,7 @@ from pktsim.errors import PktsimError, RecordingError
 from pktsim.kernel.case import CaseRun, StepResult, tuple_sort_key, write_fields
 from pktsim.netfilter.ruleset import Family
 from pktsim.wire.addr import ip_to_text
+from pktsim.wire.fields import FieldWriter, dissect
 from pktsim.wire.summary import summary
 
 _FLOW_LABEL: Final = 0xFFFFF
@@ -126,13 +127,20 @@ def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[st
 
 
 def _with_flow_label(frame: bytes, wanted: bytes) -> bytes:
-    """Our frame with the recorded flow label, if both have one: a hash under a secret (``ip6_make_flowlabel``)."""
-    if frame[12:14] != b"\x86\xdd" or wanted[12:14] != b"\x86\xdd" or len(frame) < 18 or len(wanted) < 18:
+    """Our frame with the recorded flow label, if both have one: a hash under a secret (``ip6_make_flowlabel``).
+
+    So is that of an error which a host sends to itself about a packet of its own.
+    """
+    if frame[12:14] != b"\x86\xdd" or wanted[12:14] != b"\x86\xdd":
         return frame
-    ours, recorded = (int.from_bytes(each[14:18], "big") for each in (frame, wanted))
-    if not ours & _FLOW_LABEL or not recorded & _FLOW_LABEL:
-        return frame
-    return frame[:14] + (ours & ~_FLOW_LABEL | recorded & _FLOW_LABEL).to_bytes(4, "big") + frame[18:]
+    dissection = dissect(frame)
+    writer = FieldWriter(dissection)
+    sources = [dissection.value(part) for part in dissection.named("ipv6.src")]
+    for part, source in zip(dissection.named("ipv6.version/tclass/flow"), sources, strict=False):
+        ours, recorded = (int.from_bytes(each[part.start : part.end], "big") for each in (frame, wanted))
+        if source == sources[0] and ours & _FLOW_LABEL and recorded & _FLOW_LABEL:
+            writer.write(part.start, (ours & ~_FLOW_LABEL | recorded & _FLOW_LABEL).to_bytes(4, "big"))
+    return bytes(writer.data)
 
 
 def _compare_rules(theirs: Mapping[str, Sequence[int]], ours: Mapping[str, Sequence[int]]) -> str:

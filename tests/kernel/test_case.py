@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pktsim.errors import ObjectError, PktsimError, RecordingError
-from pktsim.kernel.case import CaseRun, read_field, write_fields
-from pktsim.kernel.case_recording import mask_fields, read_cases, verify_case
+from pktsim.kernel.case import CaseRun, StepResult, read_field, write_fields
+from pktsim.kernel.case_recording import compare_step, mask_fields, read_cases, verify_case
 from pktsim.kernel.case_report import ExplainedCase
 from pktsim.wire.addr import ip_from_text, mac_from_text
-from pktsim.wire.frame import ETH_P_IP, FrameView, ethernet, icmp, ipv4, udp
+from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, FrameView, ethernet, icmp, icmpv6, ipv4, ipv6, udp
 
 NODE_MAC, HOST_MAC, POD_MAC = "02:00:00:00:00:01", "02:00:00:00:01:fe", "02:00:00:00:02:0a"
 HOST, VIP, POD = "203.0.113.9", "10.96.0.10", "10.244.1.2"
@@ -197,6 +197,19 @@ def test_masked_checksums_that_are_named_are_zero() -> None:
     masked = mask_fields(frame, ["inner.ip.csum", "inner.ip.id"])
     assert (read_field(masked, "inner.ip.id"), read_field(masked, "inner.ip.csum")) == (0, 0)
     assert FrameView(masked).bad_checksums() == FrameView(frame).bad_checksums() == ()
+
+
+@pytest.mark.parametrize(("sender", "agree"), [("fd00::1", True), ("fd00::2", False)])
+def test_the_label_of_a_quoted_packet_is_any_if_the_host_told_itself(sender: str, agree: bool) -> None:
+    def error(label: int) -> bytes:
+        host, quoted = ip_from_text("fd00::1"), ip_from_text(sender)
+        about = ipv6(quoted, host, 17, udp(quoted, host, 1, 2, b"x"), flow_label=label)
+        return ethernet(bytes(6), bytes(6), ETH_P_IPV6, ipv6(host, quoted, 58, icmpv6(host, quoted, 1, 4, 0, about)))
+
+    found = compare_step(
+        {"emitted": [{"interface": "eth0", "frame": error(7).hex()}]}, StepResult([("eth0", error(9))])
+    )
+    assert (found == "") is agree
 
 
 def test_fields_are_taken_from_what_was_emitted() -> None:
