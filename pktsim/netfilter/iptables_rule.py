@@ -608,6 +608,8 @@ class CommandReader:
             speaks = self._loaded or self._jump or set(self._seen) - {"c"}
             if speaks:
                 self._fail(f"a rule cannot be given with {kind.value}", word=self._chain)
+            if kind is CommandKind.SET_POLICY and self._table == "nat" and self._argument.text == "DROP":
+                self._fail("the nat table is not for filtering: DROP is inhibited", "drop in filter", self._argument)
             return Command(
                 kind,
                 self._table,

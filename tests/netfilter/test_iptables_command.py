@@ -50,6 +50,12 @@ def test_delete_by_rule_and_by_number() -> None:
     assert _rules(_after("-D INPUT -p 6 -j ACCEPT", "-D C 1")) == ["-A INPUT -j C"]
 
 
+def test_nothing_is_dropped_by_policy_in_the_nat_table() -> None:
+    with pytest.raises(RulesetSyntaxError, match="nat table is not for filtering"):
+        run_command(BEFORE, "-t nat -P POSTROUTING DROP")
+    assert run_command(BEFORE, "-t nat -P POSTROUTING ACCEPT").ruleset.table("nat") is not None
+
+
 def test_words_need_no_shell() -> None:
     after = run_command(BEFORE, ["-A", "OUTPUT", "-m", "comment", "--comment", "a b", "-j", "D"]).ruleset
     assert _rules(after)[-2] == '-A OUTPUT -m comment --comment "a b" -j D'
