@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import transport_checksum
-from pktsim.wire.frame import IPPROTO_UDP, IPPROTO_UDPLITE
+from pktsim.wire.frame import IPPROTO_GRE, IPPROTO_UDP, IPPROTO_UDPLITE
 from tests.netfilter.case_script import (
     CLIENT,
     CLIENT6,
@@ -548,3 +549,51 @@ def reset_for_what_a_bridge_handed_on() -> Script:
         "FORWARD",
         SERVER,
     )
+
+
+# ------------------------------------------------------------------------------------------------ NETMAP and GRE, IPv6
+
+
+@case
+def netmap6() -> Script:
+    script = Script(
+        "netmap6",
+        "NETMAP changes the network and keeps the host, of destinations and of sources, and answers are changed back.",
+        rules6=table(
+            "nat",
+            "-A PREROUTING -d fd99::/64 -j NETMAP --to fd02::/64",
+            "-A POSTROUTING -s fd01::/64 -o out -j NETMAP --to fd98::/64",
+        ),
+        sysctls=NO_LIMIT6,
+    )
+    ping = "icmp6 128/0", "icmp6 129/0"
+    script.receive("in", echo(CLIENT6, "fd99::9"), out=[f"out fd98::9 > {SERVER6} {ping[0]}"], lacks="SEEN_REPLY")
+    script.receive(
+        "out", echo(SERVER6, "fd98::9", reply=True), out=[f"in fd99::9 > {CLIENT6} {ping[1]}"], has="SEEN_REPLY"
+    )
+    script.receive("in", echo(CLIENT6, SERVER6, identifier=78), out=[f"out fd98::9 > {SERVER6} {ping[0]}"], entries=2)
+    return script
+
+
+def gre6(source: str, destination: str, *, call: int | None = None) -> bytes:
+    """GRE: RFC 2784's, or with a call's number RFC 2637's, which has a key."""
+    head = struct.pack("!HH", 0, 0x86DD) if call is None else struct.pack("!HHHHI", 0x3001, 0x880B, 4, call, 1)
+    return build.ipv6(ip_from_text(source), ip_from_text(destination), IPPROTO_GRE, head + bytes(4))
+
+
+@case
+def gre_flows6() -> Script:
+    script = Script(
+        "gre-flows6",
+        "GRE is tracked by its key, and without one by addresses alone, in IPv6 too; what answers is the same flow.",
+        rules6=STATES,
+        sysctls=NO_LIMIT6,
+    )
+    new, known = "6:filter/FORWARD/2", "6:filter/FORWARD/3"
+    out, back = f"out {CLIENT6} > {SERVER6} 47", f"in {SERVER6} > {CLIENT6} 47"
+    script.receive("in", gre6(CLIENT6, SERVER6), out=[out], rules={new: 1}, entries=1)
+    script.receive("out", gre6(SERVER6, CLIENT6), out=[back], rules={known: 1}, has="SEEN_REPLY")
+    script.receive("in", gre6(CLIENT6, SERVER6, call=5), out=[out], rules={new: 1}, entries=2)
+    script.receive("in", gre6(CLIENT6, SERVER6, call=5), out=[out], rules={new: 1}, entries=2)
+    script.receive("in", gre6(CLIENT6, SERVER6, call=6), out=[out], rules={new: 1}, entries=3)
+    return script
