@@ -18,6 +18,7 @@ from tests.kernel.worlds import HOST_MAC, PEER_MAC, Host, host, ip, known_peer, 
 PEER, FAR = "10.0.0.9", "10.0.1.9"
 NAT = "*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\n{}\nCOMMIT\n"
 FILTER = "*filter\n:INPUT ACCEPT\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT\n{}\nCOMMIT\n"
+MARKED = "*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j MARK --set-mark 1\nCOMMIT\n"
 TRACKED = "-A FORWARD -m conntrack --ctstate NEW"
 
 
@@ -45,9 +46,6 @@ ELSEWHERE = {
     DropReason.REJECTED: "the trace says by which rule, in a record of its own",
     DropReason.NO_CARRIER: "the device drops it, behind all that is traced; netem's tests",
     DropReason.CONNTRACK_INVALID: "an entry that is killed while its packet is under way",
-    DropReason.ROUTE_UNREACHABLE: "a rule sends a packet of the host's own to a route that refuses",
-    DropReason.ROUTE_PROHIBIT: "likewise",
-    DropReason.LOOP: "rules and routes that send a packet round and round",
     DropReason.UNSUPPORTED: "an exception tells of it too",
 }
 
@@ -112,6 +110,24 @@ def _short(made: Host) -> None:
 @story(DropReason.ROUTE_BLACKHOLE)
 def _blackhole(made: Host) -> None:
     made.netns.route_add("blackhole 192.0.2.0/24")
+    given(made, udp_packet(PEER, "192.0.2.1"))
+
+
+def _to_a_route_that_refuses(made: Host, kind: str) -> None:
+    """The host's own packet is marked when it has its route already, and then routed anew."""
+    made.netns.route_add(f"{kind} 10.0.1.0/24 table 100")
+    made.netns.rule_add("from all fwmark 1 lookup 100 priority 100")
+    made.netns.local_out(udp_packet("10.0.1.1", FAR))
+
+
+story(DropReason.ROUTE_UNREACHABLE, MARKED)(lambda made: _to_a_route_that_refuses(made, "unreachable"))
+story(DropReason.ROUTE_PROHIBIT, MARKED)(lambda made: _to_a_route_that_refuses(made, "prohibit"))
+
+
+@story(DropReason.LOOP)
+def _round_and_round(made: Host) -> None:
+    """What is forwarded by lo comes in again, and there are more rounds in its TTL than anybody means."""
+    made.netns.route_add("192.0.2.0/24 dev lo")
     given(made, udp_packet(PEER, "192.0.2.1"))
 
 
