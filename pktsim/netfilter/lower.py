@@ -236,7 +236,7 @@ def interface32(name: str) -> bytes:
 
 
 def _header_rows(header: HeaderMatch, builder: Builder) -> Iterable[Pending]:
-    if header.protocol is not None:
+    if header.protocol is not None and builder.family is Family.IPV4:
         yield Pending(Op.PROTO, header.protocol_inverted, header.protocol)
     if header.dst is not None:
         yield Pending(Op.DADDR, header.dst_inverted, builder.constant(masked16(header.dst)))
@@ -246,6 +246,9 @@ def _header_rows(header: HeaderMatch, builder: Builder) -> Iterable[Pending]:
         yield Pending(Op.IIF, header.in_interface_inverted, builder.constant(interface32(header.in_interface)))
     if header.out_interface is not None:
         yield Pending(Op.OIF, header.out_interface_inverted, builder.constant(interface32(header.out_interface)))
+    if header.protocol is not None and builder.family is Family.IPV6:
+        # last (ip6_packet_match), since a packet whose headers are cut short is dropped here
+        yield Pending(Op.PROTO, header.protocol_inverted, header.protocol)
     if header.fragment or header.fragment_inverted:
         yield Pending(Op.FRAGMENT, header.fragment_inverted)
 

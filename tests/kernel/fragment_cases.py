@@ -126,3 +126,16 @@ def old_pieces_less_what_was_pulled6() -> Script:
     later = [f"out {FAR6} > {SERVER6} 51"] * 4
     _cut(script, packet, (24, 48, 72, 96), [f"out {FAR6}:1000 > {SERVER6}:53 udp", *later])
     return script
+
+
+@case
+def headers_cut_short_elsewhere6() -> Script:
+    script = Script(
+        "headers-cut-short-elsewhere6",
+        "A rule for a protocol drops what ends among its headers only if addresses and interfaces are the rule's.",
+        rules6=table("raw", f"-A PREROUTING -p tcp -s {SERVER6}", "-A PREROUTING -p tcp -i out", "-A PREROUTING")
+        + table("filter", f"-A FORWARD -p tcp -s {CLIENT6}", "-A FORWARD"),
+    )
+    packet = build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), _DESTINATION, bytes((43, 0)) + _OPTIONS)
+    script.dropped("in", packet, rules={"6:raw/PREROUTING/3": 1, "6:filter/FORWARD/2": 0})
+    return script
