@@ -356,6 +356,13 @@ TIMERS: dict[str, Script] = {
         (30, "write 40000"),
         end_ms=30,
     ),
+    "a small window": script(
+        (10, Say(ACK, 1, 1, window=2)),
+        (20, "write 1000"),
+        (30, Say(ACK, 1, 257, window=2)),
+        (30, Say(ACK, 1, 513, window=100)),
+        end_ms=30,
+    ),
 }
 
 ACKNOWLEDGING: dict[str, Script] = {

@@ -252,12 +252,6 @@ CASES: dict[str, list[Step]] = {
     ],
     "fin before its data": [Say(FIN | ACK, 101, 1), Say(ACK | PSH, 1, 1, 100), "read", "read"],
     "bytes after fin": [Say(FIN | ACK, 1, 1, 10), Say(ACK | PSH, 12, 1, 10), "read", "read", "close"],
-    "a small window": [
-        Say(ACK, 1, 1, window=2),
-        "write 1000",
-        Say(ACK, 1, 257, window=2),
-        Say(ACK, 1, 513, window=100),
-    ],
     "data beyond the window": [Say(ACK, 66000, 1, 10), Say(ACK, 65000, 1, 1448), Say(ACK, 1, 1, 10)],
 }
 
