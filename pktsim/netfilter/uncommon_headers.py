@@ -257,7 +257,7 @@ def _tcpoptstrip(target: TcpoptstripTarget, builder: Builder) -> Iterable[Pendin
             return False
         (check,) = struct.unpack_from(">H", tcp, 16)
         at = 20
-        while at <= end - 1:
+        while at < end - 1:  # the last byte is never looked at
             size = 1 if tcp[at] <= _NOP or at + 1 >= len(tcp) or tcp[at + 1] == 0 else tcp[at + 1]
             if at + size > end:
                 break

@@ -510,6 +510,19 @@ def strip_options_of_no_header() -> Script:
     return script
 
 
+@case
+def strip_options_at_the_end() -> Script:
+    script = Script(
+        "strip-options-at-the-end",
+        "TCPOPTSTRIP does not look at the header's last byte, where no option has a length.",
+        table("mangle", "-A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 2")
+        + table("filter", '-A FORWARD -p tcp -m u32 --u32 "44=0x54030302"'),
+    )
+    options = bytes.fromhex("0101010154030302")
+    script.passes("in", segment(CLIENT, SERVER, 1000, 80, "S", 1, options=options), rules={"filter/FORWARD/1": 1})
+    return script
+
+
 def _bridge_reset(name: str, proves: str, chain: str, destination: str) -> Script:
     script = Script(
         name,
