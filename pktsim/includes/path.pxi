@@ -1052,6 +1052,9 @@ cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
             copy = pkt_clone(s, p)
             copy.flags |= PF_MC_LOOP
             hook_enter(s, copy, HOOK_POSTROUTING)
+            if p.buf[p.l3 + 7] == 0:
+                pkt_drop(s, p, DR_TTL_EXPIRED)
+                return
     if p.end - p.l3 > p.rt_mtu or (p.frag_max and p.frag_max < p.end - p.l3):
         pkt_upcall(s, p, UP_FRAGMENT, p.rt_oif, <int>p.rt_mtu, <int>p.frag_max)
         return

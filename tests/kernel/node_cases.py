@@ -493,6 +493,8 @@ def tee_of_a_multicast6() -> Script:
             "6:filter/FORWARD/policy": 0,
         },
     )
+    packet = build.ipv6(*ends, IPPROTO_UDP, build.udp(*ends, 1, 53, b"x"), hop_limit=1)
+    script.dropped("in", packet, rules={"6:mangle/PREROUTING/policy": 2, "6:mangle/POSTROUTING/policy": 2})
     return script
 
 
