@@ -106,7 +106,7 @@ def sctp_behind_cut_headers6() -> Script:
         rules6=STATES,
     )
     init = bytes.fromhex("01f40035000000003ee1f5aa01000014000011110000ffff0001000100000001")
-    _cut(script, _behind_options(2, _SCTP, init), (8, 32), [f"out {CLIENT6}:500 > {SERVER6}:53 132"])
+    _cut(script, _behind_options(4, _SCTP, init), (24, 48), [f"out {CLIENT6}:500 > {SERVER6}:53 132"])
     return script
 
 
