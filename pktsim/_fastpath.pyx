@@ -8,12 +8,18 @@ anything above it; it imports nothing of ours. The parts are in ``includes/``:
 
     consts, types       numbers shared with netfilter/opcodes.py; structures
     frame               bytes, checksums, events, trace
-    conntrack(_proto)   connection tracking
+    tuple               what names a connection
+    conntrack           the table of connections; conntrack_entry: its entries as Python sees them
+    conntrack_proto     the trackers of the protocols; conntrack_tcp and conntrack_sctp: the two with many states
     nat                 address and port choice, rewriting
+    match_target        what rules ask and do
     program             rule programs and the loop that runs them
     nft, nft_set        nft's expressions, which are rows of programs too; its sets and maps
     fib                 addresses, routes, neighbours, bridge tables: look-ups
-    path                the stages: receive, bridge, hooks, route, forward or deliver, send
+    hooks, receive, routing, path, bridge
+                        the stages of a packet's way: netfilter's hooks; what a device gives; the routing decision;
+                        forward, deliver, send; bridged packets
+    packet              a packet as Python sees it
 """
 
 cimport cython
@@ -34,249 +40,24 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 include "includes/consts.pxi"
 include "includes/types.pxi"
 include "includes/frame.pxi"
+include "includes/tuple.pxi"
 include "includes/conntrack.pxi"
+include "includes/conntrack_entry.pxi"
+include "includes/conntrack_tcp.pxi"
+include "includes/conntrack_sctp.pxi"
 include "includes/conntrack_proto.pxi"
 include "includes/nat.pxi"
+include "includes/match_target.pxi"
 include "includes/program.pxi"
 include "includes/nft_set.pxi"
 include "includes/nft.pxi"
 include "includes/fib.pxi"
+include "includes/hooks.pxi"
+include "includes/receive.pxi"
+include "includes/routing.pxi"
 include "includes/path.pxi"
-
-
-@cython.final
-cdef class Packet:
-    """A packet that left the engine in an upcall. Holds its place in the path, so that it can be resumed there."""
-
-    cdef Pkt *p
-    cdef Datapath datapath
-    cdef bint borrowed         # seen by a match only: the engine keeps it
-
-    def __init__(self):
-        raise TypeError("packets come from a Datapath")
-
-    def __dealloc__(self):
-        if self.p != NULL and not self.borrowed and self.datapath is not None:
-            pkt_free(&self.datapath.s, self.p)
-            self.p = NULL
-
-    cdef Pkt *get(self) except NULL:
-        if self.p == NULL:
-            raise ValueError("the packet has gone on")
-        return self.p
-
-    @property
-    def pkt_id(self):
-        return self.get().id
-
-    @property
-    def mark(self):
-        return self.get().mark
-
-    @mark.setter
-    def mark(self, uint32_t value):
-        self.get().mark = value
-
-    @property
-    def priority(self):
-        return self.get().priority
-
-    @priority.setter
-    def priority(self, uint32_t value):
-        self.get().priority = value
-
-    @property
-    def data(self):
-        cdef Pkt *p = self.get()
-        return (<const char *>p.buf)[p.l3:p.end]
-
-    @property
-    def frame(self):
-        cdef Pkt *p = self.get()
-        return (<const char *>p.buf)[p.l2:p.end]
-
-    @property
-    def ethertype(self):
-        return self.get().ethertype
-
-    @property
-    def protocol(self):
-        return self.get().proto
-
-    @property
-    def family(self):
-        return self.get().family
-
-    @property
-    def transport_offset(self):
-        """From the network header; 0 where there is no transport header."""
-        cdef Pkt *p = self.get()
-        return p.l4 - p.l3 if p.l4 else 0
-
-    @property
-    def in_ifindex(self):
-        return self.get().in_if
-
-    @property
-    def out_ifindex(self):
-        return self.get().out_if
-
-    @property
-    def phys_in_ifindex(self):
-        return self.get().phys_in
-
-    @property
-    def phys_out_ifindex(self):
-        return self.get().phys_out
-
-    @property
-    def device_ifindex(self):
-        return self.get().dev
-
-    @property
-    def hook(self):
-        return self.get().hook
-
-    @property
-    def local(self):
-        return bool(self.get().flags & PF_LOCAL)
-
-    @property
-    def looped(self):
-        return bool(self.get().flags & PF_LOOPED)
-
-    @property
-    def bridged(self):
-        return bool(self.get().flags & PF_BRIDGED)
-
-    @property
-    def checksum_partial(self):
-        return bool(self.get().flags & PF_CSUM_PARTIAL)
-
-    @property
-    def uid(self):
-        return self.get().uid
-
-    @property
-    def gid(self):
-        return self.get().gid
-
-    @property
-    def broadcast(self):
-        cdef Pkt *p = self.get()
-        return p.pkt_type == PKT_BROADCAST or p.pkt_type == PKT_MULTICAST or p.rt_type == RTN_BROADCAST or p.rt_type == RTN_MULTICAST
-
-    @property
-    def pkt_type(self):
-        return self.get().pkt_type
-
-    @property
-    def route_type(self):
-        return self.get().rt_type
-
-    @property
-    def route_ifindex(self):
-        return self.get().rt_oif
-
-    @property
-    def next_hop(self):
-        cdef Pkt *p = self.get()
-        cdef Addr a
-        if p.rt_gateway:
-            a = p.rt_nh
-        elif p.family:
-            pkt_daddr(p, &a)
-        else:
-            return b""
-        return (<const char *>a.b)[:addr_len(p.family)]
-
-    @property
-    def fragment_max(self):
-        """The largest fragment it was gathered from, 0 if it was not."""
-        return self.get().frag_max
-
-    @fragment_max.setter
-    def fragment_max(self, uint32_t value):
-        self.get().frag_max = value
-
-    @property
-    def fragments_keep_df(self):
-        """Whether the fragments that it was gathered from had DF, and those it is cut into shall have it."""
-        return bool(self.get().flags & PF_FRAG_PMTU)
-
-    @fragments_keep_df.setter
-    def fragments_keep_df(self, bint value):
-        if value:
-            self.get().flags |= PF_FRAG_PMTU
-        else:
-            self.get().flags &= ~<uint32_t>PF_FRAG_PMTU
-
-    @property
-    def linear(self):
-        """Its bytes are in one piece, whatever it was gathered from."""
-        return bool(self.get().flags & PF_LINEAR)
-
-    @linear.setter
-    def linear(self, bint value):
-        cdef Pkt *p = self.get()
-        p.flags = p.flags | PF_LINEAR if value else p.flags & ~<uint32_t>PF_LINEAR
-
-    @property
-    def translated(self):
-        """NAT has changed its source or its destination, or may have."""
-        cdef Pkt *p = self.get()
-        return p.ct != NULL and p.ct.status & NAT_MASK != 0
-
-    @property
-    def ctinfo(self):
-        return self.get().ctinfo
-
-    @property
-    def conntrack_id(self):
-        cdef Pkt *p = self.get()
-        return p.ct.id if p.ct != NULL else 0
-
-    @property
-    def conntrack(self):
-        """Its entry's dictionary, or None."""
-        cdef Pkt *p = self.get()
-        if p.ct == NULL:
-            return None
-        return ct_entry_dict(&self.datapath.s, p.ct)
-
-    def header_rewritten(self):
-        """A target has changed its IPv6 header, and the checksum that conntrack kept of all of it is not told."""
-        if self.get().flags & PF_CSUM_OK:
-            self.get().flags |= PF_CSUM_STALE
-
-    @property
-    def checksum_stale(self):
-        return bool(self.get().flags & PF_CSUM_STALE)
-
-    def label_set(self, int bit):
-        """Give its connection a label; one that has no room for labels stays without."""
-        cdef Pkt *p = self.get()
-        if not 0 <= bit < 128:
-            raise ValueError(f"label {bit} is not from 0 to 127")
-        if p.ct != NULL and p.ct.has_labels:
-            p.ct.labels[bit >> 5] |= <uint32_t>1 << (bit & 31)
-
-    def set_data(self, bytes data not None):
-        cdef Pkt *p = self.get()
-        cdef uint32_t n = len(data)
-        cdef uint8_t *buf
-        if p.l3 + n > p.cap:
-            buf = <uint8_t *>malloc(p.l3 + n)
-            if buf == NULL:
-                raise MemoryError
-            memcpy(buf, p.buf, p.l3)
-            free(p.buf)
-            p.buf = buf
-            p.cap = p.l3 + n
-        memcpy(p.buf + p.l3, <const char *>data, n)
-        p.end = p.l3 + n
-        if p.family == AF4 and n >= 20 or p.family == AF6 and n >= 40:
-            pkt_parse_l4(p)
+include "includes/bridge.pxi"
+include "includes/packet.pxi"
 
 
 @cython.final

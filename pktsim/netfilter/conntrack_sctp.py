@@ -3,7 +3,7 @@
 Follows net/netfilter/nf_conntrack_proto_sctp.c of Linux 6.18 (``sctp_conntracks``). Earlier versions had more heartbeat
 states for the further paths, and took no notice of cookies in the unexpected direction (collision of two INITs).
 
-Verification tags and timeouts are the engine's, ``includes/conntrack_proto.pxi``, which holds this grid in a compact
+Verification tags and timeouts are the engine's, ``includes/conntrack_sctp.pxi``, which holds this grid in a compact
 form; a test holds the two equal.
 """
 

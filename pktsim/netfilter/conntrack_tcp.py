@@ -6,7 +6,7 @@ TIME_WAIT.
 
 The node stands between the two ends and sees packets that may still be lost, so its states are guesses about both. What
 a grid cannot say (ignored packets remembered, RST and window checks, timeouts) is in the engine,
-``includes/conntrack_proto.pxi``, which holds this grid in a compact form; a test holds the two equal.
+``includes/conntrack_tcp.pxi``, which holds this grid in a compact form; a test holds the two equal.
 """
 
 from __future__ import annotations

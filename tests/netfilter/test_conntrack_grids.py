@@ -25,10 +25,10 @@ TCP_STATES = [state for state in TcpState if state < TcpState.IGNORE]
 SCTP_STATES = [state for state in SctpState if state != SctpState.INVALID]
 
 
-def engine_grid(name: str) -> str:
+def engine_grid(protocol: str) -> str:
     """The engine's copy: the characters of a grid in the C sources."""
-    source = (Path(pktsim.__file__).parent / "includes" / "conntrack_proto.pxi").read_text()
-    body = re.search(rf"cdef const char \*{name} = \((.*?)\n\)", source, re.S)
+    source = (Path(pktsim.__file__).parent / "includes" / f"conntrack_{protocol}.pxi").read_text()
+    body = re.search(rf"cdef const char \*{protocol.upper()}_GRID = \((.*?)\n\)", source, re.S)
     assert body
     return "".join(re.findall(r'b"([^"]*)"', body[1]))
 
@@ -41,13 +41,13 @@ def test_tcp_grid_is_complete_and_equals_the_engines() -> None:
     assert [len(side) for side in conntrack_tcp.GRID] == [len(TcpEvent)] * len(Direction)
     assert {len(row) for side in conntrack_tcp.GRID for row in side} == {len(TCP_STATES)}
     letters: dict[IntEnum, str] = {TcpState.IGNORE: "I", TcpState.INVALID: "V"}
-    assert compact(conntrack_tcp.GRID, letters) == engine_grid("TCP_GRID")
+    assert compact(conntrack_tcp.GRID, letters) == engine_grid("tcp")
 
 
 def test_sctp_grid_is_complete_and_equals_the_engines() -> None:
     assert [len(side) for side in conntrack_sctp.GRID] == [len(SctpEvent)] * len(Direction)
     assert {len(row) for side in conntrack_sctp.GRID for row in side} == {len(SCTP_STATES)}
-    assert compact(conntrack_sctp.GRID, {SctpState.INVALID: "V"}) == engine_grid("SCTP_GRID")
+    assert compact(conntrack_sctp.GRID, {SctpState.INVALID: "V"}) == engine_grid("sctp")
 
 
 TCP_FLAGS = {
