@@ -1,4 +1,4 @@
-"""The real nft lists what it is given as we do, and what it lists itself it reads again."""
+"""The real nft lists what it is given as we do, and so it does with what it has listed, if it can read that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pktsim.netfilter.nft_print import Printer
@@ -31,11 +31,18 @@ class Nft:
 
     def listed(self, text: str) -> str:
         """``nft list ruleset`` after ``nft -f``."""
+        found, complaint = self.listed_if_read(text)
+        assert not complaint, complaint
+        return found
+
+    def listed_if_read(self, text: str) -> tuple[str, str]:
+        """``nft list ruleset`` after ``nft -f``, or why nft did not take the text."""
         inside = ("ip", "netns", "exec", self.name, "nft")
-        tools.run(*inside, "flush", "ruleset")
-        done = subprocess.run([*inside, "-f", "-"], input=text, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return tools.run(*inside, "list", "ruleset")
+        script = "flush ruleset\n" + text
+        done = subprocess.run([*inside, "-f", "-"], input=script, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return "", done.stderr
+        return tools.run(*inside, "list", "ruleset"), ""
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +77,25 @@ def test_sets_and_objects(nft: Nft) -> None:
     assert nft.listed(text) == ours(text) == text
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.binary(min_size=24, max_size=24), max_size=25))
-def test_random_rulesets(nft: Nft, rules: list[bytes]) -> None:
-    text = nft_text(rules)
-    listed = nft.listed(text)
-    assert ours(text) == listed
-    assert nft.listed(listed) == listed
+def test_random_rulesets(nft: Nft) -> None:
+    """Also what nft has listed is read and listed as nft does it, where it can read that itself.
+
+    It not always can: a transport header's field that stands behind ``meta l4proto icmp`` is listed as one of ICMP's,
+    ``th dport`` as ``icmp checksum``, which is of another type than the set that it is looked up in.
+    """
+    read_again: list[bool] = []
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.binary(min_size=24, max_size=24), max_size=25))
+    @example([bytes.fromhex("000069000200000000007400000000000000000000000000")])
+    def alike(rules: list[bytes]) -> None:
+        text = nft_text(rules)
+        listed = nft.listed(text)
+        assert ours(text) == listed
+        again, complaint = nft.listed_if_read(listed)
+        read_again.append(not complaint)
+        if not complaint:
+            assert ours(listed) == again
+
+    alike()
+    assert read_again.count(True) > 30
