@@ -319,6 +319,8 @@ class Datapath:
         """Send fragments of a packet that left in a FRAGMENT upcall, each from the link layer on."""
     def discard(self, packet: Packet, reason: int) -> None:
         """The handler of an upcall lets the packet die: count why (``DropReason``)."""
+    def release(self, packet: Packet) -> None:
+        """What the upcall asked for has been done, and the packet with its hold on a connection is no more."""
     def address_type(self, address: bytes, ifindex: int = 0) -> int:
         """``RouteType`` of an address as inet_addr_type sees it: by the local table alone."""
     def route(

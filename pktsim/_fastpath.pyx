@@ -973,6 +973,11 @@ cdef class Datapath:
         cdef Pkt *p = self._take(packet)
         self.s.drops[reason & 63] += 1
         trace_add(&self.s, p, TR_DROP, reason, 0, 0, 0)
+        self.release(packet)
+
+    def release(self, Packet packet not None):
+        """Its upcall is done with: what it holds, as its connection, others may count on being free."""
+        cdef Pkt *p = self._take(packet)
         packet.p = NULL
         pkt_free(&self.s, p)
 

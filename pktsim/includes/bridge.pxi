@@ -143,7 +143,7 @@ cdef void br_transmit(State *s, Pkt *p, Link *br) noexcept nogil:
     p.phys_out = 0
     p.flags &= ~<uint32_t>PF_BRIDGED
     if eth[0] & 1:
-        br_flood(s, p, br, NULL, False)
+        br_flood(s, p, br, NULL, False, br.n_ports - 1)
         return
     e = br_fdb_lookup(s, br, eth)
     if e != NULL:
@@ -153,7 +153,7 @@ cdef void br_transmit(State *s, Pkt *p, Link *br) noexcept nogil:
         else:
             pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
         return
-    br_flood(s, p, br, NULL, False)
+    br_flood(s, p, br, NULL, False, br.n_ports - 1)
 
 
 cdef FdbEntry *br_fdb_lookup(State *s, Link *br, const uint8_t *mac) noexcept nogil:
@@ -182,7 +182,6 @@ cdef void br_frame_finish(State *s, Pkt *p, Link *port) noexcept nogil:
     cdef uint8_t *eth = p.buf + p.l2
     cdef FdbEntry *e
     cdef Link *out
-    cdef Pkt *copy
     if br == NULL:
         pkt_drop(s, p, DR_LINK_DOWN)
         return
@@ -190,10 +189,7 @@ cdef void br_frame_finish(State *s, Pkt *p, Link *port) noexcept nogil:
     if not br_mac_is_local(s, br, eth + 6):
         fdb_learn(s, br.ifindex, eth + 6, port.ifindex)
     if eth[0] & 1:
-        # br_flood with local_rcv: clones to the ports, the original goes up
-        trace_add(s, p, TR_BRIDGE, 1, port.ifindex, 0, 0)
-        br_flood_clones(s, p, br, port)
-        br_pass_up(s, p, br)
+        br_flood(s, p, br, port, True, br.n_ports - 1)
         return
     if br_mac_is_local(s, br, eth):
         br_pass_up(s, p, br)
@@ -206,52 +202,61 @@ cdef void br_frame_finish(State *s, Pkt *p, Link *port) noexcept nogil:
             return
         br_forward(s, p, br, port, out)
         return
-    br_flood(s, p, br, port, False)
+    br_flood(s, p, br, port, False, br.n_ports - 1)
 
 
 cdef inline bint br_should_deliver(const Link *from_, const Link *to) noexcept nogil:
     return to != NULL and to.up and (from_ == NULL or from_.ifindex != to.ifindex or to.hairpin)
 
 
-cdef void br_flood_clones(State *s, Pkt *p, Link *br, Link *from_) noexcept nogil:
-    """A copy out of every port, from the newest to the oldest (ports are added at the head of the kernel's list)."""
-    cdef int i
-    cdef Link *to
-    cdef Pkt *copy
-    for i in range(br.n_ports - 1, -1, -1):
-        to = link_get(s, br.ports[i])
-        if not br_should_deliver(from_, to):
-            continue
-        s.clones += 1
-        if s.clones > MAX_CLONES:
-            return
-        copy = pkt_clone(s, p)
-        br_forward(s, copy, br, from_, to)
+cdef void br_flood(State *s, Pkt *p, Link *br, Link *from_, bint up, int first) noexcept nogil:
+    """A copy out of every port from number ``first`` down: the newest is at the head of the kernel's list.
 
-
-cdef void br_flood(State *s, Pkt *p, Link *br, Link *from_, bint up) noexcept nogil:
+    The packet itself goes up to the host or, if not ``up``, out of the last port. What a rule says of a copy that it
+    refuses leaves before the next copy is made, and its connection is as the copies before have left it.
+    """
     cdef int i, last = -1
     cdef Link *to
-    cdef Pkt *copy
+    cdef uint64_t refused
     trace_add(s, p, TR_BRIDGE, 1, from_.ifindex if from_ != NULL else 0, 0, 0)
-    # the last port takes the packet itself
-    for i in range(br.n_ports):
-        if br_should_deliver(from_, link_get(s, br.ports[i])):
-            last = i
-            break
-    if last < 0:
-        pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
-        return
-    for i in range(br.n_ports - 1, last, -1):
+    if not up:
+        for i in range(br.n_ports):
+            if br_should_deliver(from_, link_get(s, br.ports[i])):
+                last = i
+                break
+        if last < 0:
+            pkt_drop(s, p, DR_BRIDGE_NO_FORWARD)
+            return
+    for i in range(first, last, -1):
         to = link_get(s, br.ports[i])
         if not br_should_deliver(from_, to):
             continue
         s.clones += 1
         if s.clones > MAX_CLONES:
             break
-        copy = pkt_clone(s, p)
-        br_forward(s, copy, br, from_, to)
-    br_forward(s, p, br, from_, link_get(s, br.ports[last]))
+        refused = s.upcalls[UP_REJECT]
+        br_forward(s, pkt_clone(s, p), br, from_, to)
+        if s.upcalls[UP_REJECT] != refused:
+            p.stage = STAGE_FLOOD
+            p.phys_out = i - 1
+            pkt_upcall(s, p, UP_FLOOD, p.dev, 0, 0)
+            return
+    if up:
+        br_pass_up(s, p, br)
+    else:
+        br_forward(s, p, br, from_, link_get(s, br.ports[last]))
+
+
+cdef void br_flood_on(State *s, Pkt *p) noexcept nogil:
+    """The rest of the ports, unless the bridge has changed."""
+    cdef Link *from_ = link_get(s, p.dev)
+    cdef Link *br = link_get(s, from_.master) if from_ != NULL else NULL
+    cdef int first = p.phys_out
+    p.phys_out = 0
+    if br == NULL or first >= br.n_ports:
+        pkt_drop(s, p, DR_LINK_DOWN)
+    else:
+        br_flood(s, p, br, from_, p.buf[p.l2] & 1, first)
 
 
 cdef void br_forward(State *s, Pkt *p, Link *br, Link *from_, Link *to) noexcept nogil:

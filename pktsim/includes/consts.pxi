@@ -119,6 +119,7 @@ cdef enum:  # Upcall: UP_
     UP_HELD = 10
     UP_LOG = 11
     UP_TEE = 12
+    UP_FLOOD = 13
 
 cdef enum:  # DropReason: DR_
     DR_NONE = 0

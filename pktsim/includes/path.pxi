@@ -7,6 +7,7 @@ cdef enum:
     STAGE_NEIGH = 2            # before the neighbour look-up
     STAGE_HOOK_DONE = 3        # behind a hook
     STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
+    STAGE_FLOOD = 5            # being flooded, before port number ``phys_out``
     MAX_HOPS = 32              # times round lo or through bridges of one namespace
     ETH_IP = 0x0800
     ETH_IPV6 = 0x86DD
@@ -457,6 +458,8 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
             ip6_forward(s, p, True)
         else:
             hook_enter(s, p, HOOK_FORWARD)
+    elif p.stage == STAGE_FLOOD:
+        br_flood_on(s, p)
     elif p.stage == STAGE_HOOK:
         if p.step == 0 and hook == HOOK_INPUT:
             hook_enter(s, p, HOOK_INPUT)

@@ -194,6 +194,7 @@ class Netns(Configuration):
             Upcall.VXLAN_XMIT: self._on_vxlan_xmit,
             Upcall.OTHER_L2: self._on_other_l2,
             Upcall.HELD: self._on_held,
+            Upcall.FLOOD: self._on_flood,
         }
         self.vxlan = Vxlan(self)
         self._tcp_settings: dict[str, str] = {}
@@ -409,6 +410,9 @@ class Netns(Configuration):
     def _on_held(self, packet: Packet, hook: int, step: int, _c: Any) -> None:
         self.held.append(Held(packet, Hook(hook), step))
 
+    def _on_flood(self, packet: Packet, _a: Any, _b: Any, _c: Any) -> None:
+        self.process(self.datapath.resume(packet, self.clock.now_ns))
+
     def _on_neighbour_miss(self, packet: Packet, ifindex: int, next_hop: bytes, _c: Any) -> None:
         self.neighbour_table(next_hop).resolve(ifindex, next_hop, packet)
 
@@ -443,6 +447,7 @@ class Netns(Configuration):
 
     def _on_reject(self, packet: Packet, reject_with: int, hook: int, _c: Any) -> None:
         reject(self, packet, reject_with, hook)
+        self.datapath.release(packet)
 
     def _on_deliver(self, packet: Packet, protocol: int, _b: Any, _c: Any) -> None:
         """A packet has passed INPUT. What came by lo is taken when what is under way is done (``netif_rx``)."""

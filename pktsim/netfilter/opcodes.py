@@ -159,6 +159,7 @@ class Upcall(enum.IntEnum):
     HELD = 10  # a hold was set at this step; a: hook, b: step; resume to let it go on
     LOG = 11  # -j LOG and the like
     TEE = 12  # -j TEE: a copy to send elsewhere
+    FLOOD = 13  # a copy for one of a bridge's ports was refused; a: ifindex it came in by; resume behind the answer
 
 
 class DropReason(enum.IntEnum):

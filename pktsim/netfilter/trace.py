@@ -396,6 +396,7 @@ class TraceReader:
             Upcall.FRAGMENT: f"is cut into fragments for an MTU of {b}",
             Upcall.DEFRAGMENT: "waits for its other fragments",
             Upcall.VXLAN_XMIT: "is wrapped into VXLAN",
+            Upcall.FLOOD: "goes on to the other ports when the refusal has left",
             Upcall.HELD: f"is held in {Hook(a).name if 0 <= a < len(Hook) else a}",
         }
         return TraceStep(pkt_id, TraceKind.UPCALL, words.get(reason, reason.name.lower().replace("_", " ")))

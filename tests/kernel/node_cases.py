@@ -22,6 +22,7 @@ from tests.netfilter.case_script import (
     segment,
 )
 from tests.netfilter.selftest_cases import table
+from tests.netfilter.selftest_more_cases import EVERYONE, NEIGHBOUR, OTHER, bridge_script
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
 NEAR, FAR = "10.1.0.1", "10.2.0.1"
@@ -564,6 +565,45 @@ def reset_for_what_a_bridge_handed_on() -> Script:
         "FORWARD",
         SERVER,
     )
+
+
+@case
+def refusal_of_a_flooded_copy() -> Script:
+    script = bridge_script(
+        "refusal-of-a-flooded-copy",
+        "What REJECT says of one copy of a bridged packet leaves before the next copy is made; all are one flow.",
+        "-A FORWARD -m limit --limit 1/hour --limit-burst 1 -j REJECT",
+        "-A FORWARD -m connmark --mark 0x1",
+        "-A OUTPUT -p icmp -m conntrack --ctstate RELATED -j CONNMARK --set-mark 0x1",
+    )
+    script.case["interfaces"][1]["hairpin"] = True
+    script.receive(
+        "in",
+        datagram(NEIGHBOUR, OTHER, 1000, 53),
+        to="02:00:00:00:99:99",
+        out=[f"in * > {NEIGHBOUR} icmp 3/3", f"in {NEIGHBOUR}:1000 > {OTHER}:53 udp"],
+        rules={"filter/FORWARD/1": 1, "filter/FORWARD/2": 1, "filter/OUTPUT/1": 1},
+        entries=1,
+    )
+    return script
+
+
+@case
+def refused_copies_of_a_broadcast() -> Script:
+    script = bridge_script(
+        "refused-copies-of-a-broadcast",
+        "Copies of a broadcast that REJECT has taken hold its flow no longer when the bridge's own host has it.",
+        "-A FORWARD -p udp -j REJECT",
+    )
+    script.receive(
+        "in",
+        datagram(NEIGHBOUR, EVERYONE, 1000, 53),
+        to="ff:ff:ff:ff:ff:ff",
+        out=[],
+        rules={"filter/INPUT/1": 1, "filter/FORWARD/1": 1},
+        has="CONFIRMED",
+    )
+    return script
 
 
 # ------------------------------------------------------------------------------------------------ NETMAP and GRE, IPv6

@@ -271,7 +271,8 @@ BRIDGE_MAC: Final = "02:00:00:00:00:0f"
 NEIGHBOUR, OTHER, BRIDGE, EVERYONE = "10.0.0.11", "10.0.0.12", "10.0.0.1", "10.0.0.255"
 
 
-def _bridge(name: str, proves: str, *rules: str) -> Script:
+def bridge_script(name: str, proves: str, *rules: str) -> Script:
+    """A host with both ports on a bridge of its own, br_netfilter, and these rules in ``filter``."""
     script = Script(
         name,
         proves,
@@ -296,7 +297,7 @@ def _bridge(name: str, proves: str, *rules: str) -> Script:
 @selftest
 def bridged_broadcast() -> Script:
     """br_netfilter.sh, a ping to everyone."""
-    script = _bridge(
+    script = bridge_script(
         "bridged-broadcast",
         "A ping to everyone on a bridge is forwarded to the other port and answered by the bridge's own host; the two "
         "copies are one flow.",
@@ -313,7 +314,7 @@ def bridged_broadcast() -> Script:
 @selftest
 def bridged_broadcast_dropped() -> Script:
     """br_netfilter.sh, a ping to everyone that is not let through."""
-    script = _bridge(
+    script = bridge_script(
         "bridged-broadcast-dropped",
         "A ping to everyone whose forwarded copy is dropped still comes to the bridge's own host, as a new flow.",
         "-A FORWARD -p icmp -m pkttype --pkt-type broadcast -j DROP",
@@ -332,7 +333,7 @@ def bridged_broadcast_dropped() -> Script:
 @selftest
 def bridged_ping() -> Script:
     """br_netfilter.sh, a ping from port to port."""
-    script = _bridge("bridged-ping", "A ping from port to port is tracked, and both ways pass.")
+    script = bridge_script("bridged-ping", "A ping from port to port is tracked, and both ways pass.")
     script.receive(
         "in",
         echo(NEIGHBOUR, OTHER),
