@@ -9,7 +9,6 @@ and what a pod or a Service is.
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -18,14 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_US, Clock
 from pktsim.errors import UnsupportedFeature
-from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
 from pktsim.kernel.arp import Arp
-from pktsim.kernel.configuration import Configuration
-from pktsim.kernel.defragment import Defragmenter, DefragUser, Reassembled, pulled
-from pktsim.kernel.icmp import EXC_FRAGTIME, About, Icmp, IcmpType, Unreach
-from pktsim.kernel.icmp6 import IPV6_MIN_MTU, Icmp6, Icmp6Type, Unreach6, about6
+from pktsim.kernel.fragments import Fragments
+from pktsim.kernel.icmp import About, Icmp, IcmpType, Unreach
+from pktsim.kernel.icmp6 import Icmp6, Icmp6Type, Unreach6, about6
 from pktsim.kernel.icmp_limit import IcmpLimits
-from pktsim.kernel.ip import IP_DF, OutputRoute, fragment_ipv4
 from pktsim.kernel.ip6 import Ip6
 from pktsim.kernel.ndisc import Ndisc
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable
@@ -33,23 +29,21 @@ from pktsim.kernel.netdev import (
     AF_INET,
     AF_INET6,
     LOOPBACK_IFINDEX,
-    NetDevice,
-    Scope,
-    family_of,
 )
 from pktsim.kernel.reject import reject
+from pktsim.kernel.routing import Routing
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_settings import TcpSettings
-from pktsim.kernel.timer_wheel import HZ, TimerWheel
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
+from pktsim.kernel.timer_wheel import TimerWheel
+from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.nft_ruleset import NftRuleset
-from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook, RouteType, Upcall
+from pktsim.netfilter.opcodes import DropReason, Hook, RouteType, Upcall
 from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
-from pktsim.wire.addr import ip_from_text, ip_to_text
+from pktsim.wire.addr import ip_from_text
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event
@@ -58,26 +52,8 @@ if TYPE_CHECKING:
 
 #: Frames sent to lo are received after what is already on its way, as a wire's are: both wait in the CPU's backlog.
 LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
-#: A sending process is interrupted after each frame by everything that the frame sets off; then it sends the next.
-PROCESS_GAP_NS: Final = 60 * NS_PER_US
 
 _IPPROTO_IGMP: Final = 2
-_IPPROTO_SCTP: Final = 132
-_TCP_HEADER: Final = 20
-_SCTP_HEADER: Final = 12
-#: Of a transport header, what must be in one piece before NAT writes in it (nf_nat_l4proto_manip_pkt).
-_TRANSLATED: Final = {
-    IPPROTO_TCP: _TCP_HEADER,
-    _IPPROTO_SCTP: _SCTP_HEADER,
-    IPPROTO_UDP: 8,
-    IPPROTO_UDPLITE: 8,
-    IPPROTO_ICMP: 8,
-    IPPROTO_ICMPV6: 8,
-}
-#: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
-_MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
-#: Reassembled packets whose old pieces are remembered; a packet that waits longer than this many others loses them.
-_REMEMBERED_PIECES: Final = 1024
 
 #: Plain numbers: asked for every event.
 _RX, _TX, _UPCALL = int(EventKind.RX), int(EventKind.TX), int(EventKind.UPCALL)
@@ -94,15 +70,6 @@ _REPORTED_AS_EPERM: Final = frozenset(
         DropReason.CONNTRACK_CLASH,
     )
 )
-
-#: ``-errno`` of routes that refuse (``fib_props``, net/ipv4/fib_semantics.c).
-_ROUTE_ERRORS: Final = {
-    0: errno.ENETUNREACH,
-    RouteType.BLACKHOLE: errno.EINVAL,
-    RouteType.UNREACHABLE: errno.EHOSTUNREACH,
-    RouteType.PROHIBIT: errno.EACCES,
-    RouteType.THROW: errno.ENETUNREACH,
-}
 
 #: ... and of what a rule has sent another way (``ip_route_me_harder``).
 _REROUTE_ERRORS: Final = {
@@ -122,16 +89,7 @@ class Held:
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class PathMtu:
-    """A learnt path MTU (``struct fib_nh_exception``)."""
-
-    mtu: int
-    locked: bool
-    expires: int  # jiffies
-
-
-class Netns(Configuration):
+class Netns(Routing):
     """A network namespace.
 
     Args:
@@ -151,8 +109,7 @@ class Netns(Configuration):
         wheel: TimerWheel | None = None,
         capture: Capture | None = None,
     ) -> None:
-        super().__init__(name, clock=clock, choices=choices)
-        self.wheel = TimerWheel(clock) if wheel is None else wheel
+        super().__init__(name, clock=clock, choices=choices, wheel=wheel)
         self.capture = capture
         self.datapath.capture = capture is not None
         self.arp_table = NeighbourTable(self, AF_INET)
@@ -163,9 +120,7 @@ class Netns(Configuration):
         self.ndisc = Ndisc(self)
         self.icmp6 = Icmp6(self)
         self.ip6 = Ip6(self)
-        self.defragmenter = Defragmenter(
-            self.wheel, lambda key: self.sysctls.number(f"net.ipv4.{key}"), self._fragments_expired
-        )
+        self.fragments = Fragments(self)
         self.held: list[Held] = []
         #: Told of each engine call and of changed tables, to keep traces; see :mod:`pktsim.kernel.explain`.
         self.explainer: Explainer | None = None
@@ -178,8 +133,6 @@ class Netns(Configuration):
         self.ingress_programs: list[Callable[[int, bytes], bool]] = []
         #: Told of packets that went no further: (packet number, reason, ifindex).
         self.drop_listener: Callable[[int, DropReason, int], None] | None = None
-        self._pieces: OrderedDict[int, tuple[int, ...]] = OrderedDict()
-        self._path_mtus: dict[bytes, PathMtu] = {}
         self._id_counters: dict[tuple[bytes, bytes, int], tuple[int, int]] = {}
         self._softirq = 0
         self._send_error = 0
@@ -189,8 +142,8 @@ class Netns(Configuration):
             Upcall.ICMP_ERROR: self._on_icmp_error,
             Upcall.REJECT: self._on_reject,
             Upcall.NEIGHBOUR_MISS: self._on_neighbour_miss,
-            Upcall.FRAGMENT: self._on_fragment,
-            Upcall.DEFRAGMENT: self._on_defragment,
+            Upcall.FRAGMENT: self.fragments.send,
+            Upcall.DEFRAGMENT: self.fragments.gather,
             Upcall.VXLAN_XMIT: self._on_vxlan_xmit,
             Upcall.OTHER_L2: self._on_other_l2,
             Upcall.HELD: self._on_held,
@@ -363,6 +316,15 @@ class Netns(Configuration):
             return errno.EPERM
         return 0
 
+    @property
+    def in_softirq(self) -> bool:
+        """Whether what is sent now is sent by a packet that came, not by a process."""
+        return self._softirq > 0
+
+    def send_failed(self, error: int) -> None:
+        """The sender of the packet that is on its way gets ``error``."""
+        self._send_error = error
+
     def process(self, events: Sequence[Event]) -> None:
         """Work off what an engine call led to, depth first and in order."""
         if self.explainer is not None:
@@ -504,299 +466,6 @@ class Netns(Configuration):
     def icmp_unreachable(self, packet: bytes, ifindex: int, code: int) -> None:
         """Answer a packet that no socket wants with a destination unreachable."""
         self.icmp.error(About(packet, ifindex, RouteType.LOCAL), IcmpType.DEST_UNREACH, code)
-
-    # -------------------------------------------------------------------------------------------------------- fragments
-
-    def _on_fragment(self, packet: Packet, ifindex: int, mtu: int, _c: Any) -> None:
-        """``ip_fragment``, or ``br_nf_dev_queue_xmit`` for what br_netfilter put together."""
-        data = packet.data
-        largest = packet.fragment_max
-        bridged = packet.bridged and packet.phys_out_ifindex != 0
-        if bridged:
-            mtu = min(mtu, self.devices.get(ifindex).mtu)
-        if packet.family != AF_INET:
-            self._fragment6(packet, self.devices.get(ifindex).mtu if bridged else mtu)
-            return
-        if not bridged:
-            df = int.from_bytes(data[6:8], "big") & IP_DF
-            if df and (not largest or largest > mtu):
-                self.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.FRAG_NEEDED, mtu)
-                if packet.local:
-                    self._send_error = errno.EMSGSIZE
-                self.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
-                return
-            if largest:
-                mtu = min(mtu, largest)
-        in_process = packet.local and not self._softirq
-        pieces = fragment_ipv4(data, mtu, payload_sizes=self._old_pieces(packet), keep_df=packet.fragments_keep_df)
-        events = self.datapath.output(packet, pieces, self.clock.now_ns)
-        if in_process:
-            self._process_spaced(events)
-        else:
-            self.process(events)
-
-    def _old_pieces(self, packet: Packet) -> tuple[int, ...]:
-        """The payload bytes of the fragments it was gathered from; none if they are one piece by now.
-
-        Bytes move to the first where somebody reads a header that it did not have as a whole (``__pskb_pull_tail``).
-        """
-        sizes = self._pieces.pop(packet.pkt_id, ())
-        if not sizes or packet.linear:
-            return ()
-        read = 0
-        received = packet.family == AF_INET and not packet.local and not packet.bridged
-        if packet.protocol == IPPROTO_TCP and received:
-            wanted = "net.ipv4.ip_early_demux", "net.ipv4.tcp_early_demux"
-            read = _TCP_HEADER if all(map(self.sysctls.number, wanted)) else 0
-        elif packet.protocol == _IPPROTO_SCTP and not packet.local and packet.ctinfo != CtInfo.UNTRACKED:
-            # sctp_error
-            read = _SCTP_HEADER if self.sysctls.number("net.netfilter.nf_conntrack_checksum") else 0
-        if packet.translated:
-            read = _TRANSLATED.get(packet.protocol, 0)
-        if read:
-            # headers that an IPv6 sender has put before it are among what was gathered
-            read += packet.transport_offset - (len(packet.data) - sum(sizes))
-        return pulled(sizes, read)
-
-    def _fragment6(self, packet: Packet, mtu: int) -> None:
-        local = packet.local  # a packet that is not cut is gone
-        in_process = local and not self._softirq
-        pieces, error = self.ip6.cut(packet, mtu, self._old_pieces(packet))
-        if error:
-            self._send_error = error if local else self._send_error
-            return
-        events = self.datapath.output(packet, pieces, self.clock.now_ns)
-        if in_process:
-            self._process_spaced(events)
-        else:
-            self.process(events)
-
-    def _process_spaced(self, events: Sequence[Event]) -> None:
-        """A process sends its fragments one by one; what each sets off happens before the next."""
-        groups: list[list[Event]] = []
-        for event in events:
-            if not groups or groups[-1][-1][1] != event[1]:
-                groups.append([])
-            groups[-1].append(event)
-        for index, group in enumerate(groups):
-            if index == 0:
-                self.process(group)
-            else:
-                self.clock.after(index * PROCESS_GAP_NS, lambda group=group: self.process(group))  # type: ignore[misc]
-
-    def _on_defragment(self, packet: Packet, hook: int, local: int, _c: Any) -> None:
-        if packet.family != AF_INET:
-            self._reassembled(packet, self.ip6.defragment(packet, hook), waits=self.ip6.defragmenter.waits)
-            return
-        if local:
-            user = DefragUser.LOCAL_DELIVER
-        elif hook == Hook.OUTPUT:
-            user = DefragUser.CONNTRACK_OUT
-        elif packet.bridged:
-            user = DefragUser.CONNTRACK_BRIDGE_IN
-        else:
-            user = DefragUser.CONNTRACK_IN
-        self._reassembled(packet, self.defragmenter.add(packet, user), waits=self.defragmenter.waits)
-
-    def _reassembled(self, packet: Packet, whole: Reassembled | None, *, waits: bool) -> None:
-        """The last fragment goes on as the whole packet."""
-        if whole is None:
-            if not waits:
-                self.datapath.discard(packet, DropReason.FRAGMENT_BAD)
-            return
-        packet.set_data(whole.data)
-        packet.fragment_max = whole.largest
-        packet.fragments_keep_df = bool(whole.largest and packet.family == AF_INET and whole.data[6] & 0x40)
-        self._pieces[packet.pkt_id] = whole.payload_sizes
-        while len(self._pieces) > _REMEMBERED_PIECES:
-            self._pieces.popitem(last=False)
-        self.process(self.datapath.resume(packet, self.clock.now_ns))
-
-    def _fragments_expired(self, packet: Packet, user: DefragUser) -> None:
-        """``ip_expire``: conntrack gathers for others too, and only our own senders are told."""
-        data = packet.data
-        local = self.datapath.address_type(data[16:20]) == RouteType.LOCAL
-        if user != DefragUser.LOCAL_DELIVER and not local:
-            self.datapath.discard(packet, DropReason.FRAGMENT_BAD)
-            return
-        about = replace(About.of(packet), route_type=RouteType.LOCAL if local else packet.route_type, related=None)
-        self.icmp.error(about, IcmpType.TIME_EXCEEDED, EXC_FRAGTIME)
-        self.datapath.discard(packet, DropReason.FRAGMENT_BAD)
-
-    # ---------------------------------------------------------------------------------------------------------- routing
-
-    def route_output(self, daddr: bytes, *, saddr: bytes = b"", ifindex: int = 0, mark: int = 0) -> OutputRoute:
-        """``ip_route_output_key``: the way, and the source address to use.
-
-        Raises:
-            OSError: As connect(2) would: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL, ENODEV.
-        """
-        family = family_of(daddr)
-        any_address = bytes(len(daddr))
-        if saddr == any_address:
-            saddr = b""
-        limited = family == AF_INET and daddr == b"\xff\xff\xff\xff"
-        multicast = daddr[0] >> 4 == 14 if family == AF_INET else is_multicast6(daddr)
-        if saddr and family == AF_INET:
-            if saddr[0] >> 4 == 14 or saddr == b"\xff\xff\xff\xff":
-                raise OSError(errno.EINVAL, f"{ip_to_text(saddr)} cannot be a source")
-            if not ifindex and not self.is_local(saddr):
-                raise OSError(errno.EINVAL, f"{ip_to_text(saddr)} is not an address of {self.name}")
-            if not ifindex and (multicast or limited):
-                ifindex = self._device_with(saddr)
-        if family == AF_INET6 and (multicast or is_link_local(daddr)) and not ifindex and saddr:
-            ifindex = self._device_with(saddr) if is_link_local(saddr) else 0
-        device = self.devices.find(ifindex) if ifindex else None
-        if ifindex and device is None:
-            raise OSError(errno.ENODEV, f"{self.name} has no interface {ifindex}")
-        if device is not None and not device.up:
-            raise OSError(errno.ENETUNREACH, f"{device.name} is down")
-        if device is not None and family == AF_INET and (multicast or limited):
-            saddr = saddr or self.select_address(device, b"", Scope.LINK)
-            return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, limited)
-        if daddr == any_address:
-            daddr = saddr or (b"\x7f\0\0\1" if family == AF_INET else LOOPBACK6)
-        route_type, out, _, preferred, mtu = self.datapath.route(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
-        if family == AF_INET6 and multicast and device is not None and route_type == 0:
-            route_type, out, mtu = RouteType.MULTICAST, ifindex, device.mtu  # ff00::/8 of every device
-        if route_type == 0 and device is not None and family == AF_INET:
-            # "Apparently, routing tables are wrong. Assume, that the destination is on link."
-            saddr = saddr or self.select_address(device, b"", Scope.LINK)
-            return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, False)
-        error = _ROUTE_ERRORS.get(route_type)
-        local = route_type == RouteType.LOCAL
-        if error is None and not local and family == AF_INET and saddr[:1] == b"\x7f" and out != LOOPBACK_IFINDEX:
-            # __mkroute_output: a loopback address is no source on a link
-            error = None if self.sysctls.conf_or(self.devices.get(out).name, "route_localnet") else errno.EINVAL
-        if error is not None:
-            raise OSError(error, f"{self.name}: no way to {ip_to_text(daddr)}")
-        if family == AF_INET6 and not saddr:
-            saddr = preferred or self.select_address6(self.devices.find(out), daddr)
-            if not saddr:
-                raise OSError(errno.EADDRNOTAVAIL, f"{self.name} has no address to write to {ip_to_text(daddr)} from")
-        mtu = min(mtu, _MAX_MTU[family])
-        if not local:
-            mtu = min(mtu, self._path_mtu(daddr) or mtu)
-        return OutputRoute(saddr or preferred, out, mtu, local, limited or route_type == RouteType.BROADCAST)
-
-    def route_source(self, daddr: bytes, *, ifindex: int = 0, mark: int = 0) -> bytes:
-        """``icmpv6_rt_has_prefsrc``: the source address that the route to ``daddr`` names; empty if it names none."""
-        return bytes(self.datapath.route(daddr, ifindex=ifindex, mark=mark)[3])
-
-    def select_address6(self, device: NetDevice | None, destination: bytes) -> bytes:
-        """``ipv6_dev_get_saddr``: a source address for what leaves by ``device``; empty if there is none."""
-        only = device is not None and bool(self.sysctls.conf("net.ipv6.conf", device.name, "use_oif_addrs_only"))
-        return select_source(self.devices, device, destination, only_out=only)
-
-    def hop_limit(self, ifindex: int) -> int:
-        """``ip6_dst_hoplimit``: of packets of our own that leave by a device."""
-        device = self.devices.find(ifindex)
-        return self.sysctls.conf("net.ipv6.conf", device.name if device is not None else "all", "hop_limit")
-
-    def _device_with(self, address: bytes) -> int:
-        for device in self.devices:
-            if any(entry.address == address for entry in device.addresses):
-                return device.ifindex
-        return 0
-
-    def is_local(self, address: bytes) -> bool:
-        return self.datapath.address_type(address) == RouteType.LOCAL
-
-    def mtu(self, ifindex: int) -> int:
-        """A device's MTU."""
-        return self.devices.get(ifindex).mtu
-
-    def route_input_type(self, device: NetDevice, sip: bytes, tip: bytes) -> tuple[int, int]:
-        """``ip_route_input``: type and device of the route of a packet from ``sip`` to ``tip``.
-
-        Both are 0 where it would be a martian, or has no route.
-        """
-        if sip[0] >> 4 == 14 or sip == b"\xff\xff\xff\xff" or sip[0] == 0:
-            return 0, 0
-        localnet = self.sysctls.conf_or(device.name, "route_localnet")
-        if (sip[0] == 127 or tip[0] == 127) and not localnet:
-            return 0, 0
-        route_type, out, *_ = self.datapath.route(tip, saddr=sip, iif=device.ifindex)
-        if route_type in (0, *_ROUTE_ERRORS) or not self._source_valid(device, sip):
-            return 0, 0
-        return route_type, out
-
-    def _source_valid(self, device: NetDevice, sip: bytes) -> bool:
-        """``fib_validate_source``."""
-        if self.is_local(sip):
-            return self.sysctls.conf_or(device.name, "accept_local")
-        mode = self.sysctls.conf_max(device.name, "rp_filter")
-        if not mode:
-            return True
-        route_type, out, *_ = self.datapath.route(sip)
-        return route_type == RouteType.UNICAST and (mode == 2 or out == device.ifindex)
-
-    def specific_destination(self, destination: bytes, source: bytes, ifindex: int) -> bytes:
-        """``fib_compute_spec_dst``: our address in the place of the broadcast address that was asked."""
-        if self.is_local(destination):
-            return destination
-        if source[0]:
-            _, _, _, preferred, _ = self.datapath.route(source)
-            if preferred:
-                return bytes(preferred)
-        return self.select_address(self.devices.find(ifindex), source, Scope.UNIVERSE if source[0] else Scope.LINK)
-
-    # --------------------------------------------------------------------------------------------------------- path MTU
-
-    def update_pmtu(self, daddr: bytes, mtu: int, *, mark: int = 0) -> None:
-        """``__ip_rt_update_pmtu``: a router said that this much fits towards ``daddr``."""
-        if len(daddr) == 4 and self.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 1:
-            mtu = 0  # what the message says is not believed, that it came is
-        try:
-            route = self.route_output(daddr, mark=mark)
-        except OSError:
-            return
-        if route.local or route.mtu < mtu:
-            return
-        old = self._path_mtus.get(daddr)
-        if old is not None and old.locked and self._path_mtu(daddr):
-            return
-        if len(daddr) == 16:
-            # never below what every link must carry (RFC 8201 section 4)
-            expires = self.wheel.jiffies + self.sysctls.number("net.ipv6.route.mtu_expires") * HZ
-            if IPV6_MIN_MTU <= mtu < route.mtu:
-                self._path_learnt(daddr, PathMtu(mtu, False, expires))
-            return
-        floor = self.sysctls.number("net.ipv4.route.min_pmtu")
-        locked = mtu < floor
-        if locked:
-            mtu = min(route.mtu, floor)
-        expires = self.wheel.jiffies + self.sysctls.number("net.ipv4.route.mtu_expires") * HZ
-        self._path_learnt(daddr, PathMtu(mtu, locked, expires))
-
-    def _path_learnt(self, daddr: bytes, known: PathMtu) -> None:
-        now = self.wheel.jiffies
-        self._path_mtus = {address: path for address, path in self._path_mtus.items() if path.expires >= now}
-        self._path_mtus[daddr] = known
-        self._push_path_mtus()
-
-    def _push_path_mtus(self) -> None:
-        self.datapath.path_mtus_set(
-            [(address, path.mtu, path.locked, path.expires) for address, path in self._path_mtus.items()]
-        )
-
-    def _path_mtu(self, daddr: bytes) -> int:
-        """The learnt path MTU, 0 if there is none."""
-        known = self._path_mtus.get(daddr)
-        if known is None:
-            return 0
-        if self.wheel.jiffies > known.expires:
-            del self._path_mtus[daddr]
-            return 0
-        return known.mtu
-
-    def path_mtus_flush(self) -> None:
-        """Forget learnt path MTUs (``ip route flush cache``)."""
-        self._path_mtus.clear()
-        self._push_path_mtus()
-
-    def redirected(self, daddr: bytes, gateway: bytes, *, router: bytes, ifindex: int) -> None:
-        """``__ip_do_redirect``: not obeyed; hosts here keep the next hop that their routes name."""
 
     # ------------------------------------------------------------------------------------------------------ the IpStack
 

@@ -174,7 +174,7 @@ def test_fragment_flood_is_bounded() -> None:
     for identification in range(50):
         first = build.ipv4(ip(PEER), ip("10.0.0.1"), 17, bytes(64), identification=identification, more_fragments=True)
         world.give_ip("eth0", first)
-    assert len(world.netns.defragmenter) < 15
+    assert len(world.netns.fragments.defragmenter) < 15
 
 
 # ---------------------------------------------------------------------------------------------------------- on the way

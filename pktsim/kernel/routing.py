@@ -1,0 +1,188 @@
+"""Routes of what the namespace sends itself, and what its protocols ask of routes.
+
+Packets that come in are routed by the engine. Follows net/ipv4/route.c, fib_frontend.c, net/ipv6/route.c of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from pktsim.clock import Clock
+from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
+from pktsim.kernel.configuration import Configuration
+from pktsim.kernel.icmp6 import IPV6_MIN_MTU
+from pktsim.kernel.ip import OutputRoute
+from pktsim.kernel.netdev import AF_INET, AF_INET6, LOOPBACK_IFINDEX, NetDevice, Scope, family_of
+from pktsim.kernel.path_mtu import PathMtu, PathMtus
+from pktsim.kernel.timer_wheel import HZ, TimerWheel
+from pktsim.netfilter.opcodes import RouteType
+from pktsim.rng import Choices
+from pktsim.wire.addr import ip_to_text
+
+#: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
+_MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
+
+#: ``-errno`` of routes that refuse (``fib_props``, net/ipv4/fib_semantics.c).
+_ROUTE_ERRORS: Final = {
+    0: errno.ENETUNREACH,
+    RouteType.BLACKHOLE: errno.EINVAL,
+    RouteType.UNREACHABLE: errno.EHOSTUNREACH,
+    RouteType.PROHIBIT: errno.EACCES,
+    RouteType.THROW: errno.ENETUNREACH,
+}
+
+
+class Routing(Configuration):
+    """A namespace that knows its ways: the arguments are those of :class:`~pktsim.kernel.netns.Netns`."""
+
+    def __init__(self, name: str, *, clock: Clock, choices: Choices, wheel: TimerWheel | None = None) -> None:
+        super().__init__(name, clock=clock, choices=choices)
+        self.wheel = TimerWheel(clock) if wheel is None else wheel
+        self.path_mtus = PathMtus(self.datapath, self.wheel)
+
+    def route_output(self, daddr: bytes, *, saddr: bytes = b"", ifindex: int = 0, mark: int = 0) -> OutputRoute:
+        """``ip_route_output_key``: the way, and the source address to use.
+
+        Raises:
+            OSError: As connect(2) would: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL, ENODEV.
+        """
+        family = family_of(daddr)
+        any_address = bytes(len(daddr))
+        if saddr == any_address:
+            saddr = b""
+        limited = family == AF_INET and daddr == b"\xff\xff\xff\xff"
+        multicast = daddr[0] >> 4 == 14 if family == AF_INET else is_multicast6(daddr)
+        if saddr and family == AF_INET:
+            if saddr[0] >> 4 == 14 or saddr == b"\xff\xff\xff\xff":
+                raise OSError(errno.EINVAL, f"{ip_to_text(saddr)} cannot be a source")
+            if not ifindex and not self.is_local(saddr):
+                raise OSError(errno.EINVAL, f"{ip_to_text(saddr)} is not an address of {self.name}")
+            if not ifindex and (multicast or limited):
+                ifindex = self._device_with(saddr)
+        if family == AF_INET6 and (multicast or is_link_local(daddr)) and not ifindex and saddr:
+            ifindex = self._device_with(saddr) if is_link_local(saddr) else 0
+        device = self.devices.find(ifindex) if ifindex else None
+        if ifindex and device is None:
+            raise OSError(errno.ENODEV, f"{self.name} has no interface {ifindex}")
+        if device is not None and not device.up:
+            raise OSError(errno.ENETUNREACH, f"{device.name} is down")
+        if device is not None and family == AF_INET and (multicast or limited):
+            saddr = saddr or self.select_address(device, b"", Scope.LINK)
+            return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, limited)
+        if daddr == any_address:
+            daddr = saddr or (b"\x7f\0\0\1" if family == AF_INET else LOOPBACK6)
+        route_type, out, _, preferred, mtu = self.datapath.route(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
+        if family == AF_INET6 and multicast and device is not None and route_type == 0:
+            route_type, out, mtu = RouteType.MULTICAST, ifindex, device.mtu  # ff00::/8 of every device
+        if route_type == 0 and device is not None and family == AF_INET:
+            # "Apparently, routing tables are wrong. Assume, that the destination is on link."
+            saddr = saddr or self.select_address(device, b"", Scope.LINK)
+            return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, False)
+        error = _ROUTE_ERRORS.get(route_type)
+        local = route_type == RouteType.LOCAL
+        if error is None and not local and family == AF_INET and saddr[:1] == b"\x7f" and out != LOOPBACK_IFINDEX:
+            # __mkroute_output: a loopback address is no source on a link
+            error = None if self.sysctls.conf_or(self.devices.get(out).name, "route_localnet") else errno.EINVAL
+        if error is not None:
+            raise OSError(error, f"{self.name}: no way to {ip_to_text(daddr)}")
+        if family == AF_INET6 and not saddr:
+            saddr = preferred or self.select_address6(self.devices.find(out), daddr)
+            if not saddr:
+                raise OSError(errno.EADDRNOTAVAIL, f"{self.name} has no address to write to {ip_to_text(daddr)} from")
+        mtu = min(mtu, _MAX_MTU[family])
+        if not local:
+            learnt = self.path_mtus.find(daddr)
+            mtu = min(mtu, learnt.mtu) if learnt is not None else mtu
+        return OutputRoute(saddr or preferred, out, mtu, local, limited or route_type == RouteType.BROADCAST)
+
+    def route_source(self, daddr: bytes, *, ifindex: int = 0, mark: int = 0) -> bytes:
+        """``icmpv6_rt_has_prefsrc``: the source address that the route to ``daddr`` names; empty if it names none."""
+        return bytes(self.datapath.route(daddr, ifindex=ifindex, mark=mark)[3])
+
+    def select_address6(self, device: NetDevice | None, destination: bytes) -> bytes:
+        """``ipv6_dev_get_saddr``: a source address for what leaves by ``device``; empty if there is none."""
+        only = device is not None and bool(self.sysctls.conf("net.ipv6.conf", device.name, "use_oif_addrs_only"))
+        return select_source(self.devices, device, destination, only_out=only)
+
+    def hop_limit(self, ifindex: int) -> int:
+        """``ip6_dst_hoplimit``: of packets of our own that leave by a device."""
+        device = self.devices.find(ifindex)
+        return self.sysctls.conf("net.ipv6.conf", device.name if device is not None else "all", "hop_limit")
+
+    def _device_with(self, address: bytes) -> int:
+        for device in self.devices:
+            if any(entry.address == address for entry in device.addresses):
+                return device.ifindex
+        return 0
+
+    def is_local(self, address: bytes) -> bool:
+        return self.datapath.address_type(address) == RouteType.LOCAL
+
+    def mtu(self, ifindex: int) -> int:
+        """A device's MTU."""
+        return self.devices.get(ifindex).mtu
+
+    def route_input_type(self, device: NetDevice, sip: bytes, tip: bytes) -> tuple[int, int]:
+        """``ip_route_input``: type and device of the route of a packet from ``sip`` to ``tip``.
+
+        Both are 0 where it would be a martian, or has no route.
+        """
+        if sip[0] >> 4 == 14 or sip == b"\xff\xff\xff\xff" or sip[0] == 0:
+            return 0, 0
+        localnet = self.sysctls.conf_or(device.name, "route_localnet")
+        if (sip[0] == 127 or tip[0] == 127) and not localnet:
+            return 0, 0
+        route_type, out, *_ = self.datapath.route(tip, saddr=sip, iif=device.ifindex)
+        if route_type in (0, *_ROUTE_ERRORS) or not self._source_valid(device, sip):
+            return 0, 0
+        return route_type, out
+
+    def _source_valid(self, device: NetDevice, sip: bytes) -> bool:
+        """``fib_validate_source``."""
+        if self.is_local(sip):
+            return self.sysctls.conf_or(device.name, "accept_local")
+        mode = self.sysctls.conf_max(device.name, "rp_filter")
+        if not mode:
+            return True
+        route_type, out, *_ = self.datapath.route(sip)
+        return route_type == RouteType.UNICAST and (mode == 2 or out == device.ifindex)
+
+    def specific_destination(self, destination: bytes, source: bytes, ifindex: int) -> bytes:
+        """``fib_compute_spec_dst``: our address in the place of the broadcast address that was asked."""
+        if self.is_local(destination):
+            return destination
+        if source[0]:
+            _, _, _, preferred, _ = self.datapath.route(source)
+            if preferred:
+                return bytes(preferred)
+        return self.select_address(self.devices.find(ifindex), source, Scope.UNIVERSE if source[0] else Scope.LINK)
+
+    def update_pmtu(self, daddr: bytes, mtu: int, *, mark: int = 0) -> None:
+        """``__ip_rt_update_pmtu``: a router said that this much fits towards ``daddr``."""
+        if len(daddr) == 4 and self.sysctls.number("net.ipv4.ip_no_pmtu_disc") == 1:
+            mtu = 0  # what the message says is not believed, that it came is
+        try:
+            route = self.route_output(daddr, mark=mark)
+        except OSError:
+            return
+        if route.local or route.mtu < mtu:
+            return
+        old = self.path_mtus.find(daddr)
+        if old is not None and old.locked:
+            return
+        if len(daddr) == 16:
+            # never below what every link must carry (RFC 8201 section 4)
+            expires = self.wheel.jiffies + self.sysctls.number("net.ipv6.route.mtu_expires") * HZ
+            if IPV6_MIN_MTU <= mtu < route.mtu:
+                self.path_mtus.learn(daddr, PathMtu(mtu, False, expires))
+            return
+        floor = self.sysctls.number("net.ipv4.route.min_pmtu")
+        locked = mtu < floor
+        if locked:
+            mtu = min(route.mtu, floor)
+        expires = self.wheel.jiffies + self.sysctls.number("net.ipv4.route.mtu_expires") * HZ
+        self.path_mtus.learn(daddr, PathMtu(mtu, locked, expires))
+
+    def redirected(self, daddr: bytes, gateway: bytes, *, router: bytes, ifindex: int) -> None:
+        """``__ip_do_redirect``: not obeyed; hosts here keep the next hop that their routes name."""
