@@ -2,8 +2,9 @@
 
     python -m tests.fuzz.engine --seconds 600 --seed 1
 
-Each round is a new namespace (its settings drawn) and some hundred frames: flows, replies, errors about them,
-fragments, tunnels, broken headers, random bytes. What must hold is in ``world.py``. When something does not, it prints
+Each round is a new namespace (its rules and settings drawn) and some hundred frames: flows, replies, errors about them,
+fragments, tunnels, broken headers, random bytes; programs on the node send too, and somebody changes everything now
+and then. What must hold is in ``world.py``. When something does not, it prints
 the seed of the round; ``--seed N --rounds 1`` runs that round again.
 
 Under AddressSanitizer, which finds reads and writes that only sometimes crash:
@@ -29,7 +30,7 @@ import time
 import pktsim._fastpath
 from tests.fuzz.world import Run
 
-FRAMES_PER_ROUND = 300
+FRAMES_PER_ROUND = 600
 
 
 def round_(seed: int, frames: int) -> Run:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pktsim.wire.addr import MAC_BROADCAST, ip_from_text, mac_from_text, multicast_mac
 from pktsim.wire.checksum import checksum
 from pktsim.wire.frame import (
-    ETH_P_8021Q,
     ETH_P_ARP,
     ETH_P_IP,
     ETH_P_IPV6,
@@ -36,7 +35,9 @@ from pktsim.wire.frame import (
     udp,
     vxlan,
 )
+from tests.netfilter.case_script import crc32c
 
+IPPROTO_GRE = 47
 NODE_MAC = mac_from_text("02:00:00:00:00:01")
 BRIDGE_MAC = mac_from_text("02:00:00:00:00:10")
 TUNNEL_MAC = mac_from_text("02:00:00:00:00:20")
@@ -88,11 +89,29 @@ SERVICES: tuple[tuple[bytes, int, int], ...] = tuple(
         *(("172.30.0.1", 6, 80), ("172.30.0.10", 17, 53), ("172.30.0.2", 6, 8000), ("192.168.0.11", 6, 30080)),
         *(("198.51.100.7", 17, 80), ("192.168.0.11", 6, 443), ("10.1.2.1", 1, 0), ("192.168.0.11", 17, 123)),
         *(("10.1.1.1", 6, 8080), ("10.1.2.1", 17, 8081), ("192.168.0.11", 6, 22), ("203.0.113.9", 17, 80)),
+        *(("10.1.2.1", 132, 7), ("192.168.0.11", 17, 53), ("192.168.0.11", 6, 8443), ("10.1.2.1", 47, 0)),
         *(("fd00:172:30::1", 6, 80), ("fd00:172:30::1", 17, 53), ("fd00:10:1:1::1", 6, 8080)),
+        *(("fd00:192:168::11", 6, 8443), ("fd00:192:168::11", 17, 53), ("fd00:10:1:2::1", 58, 0)),
     )
 )
 PORTS = (0, 1, 20, 53, 80, 123, 443, 1000, 1023, 1024, 4789, 8080, 8081, 8472, 30080, 40000, 40001, 65535)
 FLAGS = (0x02, 0x12, 0x10, 0x18, 0x11, 0x14, 0x04, 0x00, 0x29, 0xC2, 0x3F)
+#: Transport protocols that nobody here speaks: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH, IPComp, UDP-Lite, DCCP, none.
+OTHERS = (2, 4, 41, 47, 50, 51, 108, 136, 33, 59, 89, 253)
+#: Chunks of SCTP in the order of an association's life, and some that have no place in it.
+CHUNKS = (1, 2, 10, 11, 0, 3, 4, 5, 7, 8, 14, 6, 9, 63, 193)
+#: Options of TCP that no peer sends: cut short, of length 0 or beyond the header, at odd offsets.
+ODD_OPTIONS = (
+    *(b"\x01\x02\x04\x05\xb4\x01\x01\x00", b"\x02\x04\x05\xb4", b"\x02\x00\x00\x00", b"\x08\x0a\x00\x00"),
+    *(
+        b"\x01\x01\x01\x02",
+        b"\x05\x22" + bytes(30),
+        b"\x05\x08" + bytes(6),
+        b"\x13\x12" + bytes(18),
+        b"\x1e\xff" + bytes(2),
+    ),
+    *(bytes(40), b"\x01" * 40, b"\x02\x04" + b"\xff" * 2 + b"\x03\x03\x0e\x00"),
+)
 
 
 class FrameSource:
@@ -108,6 +127,7 @@ class FrameSource:
         self.valid = valid
         self._seen: deque[tuple[str, bytes]] = deque(maxlen=40)
         self._sequence: dict[tuple[bytes, bytes, int, int], int] = {}
+        self._coming: deque[tuple[str, bytes]] = deque()
 
     def saw(self, interface: str, frame: bytes) -> None:
         """Remember a frame that the node has sent."""
@@ -116,6 +136,8 @@ class FrameSource:
     def next(self) -> tuple[str, bytes]:
         """Make a frame, and say by which interface it arrives."""
         rng = self.rng
+        if self._coming and rng.random() < 0.7:
+            return self._coming.popleft()
         kind = rng.random()
         interface = rng.choice((*BEHIND, *BEHIND, "cni0", "lo"))
         if self._seen and kind < 0.45:
@@ -126,6 +148,8 @@ class FrameSource:
             frame = self._arp()
         elif kind < 0.53 and not self.valid:
             frame = rng.randbytes(rng.choice((0, 1, 13, 14, 15, 33, 34, 60, 200)))
+        elif interface in BEHIND and kind < 0.56:
+            frame = self._fragments(interface)
         elif interface in BEHIND and kind < 0.9:
             frame = self._plausible(interface)
         else:
@@ -159,9 +183,61 @@ class FrameSource:
         packet = self._packed(saddr, daddr, *self._to(saddr, daddr, protocol, port))
         return ethernet(rng.choice(macs), rng.choice(MACS[4:10]), self._ethertype(packet), packet)
 
+    def _fragments(self, interface: str) -> bytes:
+        """The first of some fragments of one packet; the others come soon: in any order, twice, not at all, or not as
+        the first ones said."""
+        rng = self.rng
+        macs, four, six = BEHIND[interface]
+        daddr, protocol, port = rng.choice(SERVICES)
+        saddr = rng.choice(four if len(daddr) == 4 else six)
+        protocol, segment = self._to(saddr, daddr, protocol, port)
+        if not self.valid:
+            segment += rng.randbytes(rng.choice((0, 40, 600, 3000)))
+            segment = segment[: rng.choice((1, 8, 15, 60, len(segment)))]
+        size = rng.choice((8, 16, 24, 64, 552, 1448, 1480))
+        count = min(-(-len(segment) // size), 12)
+        identification = rng.randrange(1 << 16)
+        pieces = []
+        for index in range(count):
+            start, end, more = size * index, size * (index + 1), index < count - 1
+            data = segment[start:end] if more else segment[start : start + 9000]
+            if not self.valid and rng.random() < 0.1:
+                start, more = max(0, start + rng.choice((-8, 8, 65000))), rng.random() < 0.5
+                data = data + bytes(rng.choice((0, 1, 8, 40)))
+            pieces.append(self._fragment(saddr, daddr, protocol, identification, min(start, 65528), data, more=more))
+        if rng.random() < 0.4:
+            rng.shuffle(pieces)
+        if rng.random() < 0.2:
+            pieces.append(rng.choice(pieces))
+        if rng.random() < 0.2:
+            del pieces[rng.randrange(len(pieces))]
+        mac, source = rng.choice(macs), rng.choice(MACS[4:10])
+        frames = [ethernet(mac, source, self._ethertype(packet), packet) for packet in pieces]
+        self._coming.extend((interface, frame) for frame in frames[1:])
+        return frames[0] if frames else self._arp()
+
+    def _fragment(
+        self, saddr: bytes, daddr: bytes, protocol: int, identification: int, start: int, data: bytes, *, more: bool
+    ) -> bytes:
+        rng = self.rng
+        if len(saddr) == 16:
+            segment = ipv6_fragment(protocol, data, identification=identification, offset=start, more=more)
+            return ipv6(saddr, daddr, 44, segment)
+        return ipv4(
+            *(saddr, daddr, protocol, data),
+            identification=identification,
+            fragment_offset=start,
+            more_fragments=more,
+            options=rng.choice((b"", b"", b"", b"\x07\x07\x04\x00\x00\x00\x00\x00")),
+        )
+
     def _to(self, saddr: bytes, daddr: bytes, protocol: int, port: int) -> tuple[int, bytes]:
         rng = self.rng
         sport = rng.choice((40000, 40001, 1000, 7))
+        if protocol == IPPROTO_SCTP:
+            return IPPROTO_SCTP, self._sctp(rng.choice((7, 40000)), port)
+        if protocol == IPPROTO_GRE:
+            return IPPROTO_GRE, self._gre()
         if protocol == IPPROTO_TCP:
             return IPPROTO_TCP, self._tcp(saddr, daddr, sport, port, rng.choice((0x02, 0x02, 0x02, *FLAGS)))
         if protocol == IPPROTO_UDP:
@@ -196,8 +272,8 @@ class FrameSource:
                     protocol, segment, identification=rng.randrange(4), offset=offset, more=rng.random() < 0.5
                 )
                 protocol = 44
-            elif rng.random() < 0.1:
-                segment, protocol = bytes((protocol, 0, 1, 4, 0, 0, 0, 0)) + segment, rng.choice((0, 43, 60))
+            while rng.random() < 0.15:
+                protocol, segment = self._extended(protocol, segment)
             return ipv6(saddr, daddr, protocol, segment[:60000], hop_limit=ttl, traffic_class=rng.choice((0, 3, 184)))
         fragment = rng.random() < 0.1
         return ipv4(
@@ -211,13 +287,48 @@ class FrameSource:
             options=rng.choice((b"", b"", b"", b"", b"\x01\x01\x01\x00", b"\x94\x04\x00\x00")),
         )
 
+    def _extended(self, following: int, segment: bytes) -> tuple[int, bytes]:
+        """An IPv6 extension header in front: hop-by-hop, routing, destination options, authentication."""
+        rng = self.rng
+        kind = rng.choice((0, 43, 60, 51))
+        if self.valid:
+            return (60, bytes((following, 0, 1, 4, 0, 0, 0, 0)) + segment) if kind != 51 else (following, segment)
+        if kind == 51:
+            return kind, bytes((following, rng.choice((1, 4, 0, 255)))) + rng.randbytes(10 + 12) + segment
+        units = rng.choice((0, 0, 1, 4, 200))
+        body = rng.choice((b"\x01\x04" + bytes(4), b"\x00\x00\x00\x00\x00\x00", b"\x05\x02\x00\x00\x01\x00"))
+        if kind == 43:
+            body = bytes((rng.choice((0, 2, 4)), rng.choice((0, 1, 3)))) + bytes(4)
+        return kind, bytes((following, units)) + body + rng.randbytes(8 * min(units, 4)) + segment
+
+    def _sctp(self, sport: int, dport: int) -> bytes:
+        """An SCTP packet, most of them with a right checksum."""
+        rng = self.rng
+        chunks = b""
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            kind = rng.choice(CHUNKS)
+            body = struct.pack("!IIHHI", rng.choice((1, 1, 2, 0)), 0xFFFF, 1, 1, 1) if kind in (1, 2) else bytes(12)
+            length = 4 + len(body) if self.valid or rng.random() < 0.85 else rng.choice((0, 1, 3, 4, 5, 400, 65535))
+            chunks += struct.pack("!BBH", kind, rng.choice((0, 0, 1)), length) + body
+        if not self.valid and rng.random() < 0.2:
+            chunks = chunks[: rng.randrange(len(chunks))]
+        head = struct.pack("!HHI", sport, dport, rng.choice((1, 1, 2, 0)))
+        check = crc32c(head + bytes(4) + chunks) if self.valid or rng.random() < 0.9 else rng.randrange(1 << 32)
+        return head + check.to_bytes(4, "little") + chunks
+
+    def _gre(self) -> bytes:
+        """GRE of both versions, with and without a key."""
+        rng = self.rng
+        head = rng.choice((b"\0\0\x08\0", b"\x20\0\x08\0", b"\x20\x01\x88\x0b", b"\xb0\x81\x88\x0b", b"\0\7\0\0"))
+        return (head + struct.pack("!HHI", 20, rng.choice((1, 2)), 7) + bytes(20))[: rng.choice((3, 4, 8, 12, 32))]
+
     def _payload(self) -> bytes:
         return self.rng.choice((b"", b"x", b"hello", bytes(100), b"GET / HTTP/1.1\r\n\r\n", bytes(1400), bytes(2000)))
 
     def _segment(self, saddr: bytes, daddr: bytes) -> tuple[int, bytes]:
         rng = self.rng
         sport, dport = rng.choice(PORTS), rng.choice(PORTS)
-        match rng.choice(("tcp", "tcp", "tcp", "udp", "udp", "icmp", "vxlan", "sctp", "other")):
+        match rng.choice(("tcp", "tcp", "tcp", "udp", "udp", "icmp", "vxlan", "sctp", "gre", "other")):
             case "tcp":
                 return IPPROTO_TCP, self._tcp(saddr, daddr, sport, dport, rng.choice(FLAGS))
             case "udp":
@@ -229,10 +340,11 @@ class FrameSource:
             case "icmp":
                 return self._icmp(saddr, daddr)
             case "sctp":
-                chunk = bytes((rng.choice((0, 1, 2, 6, 7, 10, 14)), 0, 0, 16)) + rng.randbytes(12)
-                return IPPROTO_SCTP, struct.pack("!HHII", sport, dport, rng.randrange(4), 0) + chunk
+                return IPPROTO_SCTP, self._sctp(sport, dport)
+            case "gre":
+                return IPPROTO_GRE, self._gre()
             case _:
-                return rng.choice((2, 4, 41, 47, 50, 89, 253)), rng.randbytes(rng.randrange(40))
+                return rng.choice(OTHERS), rng.randbytes(rng.randrange(40))
 
     def _tcp(self, saddr: bytes, daddr: bytes, sport: int, dport: int, flags: int) -> bytes:
         rng = self.rng
@@ -248,6 +360,8 @@ class FrameSource:
             )
         elif rng.random() < 0.3:
             options = tcp_options(timestamps=(2, 1), sack_blocks=((ack, (ack + 9) & 0xFFFFFFFF),))
+        if not self.valid and rng.random() < 0.1:
+            options = rng.choice(ODD_OPTIONS)
         self._sequence[key] = (seq + len(payload) + bool(flags & 3)) & 0xFFFFFFFF
         return tcp(
             *(saddr, daddr, sport, dport, payload),
@@ -263,7 +377,11 @@ class FrameSource:
         quoted = b""
         if self._seen and rng.random() < 0.6:
             view = FrameView(rng.choice(self._seen)[1])
-            quoted = view.data[: rng.choice((8, 20, 28, 48, 576))] if view.version else b""
+            quoted = view.data[: rng.choice((0, 1, 8, 20, 21, 28, 32, 40, 47, 48, 62, 576))] if view.version else b""
+            if quoted and not self.valid and rng.random() < 0.1:
+                damaged = bytearray(quoted)
+                damaged[rng.randrange(len(damaged))] = rng.choice((0, 1, 0x45, 0x4F, 0xFF))
+                quoted = bytes(damaged)
         if len(saddr) == 16:
             kind = rng.choice((1, 2, 3, 4, 128, 129, 133, 135, 136, 143))
             return IPPROTO_ICMPV6, icmpv6(saddr, daddr, kind, rng.randrange(5), rng.choice((0, 1280, 0x10001)), quoted)
@@ -285,6 +403,10 @@ class FrameSource:
             protocol, segment = IPPROTO_UDP, udp(saddr, daddr, view.dport, view.sport, self._payload())
         elif view.protocol == IPPROTO_ICMP and view.icmp_type == 8 and rng.random() < 0.7:
             protocol, segment = IPPROTO_ICMP, icmp(0, 0, view.icmp_rest, view.payload)
+        elif view.protocol == IPPROTO_SCTP and rng.random() < 0.8:
+            protocol, segment = IPPROTO_SCTP, self._sctp(view.dport, view.sport)
+        elif view.protocol == IPPROTO_GRE and rng.random() < 0.8:
+            protocol, segment = IPPROTO_GRE, self._gre()
         else:
             protocol, segment = self._icmp(saddr, daddr)
         packet = self._packed(saddr, daddr, protocol, segment)
@@ -312,7 +434,7 @@ class FrameSource:
         elif choice < 0.35:
             data += rng.randbytes(rng.choice((1, 7, 46)))
         elif choice < 0.4:
-            data[12:12] = ETH_P_8021Q.to_bytes(2, "big") + rng.randbytes(2)
+            data[12:12] = rng.choice((b"\x81\x00", b"\x81\x00", b"\x88\xa8")) + rng.randbytes(2)
         if rng.random() < 0.7:
             self._mend_ip_header(data)
         return bytes(data)
