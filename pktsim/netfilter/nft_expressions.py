@@ -7,7 +7,7 @@ the tests that nft adds by itself depend on it. Source: src/parser_bison.y, src/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,10 +27,10 @@ from pktsim.netfilter.nft_fields import (
     PROTOCOLS,
     TCP_OPTION_ALIASES,
     TCP_OPTIONS,
-    TRANSPORTS,
     PayloadBase,
 )
 from pktsim.netfilter.nft_lexer import Kind, Token, TokenStream
+from pktsim.netfilter.nft_protocols import Dependencies, ProtocolContext
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Binop,
@@ -43,7 +43,6 @@ from pktsim.netfilter.nft_ruleset import (
     Fib,
     Hash,
     MapLookup,
-    MatchStatement,
     Meta,
     NftFamily,
     NftSet,
@@ -57,18 +56,15 @@ from pktsim.netfilter.nft_ruleset import (
     TcpOption,
     VerdictValue,
     Wildcard,
+    concat_parts,
     concat_type,
+    const,
     flag_type,
 )
 from pktsim.netfilter.nft_types import Base, Datatype
 
 _OPERATORS: Final = {"and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>"}
 _PRECEDENCE: Final = ({"|"}, {"^"}, {"&"}, {"<<", ">>"})
-_PROTOCOL_KEYS: Final = {("ip", "protocol"), ("ip6", "nexthdr"), ("ah", "nexthdr"), ("comp", "nexthdr")}
-_FOLLOWING_FIELDS: Final = frozenset(
-    {("ether", "type"), ("ip", "protocol"), ("ip6", "nexthdr"), ("icmp", "type"), ("icmpv6", "type"), ("ah", "nexthdr"),
-     ("comp", "nexthdr")}
-)  # fmt: skip
 REFUSED_EXPRESSIONS: Final = frozenset({"osf", "ipsec", "xfrm", "vlan", "arp", "socket", "srh", "rt0", "rt2", "rt4"})
 _VERDICTS: Final = frozenset({"accept", "drop", "continue", "return", "jump", "goto"})
 #: Words that begin an expression which is no constant.
@@ -79,95 +75,6 @@ EXPRESSION_WORDS: Final = (
     | frozenset({"meta", "ct", "fib", "numgen", "jhash", "symhash", "exthdr", "rt"})
     | REFUSED_EXPRESSIONS
 )
-
-
-@dataclass(slots=True)
-class ProtocolContext:
-    """What the statements so far say about the packet's protocols."""
-
-    family: NftFamily
-    network: str = ""
-    transport: str = ""
-    icmp_type: int | None = None
-    transport_seen: bool = False  # some transport protocol has been asked for, perhaps one of several
-    several: str = ""  # the last of several that have been asked for: no field can be looked at
-    link: str = ""
-
-    def __post_init__(self) -> None:
-        if self.family is not NftFamily.INET:
-            self.network = self.family.value
-
-    def learn(self, left: Expr, right: Expr) -> None:
-        """A test for equality that goes on has told something (``relational_expr_pctx_update``)."""
-        if isinstance(left, Payload) and left.field == "type" and isinstance(right, AnonymousSet):
-            first = right.elements[0].key
-            if left.protocol in ("icmp", "icmpv6") and isinstance(first, Const):
-                self.icmp_type = first.number
-        if (isinstance(left, Meta) and left.key == "l4proto") or (
-            isinstance(left, Payload) and (left.protocol, left.field) in _PROTOCOL_KEYS
-        ):
-            self.transport_seen = isinstance(right, (Const, AnonymousSet))
-            if isinstance(right, AnonymousSet) and right.last is not None:
-                self.several = TRANSPORTS.get(right.last.number, "another protocol")
-        if not isinstance(right, Const):
-            return
-        number = right.number
-        if isinstance(left, Meta) and left.key == "iiftype":
-            self.link = "ether" if number == 1 else "unknown"
-        elif isinstance(left, Meta) and left.key == "l4proto":
-            self.transport = TRANSPORTS.get(number, "")
-        elif isinstance(left, Meta) and left.key == "nfproto":
-            self.network = {2: "ip", 10: "ip6"}.get(number, "")
-        elif isinstance(left, Meta) and left.key == "protocol":
-            self.network = {0x0800: "ip", 0x86DD: "ip6"}.get(number, "")
-        elif isinstance(left, Ct) and left.key == "protocol":
-            self.transport = TRANSPORTS.get(number, "")
-            self.transport_seen = True
-        elif isinstance(left, Ct) and left.key == "l3proto":
-            self.network = {2: "ip", 10: "ip6"}.get(number, "")
-        elif isinstance(left, Payload):
-            if (left.protocol, left.field) in _PROTOCOL_KEYS:
-                self.transport = TRANSPORTS.get(number, "")
-            elif (left.protocol, left.field) == ("ether", "type"):
-                self.network = {0x0800: "ip", 0x86DD: "ip6"}.get(number, self.network)
-            elif left.field == "type" and left.protocol in ("icmp", "icmpv6"):
-                self.icmp_type = number
-
-
-def known_field(payload: Payload, transport: str) -> Payload:
-    """``th dport`` by the name that it has in the transport protocol that is known; so ICMP has it for its checksum."""
-    if payload.protocol == "th" and transport:
-        wanted = payload.header_field
-        for name, where in PROTOCOLS[transport].fields.items():
-            if (where.offset, where.bits) == (wanted.offset, wanted.bits):
-                return Payload(transport, name)
-    return payload
-
-
-def const(number: int, datatype: Datatype, bits: int = 0) -> Const:
-    """A number of a type."""
-    width = bits or datatype.bits
-    return Const(number.to_bytes((width + 7) // 8, "big"), datatype, width)
-
-
-def leaves(expr: Expr | None) -> Iterator[Expr]:
-    """What an expression loads, in the order in which nft looks at it."""
-    if isinstance(expr, Concat):
-        for part in expr.parts:
-            yield from leaves(part)
-    elif isinstance(expr, Binop):
-        yield from leaves(expr.left)
-    elif isinstance(expr, MapLookup):
-        yield from leaves(expr.key)
-    elif isinstance(expr, Hash):
-        yield from leaves(expr.source)
-    elif expr is not None:
-        yield expr
-
-
-def concat_parts(expr: Expr) -> tuple[Expr, ...]:
-    """The parts of a concatenation, or the expression alone."""
-    return expr.parts if isinstance(expr, Concat) else (expr,)
 
 
 def boolean_form(expr: Expr) -> Expr:
@@ -210,11 +117,6 @@ def bitwise(inner: Expr, mask: int, xor: int) -> Expr:
     return found
 
 
-def is_protocol(payload: Payload) -> bool:
-    """Whether a field says which header follows."""
-    return (payload.protocol, payload.field) in _FOLLOWING_FIELDS
-
-
 @dataclass(slots=True)
 class ExpressionParser:
     """Reads expressions of one rule.
@@ -224,14 +126,17 @@ class ExpressionParser:
         context: The protocols known so far.
         find_set: The named set of a name in this table.
         ifindex: The index of an interface's name.
-        before: The statements that nft adds in front of the one being read.
+        dependencies: What they need.
     """
 
     stream: TokenStream
     context: ProtocolContext
     find_set: Callable[[str], NftSet | None]
     ifindex: Callable[[str], int]
-    before: list[Statement] = field(default_factory=list)
+    dependencies: Dependencies = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dependencies = Dependencies(self.stream, self.context)
 
     # ------------------------------------------------------------------------------------------------ what is looked at
 
@@ -285,7 +190,9 @@ class ExpressionParser:
             return self._raw_payload()
         token = stream.token
         if token.kind is Kind.WORD and token.text in EXPRESSION_WORDS and not self._constant_word(datatype):
-            return self.load()
+            found = self.load()
+            self.dependencies.places[found] = token
+            return found
         if datatype is None:
             raise stream.unexpected("an expression")
         return self.constant(datatype, bits)
@@ -334,18 +241,14 @@ class ExpressionParser:
         if word == "sctp" and stream.is_("chunk"):
             raise stream.refuse("nft expression sctp chunk", token)
         if word == "icmpv6" and stream.take("param-problem"):
-            return self.payload(word, "parameter-problem")
-        return self.payload(word, self._one_of(PROTOCOLS[word].fields, f"a field of {word}"))
+            return Payload(word, "parameter-problem")
+        return Payload(word, self._one_of(PROTOCOLS[word].fields, f"a field of {word}"))
 
     def _one_of(self, names: Sequence[str] | object, what: str) -> str:
         token = self.stream.token
         if token.text not in names:  # type: ignore[operator]
             raise self.stream.error(f"{token.text!r} is not {what}", mend=f"one of {', '.join(names)}")  # type: ignore[arg-type]
         return self.stream.next().text
-
-    def payload(self, protocol: str, name: str) -> Payload:
-        """A field; ``th`` takes the name of the protocol that is known."""
-        return known_field(Payload(protocol, name), self.context.transport)
 
     def _raw_payload(self) -> Expr:
         stream = self.stream
@@ -359,15 +262,15 @@ class ExpressionParser:
             raise stream.error(f"{length} bits cannot be looked at", mend="1 to 128")
         if offset % 8 or length % 8:
             raise stream.refuse("nft raw payload that is not whole bytes")
-        known = {
-            PayloadBase.LINK: "",
-            PayloadBase.NETWORK: self.context.network,
-            PayloadBase.TRANSPORT: self.context.transport or "th",
-        }[base]
+        context = self.context
+        # a name by which it would be refused is none
+        transport = context.transport if not context.other_transport(context.transport) else ""
+        known = {PayloadBase.LINK: "", PayloadBase.NETWORK: context.network, PayloadBase.TRANSPORT: transport}[base]
         for protocol in (known, "th"):
-            if protocol and PROTOCOLS[protocol].base is base:
+            if protocol in PROTOCOLS and PROTOCOLS[protocol].base is base:
                 for name, where in PROTOCOLS[protocol].fields.items():
-                    if (where.offset, where.bits) == (offset, length):
+                    # flags are compared whole here
+                    if (where.offset, where.bits) == (offset, length) and not flag_type(where.datatype):
                         return Payload(protocol, name)
         return Payload("", "", base, offset, length)
 
@@ -515,14 +418,14 @@ class ExpressionParser:
         if stream.is_("{"):
             made = self.anonymous_set(left)
             # a set of one is none, unless it is one of concatenations
-            alone = made.elements[0]
-            if made.written == 1 and not isinstance(alone.key, (Concat, Wildcard)) and not alone.statements:
-                return made.first if made.first is not None else alone.key
+            alone = made.written[0]
+            if len(made.written) == 1 and not isinstance(alone, (Concat, Wildcard)) and not made.elements[0].statements:
+                return alone
             return made
         if stream.is_("@"):
             return self.set_reference(left, maps=False)
         if isinstance(left, Concat):
-            return self.concat_item(left)
+            raise stream.error("a concatenation is compared with sets and maps only", mend="write { … }")
         found = self.item(left.datatype, left.bits)
         if stream.is_(","):
             if not flag_type(left.datatype) or not isinstance(found, Const):
@@ -532,15 +435,6 @@ class ExpressionParser:
                 number |= self.constant(left.datatype, left.bits).number
             found = const(number, left.datatype, left.bits)
         return found
-
-    def concat_item(self, left: Concat, types: Sequence[tuple[Datatype, int]] = ()) -> Expr:
-        wanted = list(types) or [(part.datatype, part.bits) for part in left.parts]
-        parts = []
-        for number, (datatype, bits) in enumerate(wanted):
-            if number:
-                self.stream.need(".")
-            parts.append(self.item(datatype, bits))
-        return Concat(tuple(parts))
 
     def set_reference(self, key: Expr | None, *, maps: bool) -> SetRef:
         stream = self.stream
@@ -654,15 +548,8 @@ class ExpressionParser:
             kept = ordered(elements, interval=interval, concat=len(types) > 1, merge=data is None)
         except RulesetSyntaxError as error:
             self.stream.place(error, token)
-        last = elements[-1].key
-        return AnonymousSet(
-            tuple(kept),
-            interval,
-            left.datatype,
-            len(elements),
-            elements[0].key,
-            last if isinstance(last, Const) else None,
-        )
+        written = tuple(element.key for element in elements)
+        return AnonymousSet(tuple(kept), interval, left.datatype, written)
 
     def map_lookup(self, key: Expr, result: Sequence[tuple[Datatype, int]], token: Token) -> MapLookup:
         """``KEY map { … }`` or ``KEY map @NAME``."""
@@ -682,66 +569,3 @@ class ExpressionParser:
             datatype = concat_type(tuple(one for one, _ in result))
             return MapLookup(key, self.anonymous_set(key, result), datatype, datatype.bits)
         return MapLookup(key, self.anonymous_set(key, result), result[0][0], result[0][1])
-
-    # -------------------------------------------------------------------------------------------------- what nft adds
-
-    def require(self, expr: Expr | None) -> None:
-        """Add the tests without which a field would be read from the wrong header (``payload_gen_dependency``)."""
-        for leaf in leaves(expr):
-            if isinstance(leaf, Payload):
-                self.require_protocol(leaf.protocol)
-                if leaf.protocol and leaf.header_field.icmp_types:
-                    self._require_icmp_type(leaf)
-            elif isinstance(leaf, ExtensionHeader):
-                self._require_network("ip6")
-
-    def _add(self, left: Expr, right: Expr) -> None:
-        self.before.append(MatchStatement(left, "==", right))
-        self.context.learn(left, right)
-
-    def _require_network(self, protocol: str) -> None:
-        known = self.context.network
-        if known == protocol:
-            return
-        if known:
-            raise self.stream.error(f"conflicting protocols: {known} and {protocol}")
-        if self.context.link == "unknown":
-            raise self.stream.error(f"conflicting protocols: unknown and {protocol}")
-        if self.context.link:
-            self._add(Payload("ether", "type"), const(0x0800 if protocol == "ip" else 0x86DD, t.ETHER_TYPE))
-        else:
-            self._add(Meta("nfproto"), const(2 if protocol == "ip" else 10, t.NF_PROTO))
-
-    def require_protocol(self, protocol: str) -> None:
-        if protocol in ("", "th"):
-            return
-        desc = PROTOCOLS[protocol]
-        if desc.base is PayloadBase.NETWORK:
-            self._require_network(protocol)
-        elif desc.base is PayloadBase.LINK:
-            if not self.context.link:
-                self._add(Meta("iiftype"), const(1, t.IFACE_TYPE))
-        elif self.context.several:
-            raise self.stream.error(f"conflicting protocols: {self.context.several} and {protocol}")
-        elif self.context.transport != protocol:
-            if self.context.transport:
-                raise self.stream.error(f"conflicting protocols: {self.context.transport} and {protocol}")
-            if protocol in ("icmp", "igmp") and not self.context.network:
-                self._require_network("ip")
-            elif protocol == "icmpv6" and not self.context.network:
-                self._require_network("ip6")
-            self._add(Meta("l4proto"), const(desc.number, t.INET_PROTO))
-
-    def _require_icmp_type(self, leaf: Payload) -> None:
-        types = leaf.header_field.icmp_types
-        if self.context.icmp_type in types:
-            return
-        if self.context.icmp_type is not None:
-            raise self.stream.error(f"{leaf.protocol} {leaf.field} is not in messages of this type")
-        field_ = Payload(leaf.protocol, "type")
-        if len(types) == 1:
-            self._add(field_, const(types[0], field_.datatype))
-        else:
-            elements = tuple(Element(const(number, field_.datatype)) for number in types)
-            self.before.append(MatchStatement(field_, "==", AnonymousSet(elements, False, field_.datatype)))
-            self.context.icmp_type = types[0]

@@ -18,7 +18,6 @@ from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.netfilter import nft_types as t
 from pktsim.netfilter.nft_elements import bounds
-from pktsim.netfilter.nft_expressions import concat_parts
 from pktsim.netfilter.nft_fields import (
     CT,
     EXTENSION_HEADERS,
@@ -37,7 +36,6 @@ from pktsim.netfilter.nft_ruleset import (
     Counter,
     Ct,
     CtCount,
-    Element,
     Expr,
     ExtensionHeader,
     Fib,
@@ -70,6 +68,7 @@ from pktsim.netfilter.nft_ruleset import (
     VerdictStatement,
     VerdictValue,
     Wildcard,
+    concat_parts,
 )
 from pktsim.netfilter.nft_types import Base, Datatype
 from pktsim.netfilter.opcodes import CtKey, Hook, NatFlag, Op
@@ -609,10 +608,6 @@ class NftBuilder:
         size = self.load(left)
         if isinstance(right, (AnonymousSet, SetRef)):
             self.emit(Op.NFT_LOOKUP, invert=int(op == "!="), a=self.set_index(right), b=-1, d=_FIRST)
-        elif isinstance(right, Concat):
-            types = left.datatype
-            one = AnonymousSet((Element(right),), any(not isinstance(part, Const) for part in right.parts), types)
-            self.emit(Op.NFT_LOOKUP, invert=int(op == "!="), a=self.set_index(one), b=-1, d=_FIRST)
         elif isinstance(right, Const):
             if len(right.data) != size:
                 raise self.refuse(f"nft comparison of {size} bytes with {len(right.data)}")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pktsim.netfilter import nft_types as t
-from pktsim.netfilter.nft_expressions import ProtocolContext, is_protocol
 from pktsim.netfilter.nft_fields import META_PRINTED_BARE, PRIORITIES, PayloadBase, priority_name_fits
+from pktsim.netfilter.nft_protocols import is_protocol
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Assign,
@@ -527,12 +527,9 @@ _META_LAYERS: Final = {"l4proto": _NETWORK, "nfproto": _LINK, "iiftype": _PHYSIC
 def redundant(statements: Sequence[Statement], family: NftFamily) -> set[int]:
     """Which statements nft does not print."""
     state = _Dependencies(family, statements)
-    context = ProtocolContext(family)
     for at, statement in enumerate(statements):
         if isinstance(statement, MatchStatement):
             _visit_match(state, at, statement)
-            if statement.op == "==":
-                context.learn(statement.left, statement.right)
             continue
         if isinstance(statement, VerdictMap):
             _visit(state, statement.key)

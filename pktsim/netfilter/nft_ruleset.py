@@ -9,6 +9,7 @@ comparison.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -388,11 +389,8 @@ class AnonymousSet(Expr):
     elements: tuple[Element, ...]
     interval: bool = False
     key_type: Datatype = t.INTEGER
-    #: How many elements the text had, and the first of these: nft makes one alone no set.
-    written: int = field(default=0, compare=False)
-    first: Expr | None = field(default=None, compare=False)
-    #: The last one written: what several protocols are to whoever asks for one.
-    last: Const | None = field(default=None, compare=False)
+    #: The keys as the text had them: nft makes one alone no set, and learns protocols in this order.
+    written: tuple[Expr, ...] = field(default=(), compare=False)
 
     @property
     def datatype(self) -> Datatype:
@@ -658,3 +656,29 @@ class NftRuleset:
 def flag_type(datatype: Datatype) -> bool:
     """Whether values are sets of flags."""
     return datatype.base is Base.BITMASK
+
+
+def const(number: int, datatype: Datatype, bits: int = 0) -> Const:
+    """A number of a type."""
+    width = bits or datatype.bits
+    return Const(number.to_bytes((width + 7) // 8, "big"), datatype, width)
+
+
+def leaves(expr: Expr | None) -> Iterator[Expr]:
+    """What an expression loads, in the order in which nft looks at it."""
+    if isinstance(expr, Concat):
+        for part in expr.parts:
+            yield from leaves(part)
+    elif isinstance(expr, Binop):
+        yield from leaves(expr.left)
+    elif isinstance(expr, MapLookup):
+        yield from leaves(expr.key)
+    elif isinstance(expr, Hash):
+        yield from leaves(expr.source)
+    elif expr is not None:
+        yield expr
+
+
+def concat_parts(expr: Expr) -> tuple[Expr, ...]:
+    """The parts of a concatenation, or the expression alone."""
+    return expr.parts if isinstance(expr, Concat) else (expr,)

@@ -6,24 +6,17 @@ Source: src/parser_bison.y, src/evaluate.c and src/statement.c of nftables 1.0.6
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from pktsim.netfilter import nft_types as t
 from pktsim.netfilter.nft_elements import canonical_key
-from pktsim.netfilter.nft_expressions import (
-    ExpressionParser,
-    ProtocolContext,
-    boolean_form,
-    concat_parts,
-    const,
-    is_protocol,
-    known_field,
-    leaves,
-)
+from pktsim.netfilter.nft_expressions import ExpressionParser, boolean_form
 from pktsim.netfilter.nft_fields import PROTOCOLS, PayloadBase
 from pktsim.netfilter.nft_lexer import Kind, TokenStream
+from pktsim.netfilter.nft_protocols import ProtocolContext
+from pktsim.netfilter.nft_reduce import named_again, reduce_statements
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Assign,
@@ -34,7 +27,6 @@ from pktsim.netfilter.nft_ruleset import (
     Ct,
     CtCount,
     Expr,
-    JoinedMatch,
     Limit,
     Log,
     MapLookup,
@@ -57,7 +49,9 @@ from pktsim.netfilter.nft_ruleset import (
     TcpOption,
     VerdictMap,
     VerdictStatement,
+    concat_parts,
     flag_type,
+    leaves,
 )
 from pktsim.netfilter.nft_types import Datatype
 
@@ -108,134 +102,16 @@ class RuleParser:
             statement = parser.statement()
             if isinstance(statement, Reject):
                 # stmt_reject_gen_dependency, unlike all others, puts its own at the beginning
-                statements[:0] = expressions.before
+                statements[:0] = expressions.dependencies.before
             else:
-                statements += expressions.before
-            expressions.before.clear()
+                statements += expressions.dependencies.before
+            expressions.dependencies.before.clear()
             statements.append(statement)
             if isinstance(statement, MatchStatement) and statement.op == "==":
                 context.learn(statement.left, statement.right)
         if not statements:
             raise self.stream.unexpected("a statement")
-        return NftRule(tuple(_named_again(reduce_statements(statements, self.family), self.family)), comment)
-
-
-def _named_again(statements: list[Statement], family: NftFamily) -> Iterator[Statement]:
-    """``th`` by the name of a protocol that only a later statement has asked for, before this one as it turns out."""
-    context = ProtocolContext(family)
-    for statement in statements:
-        if context.transport:
-            statement = _with_names(statement, context.transport)
-        if isinstance(statement, MatchStatement) and isinstance(statement.left, Payload):
-            statement = _raw_by_name(statement, statement.left, context.network)
-        yield statement
-        if isinstance(statement, MatchStatement) and statement.op == "==":
-            context.learn(statement.left, statement.right)
-
-
-def _raw_by_name(statement: MatchStatement, left: Payload, network: str) -> MatchStatement:
-    """``@nh,96,32`` as the field that it is, where the protocol is known by now."""
-    if left.protocol or not network or left.base is not PayloadBase.NETWORK or not isinstance(statement.right, Const):
-        return statement
-    for name, where in PROTOCOLS[network].fields.items():
-        if (where.offset, where.bits) == (left.offset, left.length):
-            named = Payload(network, name)
-            right = Const(statement.right.data, named.datatype, named.bits)
-            return MatchStatement(named, statement.op, right)
-    return statement
-
-
-def _with_names(node: Any, transport: str) -> Any:
-    if isinstance(node, Payload):
-        return known_field(node, transport)
-    if isinstance(node, tuple):
-        found = tuple(_with_names(one, transport) for one in node)
-        return node if all(a is b for a, b in zip(found, node, strict=True)) else found
-    if isinstance(node, (Const, SetRef, AnonymousSet)) or not isinstance(node, (Expr, Statement)):
-        return node
-    changed = {}
-    for one in fields(node):
-        value = getattr(node, one.name)
-        named = _with_names(value, transport)
-        if named is not value:
-            changed[one.name] = named
-    return replace(node, **changed) if changed else node
-
-
-def reduce_statements(statements: list[Statement], family: NftFamily) -> list[Statement]:
-    """``stmt_reduce``: tests of adjacent fields are put together where the first of these fields is tested.
-
-    That also happens across one other statement, as long as only one field was tested before it.
-    """
-    places: dict[int, list[int]] = {at: [at] for at in range(len(statements))}
-    group: list[int] = []
-    for at, statement in enumerate(statements):
-        if not isinstance(statement, (MatchStatement, VerdictMap)):
-            if len(group) > 1:
-                _join(statements, group, places)
-                group = []
-            continue
-        if not isinstance(statement, MatchStatement) or not isinstance(statement.right, Const):
-            continue
-        if isinstance(statement.left, Payload) and statement.op in ("==", "!=", ""):
-            if not (statement.left.header_field.offset % 8 or statement.left.bits % 8):
-                group.append(at)
-        elif statement == MatchStatement(Meta("protocol"), "==", _FAMILY_TYPES.get(family, statement.left)):
-            places[at] = [] if at + 1 < len(statements) else [at]
-    if len(group) > 1:
-        _join(statements, group, places)
-    found: list[Statement] = []
-    for at in range(len(statements)):
-        parts = [statements[one] for one in places.get(at, ())]
-        if len(parts) > 1:
-            # flags that are compared at once with something else are compared whole
-            parts = [replace(one, op="==") if isinstance(one, MatchStatement) and not one.op else one for one in parts]
-        if len(parts) > 1 and all(isinstance(one, MatchStatement) and one.op == "!=" for one in parts):
-            found.append(JoinedMatch(tuple(one for one in parts if isinstance(one, MatchStatement))))
-        else:
-            found += parts
-    return found
-
-
-_FAMILY_TYPES: Final[dict[NftFamily, Expr]] = {
-    NftFamily.IP: const(0x0800, t.ETHER_TYPE),
-    NftFamily.IP6: const(0x86DD, t.ETHER_TYPE),
-}
-
-
-def _join(statements: list[Statement], group: list[int], places: dict[int, list[int]]) -> None:
-    """``payload_do_merge``: gather the numbers of statements that are compared at once in the place of one of them."""
-
-    def payload(at: int) -> Payload:
-        one = statements[at]
-        assert isinstance(one, MatchStatement)
-        assert isinstance(one.left, Payload)
-        return one.left
-
-    def op(at: int) -> str:
-        one = statements[at]
-        assert isinstance(one, MatchStatement)
-        return one.op or "=="
-
-    order = sorted(group, key=lambda at: (payload(at).header, payload(at).header_field.offset))
-    last = order[0]
-    for at in order[1:]:
-        first, second = payload(places[last][0]), payload(at)
-        offset = first.header_field.offset
-        length = sum(payload(one).bits for one in places[last])
-        adjacent = first.header is second.header and offset + length == second.header_field.offset
-        total = length + second.bits
-        worth = total <= 32 or first.header is PayloadBase.LINK or length > 32 or second.bits > 32
-        if not adjacent or op(last) != op(at) or total > 128 or not worth:
-            last = at
-            continue
-        joined = [*places[last], at]
-        if is_protocol(second):
-            places[last] = []
-            last = at
-        else:
-            places[at] = []
-        places[last] = joined
+        return NftRule(tuple(named_again(reduce_statements(statements, self.family), self.family)), comment)
 
 
 @dataclass(slots=True)
@@ -245,7 +121,7 @@ class StatementParser:
     family: NftFamily
 
     def statement(self) -> Statement:
-        """One statement; what nft adds before it is in ``expressions.before``."""
+        """One statement; what nft adds before it is in ``expressions.dependencies.before``."""
         stream = self.stream
         token = stream.token
         word = token.text if token.kind is Kind.WORD else ""
@@ -286,14 +162,14 @@ class StatementParser:
             return self._assign(left)
         if stream.take("vmap"):
             left = self._normal(left)
-            expressions.require(left)
+            expressions.dependencies.require(left)
             target: Expr = (
                 expressions.set_reference(left, maps=True) if stream.is_("@") else expressions.anonymous_set(left, ())
             )
             return VerdictMap(left, target)
         if isinstance(left, Const):
             raise stream.error("an expression is wanted here", token)
-        expressions.require(left)
+        expressions.dependencies.require(left)
         if stream.is_("!"):
             stream.next()
             if not flag_type(left.datatype):
@@ -375,7 +251,7 @@ class StatementParser:
                 raise stream.refuse(f"nft statement tcp option {target.option} set")
         elif not isinstance(target, Payload):
             raise stream.error("this cannot be set")
-        expressions.require(target)
+        expressions.dependencies.require(target)
         if stream.is_("{", "@"):
             raise stream.unexpected("a value")
         value = self.mapped(target.datatype, target.bits)
@@ -387,7 +263,7 @@ class StatementParser:
             raise stream.error(
                 f"{target.datatype.name} is wanted, and this is {value.datatype.name}",
             )
-        expressions.require(value)
+        expressions.dependencies.require(value)
         return Assign(target, self._normal(value))
 
     def mapped(self, datatype: Datatype, bits: int, data: tuple[tuple[Datatype, int], ...] = ()) -> Expr:
@@ -414,7 +290,7 @@ class StatementParser:
         key = expressions.expression()
         if [-(-part.bits // 8) for part in concat_parts(key)] != [-(-bits // 8) for bits in found.key_bits]:
             raise stream.error(f"set {reference.name} has elements of another type", token)
-        expressions.require(key)
+        expressions.dependencies.require(key)
         timeout = 0
         if stream.take("timeout"):
             timeout = t.time_from_text(stream.word("a time"))
@@ -426,7 +302,7 @@ class StatementParser:
             if not found.data_types:
                 raise stream.error(f"{reference.name} is a set, not a map", token)
             data = self.mapped(found.data_types[0], found.data_types[0].bits)
-            expressions.require(data)
+            expressions.dependencies.require(data)
         elif found.is_map:
             raise stream.error(f"{reference.name} is a map: what should the key lead to?", token)
         stream.need("}")
@@ -568,11 +444,11 @@ class StatementParser:
         kind = stream.need("tcp", "icmp", "icmpv6", "icmpx")
         if kind == "tcp":
             stream.need("reset")
-            known = context.several or context.transport
-            if known and known != "tcp":
-                raise stream.error(f"conflicting protocols: {known} and tcp")
+            known = context.transports[-1] if context.transports else ""
+            if known not in ("", "tcp"):
+                raise stream.error(f"a reset answers tcp, and this is {known}")
             if not known:
-                expressions.require_protocol("tcp")
+                expressions.dependencies.require_protocol("tcp")
             return Reject("tcp reset")
         stream.take("type")
         datatype = {"icmp": t.ICMP_CODE, "icmpv6": t.ICMPV6_CODE, "icmpx": t.ICMPX_CODE}[kind]
@@ -581,7 +457,7 @@ class StatementParser:
             if self.family is not NftFamily.INET:
                 raise stream.error("icmpx is for tables of family inet")
             return Reject(kind, code)
-        expressions.require_protocol("ip" if kind == "icmp" else "ip6")
+        expressions.dependencies.require_protocol("ip" if kind == "icmp" else "ip6")
         return Reject(kind, code)
 
     def _nat(self, kind: str) -> Statement:
@@ -603,7 +479,7 @@ class StatementParser:
                 stream.next()
             stream.need("to")
             if family and expressions.context.network not in ("", family):
-                raise stream.error(f"conflicting protocols: {expressions.context.network} and {family}")
+                raise stream.error(f"conflicting protocols specified: {expressions.context.network} vs. {family}")
             family = family or expressions.context.network
             if not family and not stream.is_(":"):
                 raise stream.error(f"{kind} of which family?", mend=f"write {kind} ip to or {kind} ip6 to")
@@ -667,7 +543,7 @@ class StatementParser:
         key = self._normal(key)
         if not stream.take("map"):
             raise stream.refuse("nft address translation to a value of the packet", token)
-        self.expressions.require(key)
+        self.expressions.dependencies.require(key)
         data: tuple[tuple[Datatype, int], ...] = ((datatype, datatype.bits),)
         if stream.is_("{") and self._map_has_ports():
             data = (*data, (t.INET_SERVICE, 16))
@@ -698,7 +574,7 @@ class StatementParser:
         token = stream.token
         key = self._normal(expressions.expression())
         stream.need("map")
-        expressions.require(key)
+        expressions.dependencies.require(key)
         return expressions.map_lookup(key, ((t.INET_SERVICE, 16),), token)
 
     def _range(self, low: Const, high: Const) -> Expr:

@@ -11,10 +11,11 @@ from typing import Final
 
 from pktsim.errors import RulesetSyntaxError
 from pktsim.netfilter import nft_types as t
-from pktsim.netfilter.nft_expressions import ExpressionParser, ProtocolContext, concat_parts
+from pktsim.netfilter.nft_expressions import ExpressionParser
 from pktsim.netfilter.nft_fields import HOOKS, PRIORITIES
 from pktsim.netfilter.nft_lexer import Kind, Token, TokenStream, tokenize
 from pktsim.netfilter.nft_print import Printer
+from pktsim.netfilter.nft_protocols import ProtocolContext
 from pktsim.netfilter.nft_ruleset import (
     Counter,
     Element,
@@ -27,6 +28,7 @@ from pktsim.netfilter.nft_ruleset import (
     NftSet,
     Quota,
     Statement,
+    concat_parts,
 )
 from pktsim.netfilter.nft_statements import RuleParser, StatementParser
 from pktsim.netfilter.nft_transaction import NftEditError, NftTableEdit, NftTransaction
@@ -474,8 +476,6 @@ class _Script:
             if stream.take("verdict"):
                 return ((t.VERDICT, 0, None),)
             expressions = ExpressionParser(stream, ProtocolContext(table.family), table.declared_set, self.ifindex)
-            # which protocol a ct port is of makes no difference here
-            expressions.context.transport = ""
             for part in concat_parts(expressions.expression()):
                 found.append((part.datatype, part.bits, part))
             return tuple(found)

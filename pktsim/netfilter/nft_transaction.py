@@ -12,7 +12,6 @@ from typing import Final
 
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.netfilter.nft_elements import bounds, canonical_key, has_interval, ordered, range_of
-from pktsim.netfilter.nft_expressions import leaves
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Assign,
@@ -41,6 +40,7 @@ from pktsim.netfilter.nft_ruleset import (
     VerdictStatement,
     VerdictValue,
     Wildcard,
+    leaves,
 )
 
 #: ``NFT_JUMP_STACK_SIZE``.

@@ -16,6 +16,7 @@ from pktsim.netfilter.nft_text import parse_ruleset
 from tests import tools
 from tests.live import netns
 from tests.live.nft_strategies import nft_text
+from tests.netfilter.nft_conflicts import CONFLICTS, HEAD, NO_CONFLICTS
 from tests.netfilter.nft_rules import RULES
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -75,6 +76,17 @@ def test_each_rule_that_is_on_file(nft: Nft) -> None:
 def test_sets_and_objects(nft: Nft) -> None:
     text = SETS.read_text(encoding="utf-8")
     assert nft.listed(text) == ours(text) == text
+
+
+def test_protocols_that_contradict_each_other(nft: Nft) -> None:
+    for family, rule, place, names in CONFLICTS:
+        command = f"add rule {family} t c {rule}"
+        _, said = nft.listed_if_read(HEAD.format(family=family) + command)
+        line = len(HEAD.splitlines()) + 2  # behind what flushes
+        assert f":{line}:{command.index(place) + 1}-" in said
+        assert f"Error: conflicting protocols specified: {names}" in said
+    for family, rule in NO_CONFLICTS:
+        nft.listed(f"{HEAD.format(family=family)}add rule {family} t c {rule}")
 
 
 def test_random_rulesets(nft: Nft) -> None:

@@ -10,6 +10,7 @@ from pktsim.errors import PktsimError, RulesetSyntaxError, UnsupportedFeature
 from pktsim.netfilter.nft_print import Printer
 from pktsim.netfilter.nft_ruleset import NftRuleset
 from pktsim.netfilter.nft_text import parse_ruleset, run_script
+from tests.netfilter.nft_conflicts import CONFLICTS, HEAD, NO_CONFLICTS
 from tests.netfilter.nft_rules import RULES
 
 _INTERFACES = {"lo": 1}
@@ -114,6 +115,8 @@ WRONG = (
     ("add rule ip t c accept", "there is no table"),
     ("table ip t { chain c { meta mark set tcp dport; } }", "mark"),
     ("table ip t { chain c { ip saddr vmap { 1.2.3.4 : drop, 1.2.3.0/24 : accept }; } }", "intervals"),
+    ("table ip t { chain c { ip saddr . tcp dport 10.0.0.1 . 80; } }", "sets and maps only"),
+    ("table ip t { chain c { meta l4proto 99 reject with tcp reset; } }", "a reset answers tcp"),
     ("table ip t {", "the end"),
 )  # fmt: skip
 #: What is refused by name.
@@ -135,6 +138,28 @@ def test_what_the_tool_refuses_is_refused_in_one_line(text: str, word: str) -> N
     assert word in str(caught.value)
     assert str(caught.value).startswith("rules.nft")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "rule", "place", "names"), CONFLICTS)
+def test_protocols_that_contradict_each_other_are_refused_where_the_second_is(
+    family: str, rule: str, place: str, names: str
+) -> None:
+    command = f"add rule {family} t c {rule}"
+    head = HEAD.format(family=family)
+    with pytest.raises(RulesetSyntaxError) as caught:
+        parse_ruleset(head + command, file="rules.nft")
+    line, column = head.count("\n") + 1, command.index(place) + 1
+    assert f"rules.nft:{line}:{column}: conflicting protocols specified: {names}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "rule"), NO_CONFLICTS)
+def test_protocols_that_do_not_contradict_each_other(family: str, rule: str) -> None:
+    ruleset = parse_ruleset(f"{HEAD.format(family=family)}add rule {family} t c {rule}")
+    assert len(ruleset.tables[0].chains[0].rules) == 1
+
+
+def test_raw_flags_are_compared_whole() -> None:
+    assert "tcp flags == syn" in listed("table inet t { chain c { meta l4proto tcp @th,104,8 2; } }")
 
 
 @pytest.mark.parametrize(("text", "feature"), REFUSED)
