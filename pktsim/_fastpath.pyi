@@ -109,6 +109,7 @@ class Packet:
     priority: int
     fragment_max: int  # the largest fragment it was gathered from, 0 if it was not
     linear: bool  # its bytes are in one piece, whatever it was gathered from
+    ignore_df: bool  # conntrack gathered it from fragments: it is cut where it is too long
     @property
     def translated(self) -> bool:
         """NAT has changed its source or its destination, or may have."""

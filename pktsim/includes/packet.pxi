@@ -168,6 +168,18 @@ cdef class Packet:
             self.get().flags &= ~<uint32_t>PF_FRAG_PMTU
 
     @property
+    def ignore_df(self):
+        """Whether conntrack gathered it from fragments (``skb->ignore_df``): it is cut where it is too long."""
+        return bool(self.get().flags & PF_IGNORE_DF)
+
+    @ignore_df.setter
+    def ignore_df(self, bint value):
+        if value:
+            self.get().flags |= PF_IGNORE_DF
+        else:
+            self.get().flags &= ~<uint32_t>PF_IGNORE_DF
+
+    @property
     def linear(self):
         """Its bytes are in one piece, whatever it was gathered from."""
         return bool(self.get().flags & PF_LINEAR)

@@ -86,7 +86,7 @@ cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
     if ip[8] <= 1:
         pkt_refuse(s, p, DR_TTL_EXPIRED, 11, 0, 0)
         return
-    if n > p.rt_mtu and (ip[6] & 0x40) and (p.frag_max == 0 or p.frag_max > p.rt_mtu):
+    if n > p.rt_mtu and (ip[6] & 0x40) and (not p.flags & PF_IGNORE_DF or p.frag_max > p.rt_mtu):
         pkt_refuse(s, p, DR_FRAGMENT_NEEDED, 3, 4, <int>p.rt_mtu)
         return
     old[0] = ip[8]
@@ -163,7 +163,7 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
         pkt_upcall(s, p, UP_ICMP_ERROR, 137, 0, 0)
         return
     # ip6_pkt_too_big: what was gathered from fragments that fit is cut again (ignore_df)
-    if p.end - p.l3 > mtu and (p.frag_max == 0 or p.frag_max > mtu):
+    if p.end - p.l3 > mtu and (not p.flags & PF_IGNORE_DF or p.frag_max > mtu):
         pkt_refuse(s, p, DR_FRAGMENT_NEEDED, 2, 0, <int>mtu)
         return
     ip[7] -= 1

@@ -86,7 +86,7 @@ cdef void ip_rcv(State *s, Pkt *p) noexcept nogil:
     if p.flags & PF_BR_PASSED:
         # ip_sabotage_in: br_netfilter has been through PREROUTING with it
         p.flags &= ~<uint32_t>(PF_BR_PASSED | PF_BRIDGED | PF_FRAG_PMTU)
-        p.frag_max = 0             # IPCB is cleared: what was gathered for the bridge is not cut again
+        p.frag_max = 0             # IPCB is cleared: what was gathered for the bridge is cut again only if it is too long
         p.phys_out = 0             # nf_bridge_info stays, so that -m physdev still knows the port
         ip_rcv_finish(s, p)
         return

@@ -65,7 +65,7 @@ class Fragments:
             return
         if not bridged:
             df = int.from_bytes(data[6:8], "big") & IP_DF
-            if df and (not largest or largest > mtu):
+            if df and (not packet.ignore_df or largest > mtu):
                 self.netns.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.FRAG_NEEDED, mtu)
                 if packet.local:
                     self.netns.send_failed(errno.EMSGSIZE)
@@ -149,6 +149,7 @@ class Fragments:
             return
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
+        packet.ignore_df = True
         packet.fragments_keep_df = bool(whole.largest and packet.family == AF_INET and whole.data[6] & 0x40)
         self._pieces[packet.pkt_id] = whole.payload_sizes
         while len(self._pieces) > _REMEMBERED_PIECES:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.frame import IPPROTO_UDP
-from tests.kernel.node_cases import FAR6, NO_LIMIT6, STATES, piece6, pieces4
+from tests.kernel.node_cases import FAR6, NO_LIMIT6, STATES, behind_a_bridge, piece6, pieces4
 from tests.netfilter.case_script import CLIENT, CLIENT6, SERVER, SERVER6, Script, segment
 from tests.netfilter.selftest_cases import table
 
@@ -138,4 +138,58 @@ def headers_cut_short_elsewhere6() -> Script:
     )
     packet = build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), _DESTINATION, bytes((43, 0)) + _OPTIONS)
     script.dropped("in", packet, rules={"6:raw/PREROUTING/3": 1, "6:filter/FORWARD/2": 0})
+    return script
+
+
+def _gathered_on_a_bridge(name: str, proves: str, *, dont_fragment: bool) -> Script:
+    script = Script(
+        name,
+        proves,
+        STATES,
+        sysctls={"net.bridge.bridge-nf-call-iptables": "1"},
+        mtus={"out": 1000},
+    )
+    behind_a_bridge(script)
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    for sizes, count in (((600, 208), 1), ((600, 600, 208), 3), ((1200, 208), 2)):
+        packet = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(sum(sizes) - 8)))
+        out = [f"out {CLIENT}:1000 > {SERVER}:53 udp", *[f"out {CLIENT} > {SERVER} udp"] * (count - 1)]
+        pieces = pieces4(packet, sizes, dont_fragment=dont_fragment)
+        for number, piece in enumerate(pieces, 1):
+            script.receive("in", piece, out=out if number == len(pieces) else [])
+    return script
+
+
+@case
+def gathered_on_a_bridge() -> Script:
+    return _gathered_on_a_bridge(
+        "gathered-on-a-bridge",
+        "What br_netfilter has gathered and the host routes is cut again only where it does not fit.",
+        dont_fragment=False,
+    )
+
+
+@case
+def gathered_on_a_bridge_dont_fragment() -> Script:
+    return _gathered_on_a_bridge(
+        "gathered-on-a-bridge-dont-fragment",
+        "So it is if its fragments had DF: nobody is told that it does not fit (ignore_df).",
+        dont_fragment=True,
+    )
+
+
+@case
+def gathered_on_a_bridge6() -> Script:
+    script = Script(
+        "gathered-on-a-bridge6",
+        "In IPv6, too, what br_netfilter has gathered is cut again where it does not fit.",
+        rules6=STATES,
+        sysctls={"net.bridge.bridge-nf-call-ip6tables": "1"} | NO_LIMIT6,
+        mtus={"out": 1400},
+    )
+    behind_a_bridge(script)
+    first, later = f"out {CLIENT6}:1000 > {SERVER6}:53 udp", f"out {CLIENT6} > {SERVER6} udp"
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    for size, at, out in ((1200, (600,), [first]), (1500, (600,), [first, later]), (1600, (1440,), [first, later])):
+        _cut(script, build.ipv6(*ends, IPPROTO_UDP, _datagram6(size)), at, out)
     return script

@@ -526,6 +526,15 @@ def strip_options_at_the_end() -> Script:
     return script
 
 
+def behind_a_bridge(script: Script) -> None:
+    """The client's interface becomes a port of a bridge, which has its address."""
+    near, far = script.case["interfaces"]
+    bridge = {"name": "bridge0", "kind": "bridge", "mac": near["mac"], "addresses": near["addresses"]}
+    script.case["interfaces"] = [bridge, {"name": "in", "mac": "02:00:00:00:00:03", "master": "bridge0"}, far]
+    for neighbour in script.case["neighbours"]:
+        neighbour["interface"] = neighbour["interface"].replace("in", "bridge0")
+
+
 def _bridge_reset(name: str, proves: str, chain: str, destination: str) -> Script:
     script = Script(
         name,
@@ -533,11 +542,7 @@ def _bridge_reset(name: str, proves: str, chain: str, destination: str) -> Scrip
         table("filter", f"-A {chain} -p tcp -j REJECT --reject-with tcp-reset", "-A OUTPUT -p tcp"),
         sysctls={"net.bridge.bridge-nf-call-iptables": "1"},
     )
-    near, far = script.case["interfaces"]
-    bridge = {"name": "bridge0", "kind": "bridge", "mac": near["mac"], "addresses": near["addresses"]}
-    script.case["interfaces"] = [bridge, {"name": "in", "mac": "02:00:00:00:00:03", "master": "bridge0"}, far]
-    for neighbour in script.case["neighbours"]:
-        neighbour["interface"] = neighbour["interface"].replace("in", "bridge0")
+    behind_a_bridge(script)
     script.receive(
         "in",
         segment(CLIENT, destination, 1000, 80, "S", 1),
