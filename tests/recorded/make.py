@@ -23,6 +23,7 @@ UNZIPPED = ".unzipped"
 KINDS: dict[str, str] = {
     "cluster-book": "cluster/book",
     "cluster-host-gw": "cluster/host-gw",
+    "cluster-host-gw-ipv6": "cluster/host-gw-ipv6",
     "cluster-host-gw-no-brnf": "cluster/host-gw-no-brnf",
     "cluster-point-to-point": "cluster/point-to-point",
     "cluster-vxlan": "cluster/vxlan",

@@ -12,7 +12,7 @@ from pktsim.cluster.recording import ACTION_FILE, find_actions, load_action
 from pktsim.cluster.rule_check import verify_rules
 from tests.recorded import archives
 
-CLUSTERS = ("book", "host-gw", "host-gw-no-brnf", "point-to-point", "vxlan")
+CLUSTERS = ("book", "host-gw", "host-gw-ipv6", "host-gw-no-brnf", "point-to-point", "vxlan")
 
 
 def _names(cluster: str) -> list[str]:
