@@ -139,7 +139,8 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
         ip_id=0, df=True,
     )  # fmt: skip
     mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
-    if netns.datapath.route(daddr, saddr=saddr, mark=mark)[0] not in _WAYS:
+    route_type, out, *_ = netns.datapath.route(daddr, saddr=saddr, mark=mark)
+    if route_type not in _WAYS or netns.loopback_on_a_link(saddr, out):
         return  # ip_route_me_harder, also for what does not take that route
     _answer(netns, packet, reply, mark)
 

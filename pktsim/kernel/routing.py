@@ -81,9 +81,8 @@ class Routing(Configuration):
             return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, False)
         error = _ROUTE_ERRORS.get(route_type)
         local = route_type == RouteType.LOCAL
-        if error is None and not local and family == AF_INET and saddr[:1] == b"\x7f" and out != LOOPBACK_IFINDEX:
-            # __mkroute_output: a loopback address is no source on a link
-            error = None if self.sysctls.conf_or(self.devices.get(out).name, "route_localnet") else errno.EINVAL
+        if error is None and not local and self.loopback_on_a_link(saddr, out):
+            error = errno.EINVAL
         if error is not None:
             raise OSError(error, f"{self.name}: no way to {ip_to_text(daddr)}")
         if family == AF_INET6 and not saddr:
@@ -95,6 +94,12 @@ class Routing(Configuration):
             learnt = self.path_mtus.find(daddr)
             mtu = min(mtu, learnt.mtu) if learnt is not None else mtu
         return OutputRoute(saddr or preferred, out, mtu, local, limited or route_type == RouteType.BROADCAST)
+
+    def loopback_on_a_link(self, saddr: bytes, ifindex: int) -> bool:
+        """``__mkroute_output``: an IPv4 loopback address is no source of what leaves by a link."""
+        if len(saddr) != 4 or saddr[0] != 127 or ifindex == LOOPBACK_IFINDEX:
+            return False
+        return not self.sysctls.conf_or(self.devices.get(ifindex).name, "route_localnet")
 
     def route_source(self, daddr: bytes, *, ifindex: int = 0, mark: int = 0) -> bytes:
         """``icmpv6_rt_has_prefsrc``: the source address that the route to ``daddr`` names; empty if it names none."""

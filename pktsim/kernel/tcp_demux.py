@@ -259,6 +259,8 @@ class TcpDemux:
             flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
         )
         try:
+            if len(laddr) == 4:
+                self.layer.stack.route_output(raddr, saddr=laddr, ifindex=ifindex, mark=mark)
             self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=NO_FILE)
         except OSError:
             return  # as the kernel: an answer that cannot be sent is not sent

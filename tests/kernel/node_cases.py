@@ -611,6 +611,42 @@ def refused_copies_of_a_broadcast() -> Script:
     return script
 
 
+def _reset_from_loopback(name: str, proves: str, *rules: str) -> Script:
+    """A segment of the host's own that NAT has brought to 127.0.0.1, as if from somebody on a link."""
+    script = Script(
+        name,
+        proves,
+        table(
+            "nat", f"-A OUTPUT -d {SERVER} -p tcp -j REDIRECT --to-ports 8080", f"-A POSTROUTING -j SNAT --to {CLIENT}"
+        )
+        + table("filter", "-A INPUT -p tcp", *rules, "-A OUTPUT -p tcp -m tcp --tcp-flags RST RST"),
+    )
+    script.send_local(
+        segment(NEAR, SERVER, 1000, 80, "S", 1),
+        out=[],
+        rules={"filter/INPUT/1": 1, "filter/OUTPUT/1": 0},
+        has="DST_NAT",
+    )
+    return script
+
+
+@case
+def reset_from_a_loopback_address() -> Script:
+    return _reset_from_loopback(
+        "reset-from-a-loopback-address",
+        "Nobody is told of a closed port from 127.0.0.1 by a link: that address has no way there.",
+    )
+
+
+@case
+def refusal_from_a_loopback_address() -> Script:
+    return _reset_from_loopback(
+        "refusal-from-a-loopback-address",
+        "Nor does REJECT's reset go there.",
+        "-A INPUT -p tcp -j REJECT --reject-with tcp-reset",
+    )
+
+
 # ------------------------------------------------------------------------------------------------ NETMAP and GRE, IPv6
 
 
