@@ -1,6 +1,8 @@
 # A packet that left the engine, as Python sees and changes it.
 
+# The collector must not take its namespace from it: only with that can what it holds be given back.
 @cython.final
+@cython.no_gc_clear
 cdef class Packet:
     """A packet that left the engine in an upcall. Holds its place in the path, so that it can be resumed there."""
 

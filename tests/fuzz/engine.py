@@ -4,8 +4,8 @@
 
 Each round is a new namespace (its rules and settings drawn) and some hundred frames: flows, replies, errors about them,
 fragments, tunnels, broken headers, random bytes; programs on the node send too, and somebody changes everything now
-and then. What must hold is in ``world.py``. When something does not, it prints
-the seed of the round; ``--seed N --rounds 1`` runs that round again.
+and then. What must hold is in ``world.py``. When something does not, it prints the seed of the round; ``--seed N
+--rounds 1`` runs that round again.
 
 Under AddressSanitizer, which finds reads and writes that only sometimes crash:
 
@@ -15,7 +15,8 @@ Under AddressSanitizer, which finds reads and writes that only sometimes crash:
         PYTHONPATH=build/asan:. python -P -m tests.fuzz.engine --seconds 600
 
 ``-P`` and the order of ``PYTHONPATH`` make Python take the package that was built so, and not the one in this tree; it
-prints which engine it uses. With valgrind instead (far slower, also finds reads of uninitialised bytes):
+prints which engine it uses. With ``--rounds 30`` and ``ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0`` instead it
+tells at the end what was allocated and is lost. With valgrind (far slower, also finds reads of uninitialised bytes):
 
     PYTHONMALLOC=malloc valgrind --error-exitcode=1 python -m tests.fuzz.engine --frames 2000
 """
