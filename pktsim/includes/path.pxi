@@ -8,7 +8,8 @@ cdef enum:
     STAGE_HOOK_DONE = 3        # behind a hook
     STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
     STAGE_FLOOD = 5            # being flooded, before port number ``phys_out``
-    MAX_HOPS = 32              # times round lo or through bridges of one namespace
+    MAX_HOPS = 256             # times round lo: more than any TTL allows
+    MAX_ROUNDS = 1 << 14       # ... of a packet and all copies that rules made of it
     ETH_IP = 0x0800
     ETH_IPV6 = 0x86DD
     ETH_ARP = 0x0806
@@ -302,7 +303,9 @@ cdef bint mc_loops(const Pkt *p) noexcept nogil:
 cdef void lo_queue(State *s, Pkt *p) noexcept nogil:
     """netif_rx: behind what is under way."""
     p.hops += 1
-    if p.hops > MAX_HOPS:
+    s.rounds += 1
+    if p.hops > MAX_HOPS or s.rounds > MAX_ROUNDS:
+        # the kernel would go on for ever
         pkt_drop(s, p, DR_LOOP)
         return
     p.flags |= PF_LOOPED
@@ -444,6 +447,7 @@ cdef void lo_drain(State *s) noexcept nogil:
             netif_receive(s, p)
         else:
             dev_receive(s, p, s.lo_ifindex)
+    s.rounds = 0
 
 
 # -------------------------------------------------------------------------------------------------------------- resume

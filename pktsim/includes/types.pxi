@@ -182,7 +182,7 @@ cdef struct Pkt:
     uint8_t hook
     uint8_t step               # next step of the hook
     uint8_t src_mac[6]         # saved by br_netfilter
-    uint8_t hops               # how often it went round in this namespace
+    uint16_t hops              # how often it went round in this namespace
     Addr rt_nh
     Addr rt_prefsrc
     Addr orig_dst              # br_netfilter and OUTPUT: to see whether NAT changed it
@@ -474,6 +474,7 @@ cdef struct State:
     uint32_t cap_bytes
     Pkt *lo_first              # packets on their way through lo
     Pkt *lo_last
+    uint32_t rounds            # packets queued there since it was empty
     Pkt *pool                  # free packets
     uint32_t n_pool
     uint32_t pkt_serial

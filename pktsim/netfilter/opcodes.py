@@ -192,7 +192,7 @@ class DropReason(enum.IntEnum):
     NO_SOCKET = 24
     REJECTED = 25
     MTU = 26  # larger than the receiving device takes
-    LOOP = 27  # went round too often in one namespace
+    LOOP = 27  # goes round in one namespace without end
     NO_CARRIER = 28
     FRAGMENT_BAD = 29
     UNSUPPORTED = 30

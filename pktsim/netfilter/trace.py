@@ -62,7 +62,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.NO_SOCKET: "no socket of this host takes it",
     DropReason.REJECTED: "a rule said REJECT",
     DropReason.MTU: "larger than the receiving interface takes",
-    DropReason.LOOP: "it went round in this namespace too often",
+    DropReason.LOOP: "it goes round in this namespace without end",
     DropReason.NO_CARRIER: "the interface has no carrier",
     DropReason.FRAGMENT_BAD: "its fragments do not fit together",
     DropReason.NO_QUEUE: "queued for a program, and none listens",

@@ -526,6 +526,23 @@ def strip_options_at_the_end() -> Script:
     return script
 
 
+@case
+def round_by_lo() -> Script:
+    script = Script(
+        "round-by-lo",
+        "What a route sends to lo comes in again, until its TTL ends.",
+        table("filter", "-A FORWARD -i in", "-A FORWARD -i lo"),
+        routes=[{"dst": "192.0.2.0/24", "dev": "lo"}],
+    )
+    script.receive(
+        "in",
+        datagram(CLIENT, "192.0.2.1", 1000, 53),
+        out=[f"in {NEAR} > {CLIENT} icmp 11/0"],
+        rules={"filter/FORWARD/1": 1, "filter/FORWARD/2": 62},
+    )
+    return script
+
+
 def behind_a_bridge(script: Script) -> None:
     """The client's interface becomes a port of a bridge, which has its address."""
     near, far = script.case["interfaces"]

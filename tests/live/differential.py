@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pktsim.kernel.case import CaseRun
 from pktsim.kernel.case_recording import compare_result, mask_fields
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.fields import dissect
 from tests.live.kernel_case import NondeterministicError, Workbench
 
@@ -55,6 +56,8 @@ def difference(case: Mapping[str, Any], ours: CaseRun, bench: Workbench) -> str:
     """
     if "--ctexpire" in (case.get("iptables") or case.get("ip6tables") or "") and _uptime_s() < _YOUNG_S:
         raise NondeterministicError("a time-out that is not an entry's yet is compared with the machine's uptime")
+    if DropReason.LOOP in ours.node.datapath.drop_counts():
+        raise NondeterministicError("a packet goes round without end")
     first = bench.result(case)
     found = compare_result(case, _own_identifications(case, first), ours)
     # What is drawn from few alternatives may well come out the same a few times.
