@@ -8,6 +8,7 @@ on a busy machine is said late everywhere, and the moment at which it was said i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import json
@@ -163,9 +164,16 @@ def play(scripts: dict[str, Script], far: str, near: str) -> dict[str, list[Even
     return {name: player.events for name, player in players.items()}
 
 
+def _before_others() -> None:
+    """Be woken at once, if that is allowed, whatever else the machine does; it is little that is done here."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+
+
 def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     scripts = {name: Script.from_json(found) for name, found in json.load(sys.stdin).items()}
+    _before_others()
     events = play(scripts, sys.argv[1], sys.argv[2])
     json.dump({name: [event.to_json() for event in found] for name, found in events.items()}, sys.stdout)
 

@@ -1,12 +1,13 @@
 """The kernel's TCP and ours over time: retransmission, recovery, probes, keep-alive, opening, closing.
 
 All scripts are played to the kernel at once, so that they take no longer than the longest of them; then each is played
-to ours, and compared.
+to ours, and compared. What a busy machine has played too late is played again.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import tests
+from pktsim.clock import NS_PER_MS
 from pktsim.kernel.tcp_segment import ACK
 from tests.live import netns, tcp_scripts
 from tests.live.tcp_conversation import FAR_MAC, NEAR_MAC, SYSCTLS, Options, Say
@@ -57,11 +59,25 @@ def play(scripts: Mapping[str, Script]) -> dict[str, list[Event]]:
 
 @pytest.fixture(scope="module")
 def kernel(_live_machine: None) -> dict[str, list[Event]]:
-    """What came of each script in the kernel."""
+    """What came of each script in the kernel, when it was played most punctually."""
     by_sysctls: dict[str, dict[str, Script]] = {}
     for name, script in SCRIPTS.items():
         by_sysctls.setdefault(json.dumps(script.sysctls), {})[name] = script
-    return {name: events for scripts in by_sysctls.values() for name, events in play(scripts).items()}
+    return {name: events for scripts in by_sysctls.values() for name, events in _play_punctually(scripts).items()}
+
+
+def _play_punctually(scripts: Mapping[str, Script]) -> dict[str, list[Event]]:
+    best: dict[str, tuple[int, list[Event]]] = {}
+    late = scripts
+    for _ in range(5):
+        for name, events in play(late).items():
+            lateness = lateness_ns(scripts[name], events)
+            if name not in best or lateness < best[name][0]:
+                best[name] = (lateness, events)
+        late = {name: scripts[name] for name, (lateness, _) in best.items() if lateness > PUNCTUAL_NS}
+        if not late:
+            break
+    return {name: events for name, (_, events) in best.items()}
 
 
 def _compare(name: str, script: Script, theirs: list[Event]) -> None:
@@ -73,6 +89,29 @@ def _compare(name: str, script: Script, theirs: list[Event]) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_alike(kernel: dict[str, list[Event]], name: str) -> None:
     _compare(name, SCRIPTS[name], kernel[name])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_no_script_hangs_on_a_moment(name: str) -> None:
+    """Whenever its steps come within 4 ms: else the kernel, whose moments are others by a few microseconds, may differ.
+
+    Left alone are times between segments that are said in a row: what is gathered meanwhile depends on them.
+    """
+    script = SCRIPTS[name]
+    chance = random.Random(name)
+    seen = set()
+    for _ in range(12):
+        at_ns = 0
+        delayed_ns = 0
+        planned: list[Event] = []
+        for delay_ms, _action in script.steps:
+            at_ns += round(delay_ms * NS_PER_MS)
+            if delay_ms >= 1 or not planned:
+                delayed_ns = max(chance.randrange(PUNCTUAL_NS), planned[-1].at_ns - at_ns if planned else 0)
+            planned.append(Event(at_ns + delayed_ns, "did", ""))
+        ours = replay(script, planned, {**SYSCTLS, **script.sysctls})
+        seen.add("\n".join(f"{event.kind} {event.text}" for event in ours))
+    assert len(seen) == 1
 
 
 @pytest.mark.slow
