@@ -172,7 +172,7 @@ def _compare_entries(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping
             if name == "reply":
                 if not _same_tuple(recorded or {}, counted or {}):
                     return f"{where} {entry_text(entry)}: reply {recorded} recorded, ours {counted}"
-            elif name in ("status",):
+            elif name == "status" and (recorded is not None or name not in entry):
                 if set(recorded or ()) != set(counted or ()):
                     return f"{where} {entry_text(entry)}: status {recorded} recorded, ours {counted}"
             elif recorded != counted and (recorded is not None or (counted and name not in entry)):
