@@ -282,6 +282,7 @@ class Printer:
         for one in rule.statements:
             statements += one.parts if isinstance(one, JoinedMatch) else (one,)
         killed = redundant(statements, family)
+        merge_ranges(statements, killed)
         words = [self.statement(one) for at, one in enumerate(statements) if at not in killed]
         if rule.comment:
             words.append(f'comment "{rule.comment}"')
@@ -591,3 +592,33 @@ def _visit(state: _Dependencies, expr: Expr) -> None:
         _visit(state, expr.key)
     elif isinstance(expr, Hash) and expr.source is not None:
         _visit(state, expr.source)
+
+
+#: Two tests one behind the other that nft takes for one of a range, and whether of what is in it.
+_RANGE_TESTS: Final = {(">=", "<="): "==", ("<", ">"): "!="}
+
+
+def merge_ranges(statements: list[Statement], killed: set[int]) -> None:
+    """Put the test of a range in the place of two bounds, as nft does where both look at things of one kind.
+
+    That need not be the same field: ``ip ttl < 5 ip length > 40`` is listed as ``ip length != 5-40``
+    (``expr_may_merge_range`` of src/netlink_delinearize.c). Only what is listed is affected.
+    """
+    for at in range(1, len(statements)):
+        first, second = statements[at - 1], statements[at]
+        if not isinstance(first, MatchStatement) or not isinstance(second, MatchStatement):
+            continue
+        op = _RANGE_TESTS.get((first.op, second.op))
+        low, high = first.right, second.right
+        if op and isinstance(low, Const) and isinstance(high, Const) and _of_one_kind(first.left, second.left):
+            data = low.data.rjust(len(high.data), b"\0")
+            statements[at] = MatchStatement(second.left, op, Range(Const(data, high.type, 8 * len(data)), high))
+            killed.add(at - 1)
+
+
+def _of_one_kind(first: Expr, second: Expr) -> bool:
+    if isinstance(first, Binop) and isinstance(second, Binop):
+        return _of_one_kind(first.left, second.left)
+    if isinstance(first, Payload) and isinstance(second, Payload):
+        return (first.header, first.protocol) == (second.header, second.protocol)
+    return type(first) is type(second)

@@ -182,7 +182,7 @@ MH_TYPE: Final = Datatype(
         "fast-binding-advertisement", "experimental-mobility-header", "home-agent-switch-message"))},
 )  # fmt: skip
 DSCP: Final = Datatype("dscp", 6, symbols=_DSCP, hex_digits=2)
-ECN: Final = Datatype("ecn", 2, symbols={"not-ect": 0, "ect1": 1, "ect0": 2, "ce": 3})
+ECN: Final = Datatype("ecn", 2, symbols={"not-ect": 0, "ect1": 1, "ect0": 2, "ce": 3}, hex_digits=1)
 NF_PROTO: Final = Datatype("nf_proto", 8, symbols={"ipv4": 2, "ipv6": 10}, per_line=5)
 FIB_ADDRTYPE: Final = Datatype("fib_addrtype", 32, host=True, symbols=FIB_TYPES)
 BOOLEAN: Final = Datatype("boolean", 1, symbols={"exists": 1, "missing": 0})
@@ -321,6 +321,10 @@ def value_to_text(
         if number == 0xFFFFFFFF:
             return "root"
         return "none" if number == 0 else f"{number >> 16:x}:{number & 0xFFFF:x}"
+    if datatype.base is Base.BITMASK and numeric and number & (number - 1):
+        return " | ".join(f"{1 << bit:#x}" for bit in range(number.bit_length()) if number >> bit & 1)
+    if datatype.base is Base.BITMASK and numeric:
+        return f"{number:#x}"
     if datatype.base is Base.BITMASK and number and datatype.symbols:
         left = number
         names = []
