@@ -233,6 +233,7 @@ cdef void br_flood(State *s, Pkt *p, Link *br, Link *from_, bint up, int first) 
             continue
         s.clones += 1
         if s.clones > MAX_CLONES:
+            pkt_drop(s, pkt_clone(s, p), DR_LOOP)
             break
         refused = s.upcalls[UP_REJECT]
         br_forward(s, pkt_clone(s, p), br, from_, to)

@@ -9,7 +9,6 @@ cdef enum:
     STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
     STAGE_FLOOD = 5            # being flooded, before port number ``phys_out``
     MAX_HOPS = 256             # times round lo: more than any TTL allows
-    MAX_ROUNDS = 1 << 14       # ... of a packet and all copies that rules made of it
     ETH_IP = 0x0800
     ETH_IPV6 = 0x86DD
     ETH_ARP = 0x0806
@@ -217,6 +216,7 @@ cdef void do_tee(State *s, Pkt *p, const uint8_t *to, int hook) noexcept nogil:
         return
     s.clones += 1
     if s.clones > MAX_CLONES:
+        pkt_drop(s, pkt_clone(s, p), DR_LOOP)
         return
     if to[16]:
         for i in range(1, s.n_links):
@@ -303,9 +303,8 @@ cdef bint mc_loops(const Pkt *p) noexcept nogil:
 cdef void lo_queue(State *s, Pkt *p) noexcept nogil:
     """netif_rx: behind what is under way."""
     p.hops += 1
-    s.rounds += 1
-    if p.hops > MAX_HOPS or s.rounds > MAX_ROUNDS:
-        # the kernel would go on for ever
+    if p.hops > MAX_HOPS:
+        # the kernel would go on for ever; how many copies there may be is bounded by MAX_CLONES
         pkt_drop(s, p, DR_LOOP)
         return
     p.flags |= PF_LOOPED
@@ -447,7 +446,6 @@ cdef void lo_drain(State *s) noexcept nogil:
             netif_receive(s, p)
         else:
             dev_receive(s, p, s.lo_ifindex)
-    s.rounds = 0
 
 
 # -------------------------------------------------------------------------------------------------------------- resume

@@ -195,3 +195,12 @@ def test_a_local_ipv6_packet_is_traced_by_its_own_tables() -> None:
     assert "route: unicast by eth0, next hop fd00::2" in lines
     assert "-A OUTPUT -p udp -j DROP" in lines
     assert lines[-1] == "dropped: a rule said DROP (filter OUTPUT rule 1)"
+
+
+def test_copies_of_copies_come_to_an_end() -> None:
+    rules = "-A PREROUTING -j TEE --gateway 10.0.1.1\n" * 2
+    made = world(f"*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")
+    reasons: list[DropReason] = []
+    made.netns.drop_listener = lambda _number, reason, _ifindex: reasons.append(reason)
+    given(made, through())
+    assert set(reasons) == {DropReason.LOOP}
