@@ -10,11 +10,11 @@ from typing import Final
 
 from pktsim.clock import Clock
 from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
-from pktsim.kernel.configuration import Configuration
 from pktsim.kernel.icmp6 import IPV6_MIN_MTU
 from pktsim.kernel.ip import OutputRoute
 from pktsim.kernel.netdev import AF_INET, AF_INET6, LOOPBACK_IFINDEX, NetDevice, Scope, family_of
 from pktsim.kernel.path_mtu import PathMtu, PathMtus
+from pktsim.kernel.rule_tables import RuleTables
 from pktsim.kernel.timer_wheel import HZ, TimerWheel
 from pktsim.netfilter.opcodes import RouteType
 from pktsim.rng import Choices
@@ -33,7 +33,7 @@ _ROUTE_ERRORS: Final = {
 }
 
 
-class Routing(Configuration):
+class Routing(RuleTables):
     """A namespace that knows its ways: the arguments are those of :class:`~pktsim.kernel.netns.Netns`."""
 
     def __init__(self, name: str, *, clock: Clock, choices: Choices, wheel: TimerWheel | None = None) -> None:
