@@ -99,8 +99,10 @@ class ProtocolContext:
             elif left.key == "nfproto":
                 self._learn_network(right, _NF_PROTOS, _UNKNOWN)
         elif isinstance(left, Ct):
-            if left.key == "protocol":  # nothing by which a header could be looked at
+            if left.key == "protocol":
                 self.transport_seen = True
+                if self.network in _NF_PROTOS.values():
+                    self._learn_transport(right, "")
             elif left.key == "l3proto" and self.family is NftFamily.INET:
                 self._learn_network(right, _NF_PROTOS, _UNKNOWN)
         elif isinstance(left, Payload):
@@ -138,12 +140,14 @@ class Dependencies:
         stream: For messages.
         context: The protocols known so far.
         before: The statements added in front of the one being read.
+        first: Those added in front of the whole rule.
         places: Where each expression stands in the text.
     """
 
     stream: TokenStream
     context: ProtocolContext
     before: list[Statement] = field(default_factory=list)
+    first: list[Statement] = field(default_factory=list)
     places: dict[Expr, Token] = field(default_factory=dict)
 
     def require(self, expr: Expr | None) -> None:
@@ -155,7 +159,10 @@ class Dependencies:
                 if leaf.protocol and leaf.header_field.icmp_types:
                     self._require_icmp_type(leaf, token)
             elif isinstance(leaf, ExtensionHeader):
+                behind = len(self.before)
                 self._require_network("ip6", token)
+                self.first += self.before[behind:]  # expr_evaluate_exthdr
+                del self.before[behind:]
             elif isinstance(leaf, Ct) and leaf.key.startswith(("ip ", "ip6 ")):
                 family = leaf.key.split()[0]
                 if self.context.network not in ("", family):

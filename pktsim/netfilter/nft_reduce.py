@@ -21,6 +21,7 @@ from pktsim.netfilter.nft_ruleset import (
     Meta,
     NftFamily,
     Payload,
+    Prefix,
     SetRef,
     Statement,
     VerdictMap,
@@ -46,7 +47,12 @@ def _raw_by_name(statement: MatchStatement, left: Payload, context: ProtocolCont
     known = {PayloadBase.NETWORK: context.network, PayloadBase.TRANSPORT: context.transport}.get(left.header, "")
     if left.protocol or known not in PROTOCOLS or not isinstance(statement.right, Const):
         return statement
+    equal = statement.op in ("==", "!=")
     for name, where in PROTOCOLS[known].fields.items():
+        if where.offset == left.offset and where.bits > left.length and where.datatype.prefix and equal:
+            # the head of an address is how a prefix of whole bytes is compared
+            field, data = Payload(known, name), statement.right.data.ljust(where.bits // 8, b"\0")
+            return MatchStatement(field, statement.op, Prefix(Const(data, field.datatype, field.bits), left.length))
         if (where.offset, where.bits) == (left.offset, left.length):
             named = Payload(known, name)
             right = Const(statement.right.data, named.datatype, named.bits)

@@ -105,7 +105,9 @@ class RuleParser:
                 statements[:0] = expressions.dependencies.before
             else:
                 statements += expressions.dependencies.before
+            statements[:0] = expressions.dependencies.first
             expressions.dependencies.before.clear()
+            expressions.dependencies.first.clear()
             statements.append(statement)
             if isinstance(statement, MatchStatement) and statement.op == "==":
                 context.learn(statement.left, statement.right)

@@ -29,6 +29,7 @@ CONFLICTS: Final = (
     ("inet", "ether type { ip, ip6 } ip saddr 10.0.0.1", "ip saddr", "ip6 vs. ip"),
     ("inet", "meta nfproto 7 ip saddr 10.0.0.1", "ip saddr", "unknown vs. ip"),
     ("inet", "ct l3proto ipv6 ip saddr 10.0.0.1", "ip saddr", "ip6 vs. ip"),
+    ("ip", "ct protocol tcp udp dport 80", "udp dport", "tcp vs. udp"),
     ("ip", "ct original ip6 saddr ::1", "ct original", "ip vs. ip6"),
     ("inet", "add @addresses { ip saddr } counter ip6 saddr ::1", "ip6 saddr", "ip vs. ip6"),
 )  # fmt: skip
