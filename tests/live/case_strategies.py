@@ -468,12 +468,10 @@ def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes], nft: S
         settings: The node.
         rules: iptables' rules.
         steps: What happens.
-        nft: nft's rules, which are IPv4's; none for a case without nft.
+        nft: nft's rules; none for a case without nft.
     """
     dice = Dice(settings)
     world, node = _topology(dice)
-    if nft is not None and world is not WORLD4:
-        world, node = WORLD4, node_of(WORLD4.topology)
     case: dict[str, Any] = {
         "name": "generated",
         **node,
@@ -486,7 +484,7 @@ def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes], nft: S
     if "--match-set" in text or "-j SET" in text:
         case["ipsets"] = world.sets.format(dice.pick(world.addresses[:4]), dice.pick(world.addresses[4:]))
     if nft is not None:
-        case["nft"] = nft_text(nft)
+        case["nft"] = nft_text(nft, version=world.version)
     if dice.one_in(6) and (listeners := _listeners(dice, world)):
         case["listeners"] = listeners
     story = Story(world, case, CaseRun(case), fragments=fragments)
