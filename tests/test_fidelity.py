@@ -94,7 +94,7 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
         "corefile",  # Directive.unsupported
         "lower",  # Builder.refuse
         "nft_lexer",  # TokenStream.refuse
-        "nft_lower",  # NftBuilder.refuse
+        "nft_lower_expressions",  # ExpressionBuilder.refuse
     }
 
 

@@ -8,24 +8,29 @@ and the states of rules are objects of their own (:mod:`pktsim.netfilter.nft_run
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pktsim._fastpath import NftSet as EngineSet
 from pktsim._fastpath import Program
-from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.netfilter import nft_types as t
 from pktsim.netfilter.nft_elements import bounds
-from pktsim.netfilter.nft_fields import (
-    CT,
-    EXTENSION_HEADERS,
-    FIB_FLAGS,
-    FIB_RESULTS,
-    META,
-    PROTOCOLS,
-    TCP_OPTIONS,
+from pktsim.netfilter.nft_fields import CT, PROTOCOLS
+from pktsim.netfilter.nft_lower_expressions import (
+    COUNTER,
+    FIRST,
+    FOURTH,
+    LIMIT_BYTES,
+    LIMIT_PACKETS,
+    QUOTA,
+    SECOND,
+    THIRD,
+    ExpressionBuilder,
+    NftSource,
+    State,
+    element_size,
 )
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
@@ -37,8 +42,6 @@ from pktsim.netfilter.nft_ruleset import (
     Ct,
     CtCount,
     Expr,
-    ExtensionHeader,
-    Fib,
     Hash,
     JoinedMatch,
     Limit,
@@ -59,7 +62,6 @@ from pktsim.netfilter.nft_ruleset import (
     Quota,
     Range,
     Reject,
-    Rt,
     SetRef,
     SetUpdate,
     Statement,
@@ -70,40 +72,22 @@ from pktsim.netfilter.nft_ruleset import (
     Wildcard,
     concat_parts,
 )
-from pktsim.netfilter.nft_types import Base, Datatype
 from pktsim.netfilter.opcodes import CtKey, Hook, NatFlag, Op
 from pktsim.netfilter.ruleset import Family
 from pktsim.netfilter.targets.reject import Reject6With, RejectWith
 
-approximated(
-    "netfilter.nft.symhash",
-    "symhash is a function of addresses, protocol and ports; Linux's has a key that is drawn when it boots",
-    source="net/core/flow_dissector.c __skb_get_hash_symmetric",
-)
 approximated(
     "netfilter.nft.log",
     "log statements let the packet go on and write nothing (the explanation of a packet says that it met them)",
     source="net/netfilter/nft_log.c",
 )
 
-approximated(
-    "netfilter.nft.iif",
-    "at POSTROUTING, what a raw socket has sent came in by no interface; Linux takes the outgoing one for that",
-    source="net/ipv4/raw.c raw_send_hdrinc, net/ipv4/ip_output.c ip_output",
-)
-
-Row = tuple[int, int, int, int, int, int, int, int]
-
 _U32: Final = 0xFFFFFFFF
 _COMPARISONS: Final = {"==": 0, "!=": 1, "<": 2, "<=": 3, ">": 4, ">=": 5}
 #: What the engine calls what a verdict map leads to (includes/types.pxi).
 VERDICT_CODES: Final = {"continue": 1, "accept": 2, "drop": 3, "jump": 5, "goto": 6, "return": 7}
-#: Kinds of states (includes/types.pxi).
-COUNTER, LIMIT_PACKETS, LIMIT_BYTES, QUOTA, NUMGEN, SEED = 1, 2, 3, 4, 5, 6
 _UNIT_S: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _NS_PER_S: Final = 1_000_000_000
-#: Registers: a key or a value lies at the first, what is looked up by it and ends of ranges behind.
-_FIRST, _SECOND, _THIRD, _FOURTH = 0, 64, 80, 96
 _SET_HASH, _SET_INTERVAL, _SET_BOXES = 0, 1, 2
 
 #: Header fields that may be written without anything else having to change.
@@ -147,17 +131,6 @@ _NAT_FLAGS: Final = {
     "persistent": NatFlag.PERSISTENT,
 }
 
-State = tuple[int, int, int, int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class NftSource:
-    """What a rule number of a program stands for; number 0 is the end of the chain."""
-
-    chain: str
-    number: int
-    rule: NftRule | None
-
 
 @dataclass(frozen=True, slots=True)
 class LoweredNft:
@@ -183,11 +156,6 @@ class LoweredNft:
     chain_names: Mapping[int, str]
     needs_conntrack: bool
     needs_accounting: bool
-
-
-def element_size(datatype: Datatype, bits: int) -> int:
-    """Bytes of a value in a register."""
-    return ((bits or datatype.bits) + 7) // 8
 
 
 def field_sizes(bits: Sequence[int]) -> list[int]:
@@ -283,73 +251,17 @@ def set_kind(*, interval: bool, n_fields: int) -> int:
 
 
 @dataclass(slots=True)
-class NftBuilder:
-    """One table's program under construction.
+class NftBuilder(ExpressionBuilder):
+    """A table's program under construction, rule by rule.
 
     Attributes:
-        table: What is lowered.
-        chains: The number of each chain.
-        anonymous: Makes, or finds again, the engine's set of an anonymous one: (rule, number within it, set, bytes of
-            data).
         now_ns: When limits begin to count.
     """
 
-    table: NftTable
-    chains: Mapping[str, int]
-    anonymous: Callable[[NftRule, int, AnonymousSet, int], EngineSet]
-    now_ns: int
-    rows: list[list[int]] = field(default_factory=list)
-    pool: bytearray = field(default_factory=bytearray)
-    places: list[str] = field(default_factory=list)
-    sources: list[NftSource] = field(default_factory=list)
-    states: list[tuple[tuple[Any, ...], State]] = field(default_factory=list)
-    sets: list[Any] = field(default_factory=list)
-    needs_conntrack: bool = False
+    now_ns: int = 0
     needs_accounting: bool = False
-    _constants: dict[bytes, int] = field(default_factory=dict)
-    _named: dict[str, int] = field(default_factory=dict)
     _objects: dict[tuple[str, str], int] = field(default_factory=dict)
     _jumps: list[tuple[int, str]] = field(default_factory=list)
-    _rule: NftRule = field(default_factory=lambda: NftRule(()))
-    _number: int = 0
-    _chain: str = ""
-    _state_number: int = 0
-    _set_number: int = 0
-
-    # ---------------------------------------------------------------------------------------------------------- helpers
-
-    def refuse(self, feature: str) -> UnsupportedFeature:
-        where = f"table {self.table.family.value} {self.table.name}, chain {self._chain}, rule {self._number}"
-        return UnsupportedFeature(feature, place=where)
-
-    def constant(self, data: bytes) -> int:
-        at = self._constants.get(data)
-        if at is None:
-            at = self._constants[data] = len(self.pool)
-            self.pool += data
-        return at
-
-    def emit(self, op: Op, *, invert: int = 0, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> None:
-        self.rows.append([int(op), invert, a, b, c, d, -1, len(self.sources)])
-
-    def state(self, first: State) -> int:
-        """A state of the rule being lowered."""
-        self.states.append((("rule", self._rule.handle, self._state_number), first))
-        self._state_number += 1
-        return len(self.states) - 1
-
-    def set_index(self, which: Expr, data_size: int = 0) -> int:
-        """The number of a set in this program."""
-        if isinstance(which, SetRef):
-            at = self._named.get(which.name)
-            if at is None:
-                at = self._named[which.name] = len(self.sets)
-                self.sets.append(which.name)
-            return at
-        assert isinstance(which, AnonymousSet)
-        self.sets.append(self.anonymous(self._rule, self._set_number, which, data_size))
-        self._set_number += 1
-        return len(self.sets) - 1
 
     # ------------------------------------------------------------------------------------------------------------ table
 
@@ -426,142 +338,6 @@ class NftBuilder:
         if not matched:
             self.emit(Op.NFT_MATCHED)
 
-    # ------------------------------------------------------------------------------------------------------ expressions
-
-    def load(self, expr: Expr, at: int = _FIRST) -> int:
-        """Put a value into a register. Returns its size in bytes."""
-        if isinstance(expr, Payload):
-            where = expr.header_field
-            base = int(expr.header)
-            if where.offset % 8 == 0 and where.bits % 8 == 0:
-                self.emit(Op.NFT_PAYLOAD, a=base, b=where.offset // 8, c=where.bits // 8, d=at)
-            else:
-                self.emit(Op.NFT_BITS, a=base, b=where.offset, c=where.bits, d=at)
-            return (where.bits + 7) // 8
-        if isinstance(expr, (ExtensionHeader, TcpOption)):
-            return self._load_option(expr, at)
-        if isinstance(expr, Meta):
-            key, _, bits = META[expr.key]
-            self.emit(Op.NFT_META, a=key, d=at)
-            return bits // 8
-        if isinstance(expr, Ct):
-            return self._load_ct(expr, at)
-        if isinstance(expr, Fib):
-            result, _, bits = FIB_RESULTS[expr.result]
-            self.emit(Op.NFT_FIB, a=sum(FIB_FLAGS[flag] for flag in expr.flags), b=result, c=int(expr.present), d=at)
-            return 1 if expr.present else bits // 8
-        if isinstance(expr, Rt):
-            if expr.key == "mtu":
-                raise self.refuse("nft expression rt mtu")
-            family = Family.IPV6 if expr.key.startswith("ip6") else Family.IPV4
-            self.emit(Op.NFT_NEXTHOP, a=int(family), d=at)
-            return 16 if family is Family.IPV6 else 4
-        if isinstance(expr, (Numgen, Hash)):
-            return self._load_number(expr, at)
-        if isinstance(expr, Const):
-            self.emit(Op.NFT_IMMEDIATE, a=self.constant(expr.data), c=len(expr.data), d=at)
-            return len(expr.data)
-        if isinstance(expr, Binop):
-            return self._load_binop(expr, at)
-        if isinstance(expr, Concat):
-            size = 0
-            for part in expr.parts:
-                size += -(-self.load(part, at + size) // 4) * 4
-            return size
-        if isinstance(expr, MapLookup):
-            return self._load_map(expr, at)
-        raise self.refuse(f"nft expression {type(expr).__name__}")
-
-    def _load_option(self, expr: ExtensionHeader | TcpOption, at: int) -> int:
-        of_tcp = isinstance(expr, TcpOption)
-        kind = TCP_OPTIONS[expr.option][0] if isinstance(expr, TcpOption) else EXTENSION_HEADERS[expr.header][0]
-        code = kind << 1 | of_tcp
-        if not expr.field:
-            self.emit(Op.NFT_OPTION, a=code, d=at)
-            return 1
-        where = expr.header_field
-        self.emit(Op.NFT_OPTION, a=code, b=where.offset, c=where.bits, d=at)
-        return (where.bits + 7) // 8
-
-    def _load_ct(self, expr: Ct, at: int) -> int:
-        self.needs_conntrack = True
-        key, _, bits = CT[expr.key]
-        if key in (CtKey.PKTS, CtKey.BYTES, CtKey.AVGPKT):
-            self.needs_accounting = True  # nft_ct_get_init
-        direction = {"": -1, "original": 0, "reply": 1}[expr.direction]
-        self.emit(Op.NFT_CT, a=key, b=direction, d=at)
-        return bits // 8
-
-    def _load_number(self, expr: Numgen | Hash, at: int) -> int:
-        if not expr.modulus:
-            raise self.refuse("nft modulus of 0")
-        length, kind, slot, seed = 0, 0, 0, 0
-        source = _SECOND
-        if isinstance(expr, Numgen):
-            if expr.mode == "inc":
-                slot = self.state((NUMGEN, 0, expr.modulus - 1, expr.modulus, 0, 0, 0))
-            else:
-                kind = 1
-                self.places.append(f"nft/{self.table.family.value}/{self.table.name}/{self._chain}/{self._number}")
-                slot = len(self.places) - 1
-        elif expr.source is None:
-            kind = 3
-        else:
-            kind = 2
-            for part in concat_parts(expr.source):
-                size = self.load(part, source + length)
-                if part.datatype.host and part.datatype.base is not Base.STRING:
-                    self.emit(Op.NFT_REVERSE, c=size, d=source + length)
-                length += size if not isinstance(expr.source, Concat) else -(-size // 4) * 4
-            seed = expr.seed or 0
-            slot = -1 if expr.seed is not None else self.state((SEED, 0, 0, 0, 0, 0, 0))
-        if length > 64:
-            raise self.refuse("nft jhash of more than 64 bytes")
-        numbers = self.constant(struct.pack("=4I", expr.modulus, expr.offset, seed, length))
-        self.emit(Op.NFT_NUMBER, a=kind | source << 8, b=slot, c=numbers, d=at)
-        return 4
-
-    def _load_binop(self, expr: Binop, at: int) -> int:
-        if expr.op in ("<<", ">>"):
-            size = self.load(expr.left, at)
-            if size > 8:
-                raise self.refuse("nft shift of more than 64 bits")
-            self.emit(Op.NFT_SHIFT, a=int(expr.op == ">>"), b=expr.right.number, c=size, d=at)
-            return size
-        operations: list[Binop] = []
-        inner: Expr = expr
-        while isinstance(inner, Binop) and inner.op in ("&", "|", "^"):
-            operations.append(inner)
-            inner = inner.left
-        size = self.load(inner, at)
-        full = (1 << 8 * size) - 1
-        mask, xor = full, 0
-        for one in reversed(operations):
-            value = one.right.number
-            if one.op == "&":
-                mask, xor = mask & value, xor & value
-            elif one.op == "^":
-                xor ^= value
-            else:
-                mask, xor = mask & ~value & full, xor & ~value & full | value
-        self.bitwise(mask, xor, size, at)
-        return size
-
-    def bitwise(self, mask: int, xor: int, size: int, at: int) -> None:
-        data = mask.to_bytes(size, "big") + xor.to_bytes(size, "big")
-        self.emit(Op.NFT_BITWISE, a=self.constant(data), c=size, d=at)
-
-    def _load_map(self, expr: MapLookup, at: int) -> int:
-        size = element_size(expr.result, expr.width)
-        self.load(expr.key, at)
-        ranges = isinstance(expr.map, AnonymousSet) and any(
-            isinstance(element.data, (Range, Prefix)) for element in expr.map.elements
-        )
-        if ranges:
-            size *= 2
-        self.emit(Op.NFT_LOOKUP, a=self.set_index(expr.map, size), b=at, d=at)
-        return size
-
     # ------------------------------------------------------------------------------------------------------- statements
 
     def _statement(self, statement: Statement) -> None:
@@ -571,7 +347,7 @@ class NftBuilder:
             self._joined(statement)
         elif isinstance(statement, VerdictMap):
             self.load(statement.key)
-            self.emit(Op.NFT_LOOKUP, a=self.set_index(statement.map, 8), b=-2, d=_FIRST)
+            self.emit(Op.NFT_LOOKUP, a=self.set_index(statement.map, 8), b=-2, d=FIRST)
         elif isinstance(statement, VerdictStatement):
             self._verdict(statement.verdict)
         elif isinstance(statement, (Counter, Limit, Quota)):
@@ -607,12 +383,12 @@ class NftBuilder:
         left, op, right = statement.left, statement.op, statement.right
         size = self.load(left)
         if isinstance(right, (AnonymousSet, SetRef)):
-            self.emit(Op.NFT_LOOKUP, invert=int(op == "!="), a=self.set_index(right), b=-1, d=_FIRST)
+            self.emit(Op.NFT_LOOKUP, invert=int(op == "!="), a=self.set_index(right), b=-1, d=FIRST)
         elif isinstance(right, Const):
             if len(right.data) != size:
                 raise self.refuse(f"nft comparison of {size} bytes with {len(right.data)}")
             if op in ("", "!"):
-                self.bitwise(right.number, 0, size, _FIRST)
+                self.bitwise(right.number, 0, size, FIRST)
                 self._compare("!=" if op == "" else "==", bytes(size))
             else:
                 self._compare(op, right.data)
@@ -622,12 +398,12 @@ class NftBuilder:
             assert isinstance(right, Range)
             low, high = right.low.data, right.high.data
             if op == "!=":
-                self.emit(Op.NFT_RANGE, a=self.constant(low + high), b=1, c=size, d=_FIRST)
+                self.emit(Op.NFT_RANGE, a=self.constant(low + high), b=1, c=size, d=FIRST)
             else:
                 self._compare(">=", low)
                 self._compare("<=", high)
 
-    def _compare(self, op: str, data: bytes, at: int = _FIRST) -> None:
+    def _compare(self, op: str, data: bytes, at: int = FIRST) -> None:
         self.emit(Op.NFT_CMP, a=self.constant(data), b=_COMPARISONS[op], c=len(data), d=at)
 
     def _match_prefix(self, right: Prefix, op: str, size: int) -> None:
@@ -636,7 +412,7 @@ class NftBuilder:
             return
         width = right.value.width
         mask = ((1 << width) - 1) >> right.length ^ ((1 << width) - 1)
-        self.bitwise(mask, 0, size, _FIRST)
+        self.bitwise(mask, 0, size, FIRST)
         self._compare(op, right.value.data)
 
     def _joined(self, statement: JoinedMatch) -> None:
@@ -647,7 +423,7 @@ class NftBuilder:
         for part in statement.parts:
             assert isinstance(part.right, Const)
             data += part.right.data
-        self.emit(Op.NFT_PAYLOAD, a=int(first.header), b=first.header_field.offset // 8, c=len(data), d=_FIRST)
+        self.emit(Op.NFT_PAYLOAD, a=int(first.header), b=first.header_field.offset // 8, c=len(data), d=FIRST)
         self._compare("!=", data)
 
     def _reject(self, statement: Reject) -> None:
@@ -676,13 +452,13 @@ class NftBuilder:
         if address is not None:
             self._nat_address(statement, address, registers)
         if port is not None:
-            registers[2] = registers[3] = _THIRD
+            registers[2] = registers[3] = THIRD
             if isinstance(port, Range):
-                self.load(port.low, _THIRD)
-                self.load(port.high, _FOURTH)
-                registers[3] = _FOURTH
+                self.load(port.low, THIRD)
+                self.load(port.high, FOURTH)
+                registers[3] = FOURTH
             else:
-                self.load(port, _THIRD)
+                self.load(port, THIRD)
         family = (
             {"ip": int(Family.IPV4), "ip6": int(Family.IPV6)}.get(statement.family, 0) if address is not None else 0
         )
@@ -696,22 +472,22 @@ class NftBuilder:
         )
 
     def _nat_address(self, statement: Nat, address: Expr, registers: list[int]) -> None:
-        registers[0] = registers[1] = _FIRST
+        registers[0] = registers[1] = FIRST
         width = 16 if statement.family == "ip6" else 4
         if isinstance(address, (Range, Prefix)):
             low, high = bounds(address)
-            self.load(Const(low, address.datatype, address.bits), _FIRST)
-            self.load(Const(high, address.datatype, address.bits), _SECOND)
-            registers[1] = _SECOND
+            self.load(Const(low, address.datatype, address.bits), FIRST)
+            self.load(Const(high, address.datatype, address.bits), SECOND)
+            registers[1] = SECOND
             return
-        size = self.load(address, _FIRST)
+        size = self.load(address, FIRST)
         if not isinstance(address, MapLookup):
             return
         several = address.result.bits > 8 * width
         if several:
-            registers[2] = registers[3] = _FIRST + width
+            registers[2] = registers[3] = FIRST + width
         elif size == 2 * width:
-            registers[1] = _FIRST + width
+            registers[1] = FIRST + width
 
     def _assign(self, statement: Assign) -> None:
         target, value = statement.target, statement.value
@@ -722,19 +498,19 @@ class NftBuilder:
         if isinstance(target, Meta):
             if size != 4:
                 raise self.refuse(f"nft statement meta mark set to a value of {size} bytes")
-            self.emit(Op.NFT_SET_META, a=_FIRST)
+            self.emit(Op.NFT_SET_META, a=FIRST)
         elif isinstance(target, Ct):
             self.needs_conntrack = True
             key = CT[target.key][0]
             if size != (4 if key == CtKey.MARK else 2):
                 raise self.refuse(f"nft statement ct {target.key} set to a value of {size} bytes")
             zone = {"": 3, "original": 1, "reply": 2}[target.direction]
-            self.emit(Op.NFT_SET_CT, a=_FIRST, b=key, c=zone)
+            self.emit(Op.NFT_SET_CT, a=FIRST, b=key, c=zone)
         else:
             assert isinstance(target, TcpOption)
             if size != 2:
                 raise self.refuse(f"nft statement tcp option set to a value of {size} bytes")
-            self.emit(Op.NFT_SET_MSS, a=_FIRST)
+            self.emit(Op.NFT_SET_MSS, a=FIRST)
 
     def _assign_payload(self, target: Payload, value: Expr) -> None:
         """nft widens what is not whole bytes, and what begins at an odd offset of a header with a checksum
@@ -760,11 +536,9 @@ class NftBuilder:
                 raise self.refuse(f"nft statement {self._field_name(target)} set to a value of the packet")
             shift = 8 * last - (where.offset + where.bits)
             mask = ((1 << where.bits) - 1) << shift
-            self.emit(Op.NFT_PAYLOAD, a=int(desc.base), b=first, c=size, d=_FIRST)
-            self.bitwise(~mask & ((1 << 8 * size) - 1), value.number << shift, size, _FIRST)
-        self.emit(
-            Op.NFT_SET_PAYLOAD, a=int(desc.base) | _FIRST << 8, b=first, c=size, d=desc.checksum + 1 | flags << 16
-        )
+            self.emit(Op.NFT_PAYLOAD, a=int(desc.base), b=first, c=size, d=FIRST)
+            self.bitwise(~mask & ((1 << 8 * size) - 1), value.number << shift, size, FIRST)
+        self.emit(Op.NFT_SET_PAYLOAD, a=int(desc.base) | FIRST << 8, b=first, c=size, d=desc.checksum + 1 | flags << 16)
 
     @staticmethod
     def _field_name(target: Payload) -> str:
@@ -776,11 +550,11 @@ class NftBuilder:
         self.load(statement.key)
         data = -1
         if statement.data is not None:
-            data = _SECOND
-            self.load(statement.data, _SECOND)
+            data = SECOND
+            self.load(statement.data, SECOND)
         op = {"add": 0, "update": 1, "delete": 2}[statement.op]
         numbers = self.constant(struct.pack("=qi", statement.timeout_ms * 1_000_000, op))
-        self.emit(Op.NFT_DYNSET, a=self.set_index(SetRef(statement.set)), b=data, c=numbers, d=_FIRST)
+        self.emit(Op.NFT_DYNSET, a=self.set_index(SetRef(statement.set)), b=data, c=numbers, d=FIRST)
 
 
 def make_engine_set(

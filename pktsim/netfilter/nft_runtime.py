@@ -17,11 +17,8 @@ from pktsim.netfilter import nft_types as t
 from pktsim.netfilter.nft_elements import ordered
 from pktsim.netfilter.nft_fields import HOOKS
 from pktsim.netfilter.nft_lower import (
-    COUNTER,
-    SEED,
     LoweredNft,
     NftBuilder,
-    State,
     data_bytes,
     field_sizes,
     key_bytes,
@@ -30,6 +27,7 @@ from pktsim.netfilter.nft_lower import (
     state_of,
     states_in,
 )
+from pktsim.netfilter.nft_lower_expressions import COUNTER, SEED, State
 from pktsim.netfilter.nft_ruleset import (
     AnonymousSet,
     Concat,
@@ -162,7 +160,7 @@ class NftRuntime:
                 engines.append(_anonymous_engine(one, data_size, chains))
             return engines[-1]
 
-        lowered = NftBuilder(table, chains, make, now_ns).lower()
+        lowered = NftBuilder(table, chains, make, now_ns=now_ns).lower()
         kept: dict[tuple[Any, ...], tuple[int, int, int]] = {}
         if before is not None:
             for (owner, _), value in zip(before.lowered.states, before.states.values(), strict=True):

@@ -13,7 +13,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pktsim.netfilter.iptables_text import rule_text
 from pktsim.netfilter.lower import Lowered, SourceRule
-from pktsim.netfilter.nft_lower import LoweredNft, NftSource
+from pktsim.netfilter.nft_lower import LoweredNft
+from pktsim.netfilter.nft_lower_expressions import NftSource
 from pktsim.netfilter.nft_print import Printer
 from pktsim.netfilter.nft_ruleset import VerdictStatement
 from pktsim.netfilter.opcodes import (

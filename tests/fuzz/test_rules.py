@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pktsim.netfilter import lower, nft_lower
+from pktsim.netfilter import lower, nft_lower, nft_lower_expressions
 from pktsim.netfilter.nft_fields import CT, EXTENSION_HEADERS, FIB_RESULTS, META, TCP_OPTIONS
 from pktsim.netfilter.opcodes import Op
 from pktsim.netfilter.programs import lower_table
@@ -45,7 +45,7 @@ class Seen:
             self.set_kinds.add(found)
             return found
 
-        def kind_of_state(*asked: Any) -> nft_lower.State:
+        def kind_of_state(*asked: Any) -> nft_lower_expressions.State:
             found = state_of(*asked)
             self.state_kinds.add(found[0])
             return found
@@ -103,7 +103,7 @@ def test_every_kind_of_those_rows_is_met(seen: Seen) -> None:
     assert seen.values(Op.QUEUE) == {0, 1}
     assert seen.values(Op.TTL) == {0, 1, 2}
     assert seen.set_kinds == {0, 1, 2}
-    assert seen.state_kinds == set(range(nft_lower.COUNTER, nft_lower.QUOTA + 1))
+    assert seen.state_kinds == set(range(nft_lower_expressions.COUNTER, nft_lower_expressions.QUOTA + 1))
 
 
 def test_every_match_and_target_is_met() -> None:
