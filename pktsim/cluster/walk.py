@@ -56,7 +56,8 @@ class Passage:
     def refused(self) -> bool:
         """Whether it was dropped, rejected or answered with an ICMP error."""
         return bool(self.dropped) or any(
-            step.kind is TraceKind.UPCALL and step.text.startswith(("rejected", "answered with ICMP"))
+            step.kind is TraceKind.UPCALL
+            and step.text.startswith(("rejected", "answered with ICMP", "not answered with ICMP"))
             for step in self.steps
         )
 

@@ -6,12 +6,14 @@ frame's comment in a capture file is what its namespace did to that packet and b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pktsim.netfilter.trace import TraceReader, TraceStep, comment, render
+from pktsim.netfilter.opcodes import DropReason, TraceKind
+from pktsim.netfilter.trace import DROP_TEXT, TraceReader, TraceStep, comment, render
 
 if TYPE_CHECKING:
     from pktsim.kernel.capture import CapturedFrame
@@ -37,12 +39,25 @@ class Visit:
         return render(self.steps, unmatched=unmatched)
 
 
+#: How the engine says that it leaves an answer to a handler, which may say otherwise.
+_ANSWERED = "answered with ICMP"
+_RECORD_BYTES = 24
+
+
 @dataclass(slots=True)
 class _Raw:
+    """What the engine recorded in one call, and what handlers of its upcalls have to say besides."""
+
     at_ns: int
     netns: Netns
     records: bytes
     aux: bytes
+    notes: list[TraceStep] = field(default_factory=list)
+
+    def speaks_of(self, pkt_id: int) -> bool:
+        """Whether the packet is in the records."""
+        number = pkt_id.to_bytes(4, sys.byteorder)
+        return any(self.records.startswith(number, at) for at in range(0, len(self.records), _RECORD_BYTES))
 
 
 @dataclass(slots=True, repr=False)
@@ -85,6 +100,24 @@ class Explainer:
         if records:
             self._pending.append(_Raw(netns.clock.now_ns, netns, records, aux))
 
+    def withheld(self, netns: Netns, pkt_id: int, icmp_type: int, code: int, setting: str) -> None:
+        """An ICMP message about a packet is not sent, for there were too many."""
+        text = f"not {_ANSWERED} type {icmp_type} code {code}: the rate limit withholds it ({setting})"
+        self._note(netns, TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text))
+
+    def dropped(self, netns: Netns, pkt_id: int, reason: DropReason) -> None:
+        """A packet was dropped behind the engine."""
+        text = f"dropped: {DROP_TEXT[reason]}"
+        self._note(netns, TraceStep(pkt_id, TraceKind.DROP, text, changed=text))
+
+    def _note(self, netns: Netns, step: TraceStep) -> None:
+        """Beside what the engine has said of the packet last, if that has not been read yet."""
+        for raw in reversed(self._pending):
+            if raw.netns is netns and raw.speaks_of(step.pkt_id):
+                raw.notes.append(step)
+                return
+        self._pending.append(_Raw(netns.clock.now_ns, netns, b"", b"", [step]))
+
     def rules_changed(self, netns: Netns) -> None:
         """Called before a namespace's tables change: what is pending speaks of the old ones."""
         self.flush()
@@ -106,6 +139,11 @@ class Explainer:
             by_packet: dict[int, list[TraceStep]] = {}
             for step in self._readers[name].read(raw.records, raw.aux):
                 by_packet.setdefault(step.pkt_id, []).append(step)
+            for note in raw.notes:
+                steps = by_packet.setdefault(note.pkt_id, [])
+                if note.kind is TraceKind.UPCALL and steps and steps[-1].text.startswith(_ANSWERED):
+                    steps.pop()
+                steps.append(note)
             for pkt_id, steps in by_packet.items():
                 visit = Visit(raw.at_ns, name, pkt_id, tuple(steps))
                 self._visits.append(visit)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_MS
 from pktsim.kernel.checksum_partial import with_partial_checksum
+from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import Scope
 from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
@@ -104,6 +105,7 @@ class About:
         unicast: Neither a link-layer nor a network broadcast.
         mark: Its mark.
         related: The packet in the engine, whose connection the error belongs to.
+        pkt_id: Its number there, 0 if it has none.
     """
 
     packet: bytes
@@ -112,6 +114,7 @@ class About:
     unicast: bool = True
     mark: int = 0
     related: Packet | None = None
+    pkt_id: int = 0
 
     @classmethod
     def of(cls, packet: Packet, data: bytes | None = None) -> About:
@@ -121,7 +124,7 @@ class About:
             data = packet.data
         if packet.checksum_partial:
             data = with_partial_checksum(data)
-        return cls(data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet)
+        return cls(data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet, packet.pkt_id)
 
 
 class Icmp:
@@ -147,6 +150,11 @@ class Icmp:
         if icmp_type > NR_ICMP_TYPES or (icmp_type == IcmpType.DEST_UNREACH and code == Unreach.FRAG_NEEDED):
             return False
         return bool(self._netns.sysctls.number("net.ipv4.icmp_ratemask") & 1 << icmp_type)
+
+    def withheld(self, about: About, icmp_type: int, code: int, setting: str) -> None:
+        """Say that there were too many messages for this one, by which setting."""
+        if self._netns.explainer is not None and about.pkt_id:
+            self._netns.explainer.withheld(self._netns, about.pkt_id, icmp_type, code, setting)
 
     def _peer_allow(self, destination: bytes, *, loopback: bool) -> bool:
         """``icmpv4_xrlim_allow`` of a limited message: one per icmp_ratelimit and address, six at once."""
@@ -221,6 +229,7 @@ class Icmp:
         limited = False
         if self._limited_type(icmp_type, code) and not (in_device is not None and in_device.loopback):
             if not self._netns.icmp_limits.global_allow():
+                self.withheld(about, icmp_type, code, GLOBAL_LIMIT)
                 return False
             limited = True
         if self._sending and not about.in_ifindex:
@@ -238,6 +247,7 @@ class Icmp:
         except OSError:
             return False
         if limited and not self._peer_allow(daddr, loopback=route.local):
+            self.withheld(about, icmp_type, code, "net.ipv4.icmp_ratelimit")
             return False
         room = min(route.mtu, _ERROR_MAX) - _IP_HEADER - _ICMP_HEADER
         if room <= _IP_HEADER:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import enum
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import ANY6, is_link_local, is_multicast6
 from pktsim.kernel.exthdr import skip_headers
 from pktsim.kernel.icmp import About
+from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.netdev import AF_INET6
 from pktsim.kernel.timer_wheel import ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPV6_HEADER, build_ip
@@ -146,6 +148,7 @@ class Icmp6:
         limited = False
         if self._limited_type(icmp_type) and not (in_device is not None and in_device.loopback):
             if not netns.icmp_limits.global_allow():
+                netns.icmp.withheld(about, icmp_type, code, GLOBAL_LIMIT)
                 return False
             limited = True
         if self._sending and not about.in_ifindex:
@@ -161,6 +164,7 @@ class Icmp6:
         except OSError:
             return False
         if limited and not self._peer_allow(daddr, local=route.local):
+            netns.icmp.withheld(about, icmp_type, code, "net.ipv6.icmp.ratelimit")
             return False
         message = struct.pack("!BBHI", icmp_type, code, 0, info)
         message += packet[: IPV6_MIN_MTU - IPV6_HEADER - _ICMP_HEADER]
@@ -268,7 +272,7 @@ def about6(packet: Packet) -> About:
     about = About.of(packet)
     in_ifindex = 0 if packet.bridged else about.in_ifindex
     unicast = packet.pkt_type == 0 and packet.route_type != RouteType.MULTICAST
-    return About(about.packet, in_ifindex, about.route_type, unicast, about.mark, packet)
+    return replace(about, in_ifindex=in_ifindex, unicast=unicast)
 
 
 def _has(device: object, address: bytes) -> bool:

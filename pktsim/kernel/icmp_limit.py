@@ -11,6 +11,8 @@ from pktsim.kernel.timer_wheel import HZ
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
 
+#: The setting of the limit that all messages have together.
+GLOBAL_LIMIT: Final = "net.ipv4.icmp_msgs_per_sec"
 _XRLIM_BURST_FACTOR: Final = 6
 _PEER_QUIET: Final = 60 * HZ
 

@@ -343,6 +343,8 @@ class Netns(Routing):
                     # dev_deactivate: noop_qdisc, in front of all taps
                     if self.drop_listener is not None:
                         self.drop_listener(event[1], DropReason.NO_CARRIER, event[2])
+                    if self.explainer is not None:
+                        self.explainer.dropped(self, event[1], DropReason.NO_CARRIER)
                     continue
                 if capture is not None:
                     capture.record(self, event[2], "out", event[3], event[1])
@@ -401,10 +403,14 @@ class Netns(Routing):
             # the packet itself is forwarded all the same
             if self.icmp.redirect_allowed(about.packet[12:16]):
                 self.icmp.error(about, icmp_type, code, int.from_bytes(packet.next_hop, "big"))
+            else:
+                self.icmp.withheld(about, icmp_type, code, "net.ipv4.route.redirect_load")
             self.process(self.datapath.resume(packet, self.clock.now_ns))
             return
         no_route = icmp_type == IcmpType.DEST_UNREACH and code != Unreach.FRAG_NEEDED
-        if not no_route or self.icmp.route_error_allowed(about.packet[12:16]):
+        if no_route and not self.icmp.route_error_allowed(about.packet[12:16]):
+            self.icmp.withheld(about, icmp_type, code, "net.ipv4.route.error_cost")
+        else:
             self.icmp.error(about, icmp_type, code, info)
 
     def _on_reject(self, packet: Packet, reject_with: int, hook: int, _c: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
@@ -108,7 +109,7 @@ def _about(netns: Netns, packet: Packet, hook: int) -> About:
     # nf_reject_fill_skb_dst: before routing, the packet gets the route it would have
     route_type = netns.datapath.address_type(about.packet[16:20])
     unicast = about.unicast and route_type not in (RouteType.BROADCAST, RouteType.MULTICAST)
-    return About(about.packet, about.in_ifindex, route_type, unicast, about.mark, packet)
+    return replace(about, route_type=route_type, unicast=unicast)
 
 
 def _send_unreach(netns: Netns, packet: Packet, code: int, hook: int) -> None:

@@ -60,6 +60,14 @@ def story(
     return keep
 
 
+DATAGRAM = build.udp(ip(PEER), ip("10.0.0.1"), 4000, 53)
+
+
+def to_host(protocol: int, segment: bytes) -> Callable[[Host], object]:
+    """A packet for the host itself."""
+    return lambda made: given(made, build.ipv4(ip(PEER), ip("10.0.0.1"), protocol, segment))
+
+
 def given(made: Host, packet: bytes) -> None:
     made.give_ip("eth0", packet)
 
@@ -169,17 +177,68 @@ def test_every_reason_has_a_story_and_words() -> None:
     assert DROP_TEXT.keys() == set(DropReason) - {DropReason.NONE}
 
 
+def told(made: Host, act: Callable[[Host], object]) -> list[str]:
+    """The lines of the trace."""
+    explainer = Explainer()
+    explainer.attach(made.netns)
+    act(made)
+    return [line.strip() for line in walk_lines(explainer.visits)]
+
+
 @pytest.mark.parametrize("reason", STORIES, ids=lambda reason: reason.name)
 def test_the_trace_says_why(reason: DropReason) -> None:
     rules, sysctls, act = STORIES[reason]
     made = world(rules)
     for name, value in sysctls.items():
         made.netns.sysctl_set(name, value)
-    explainer = Explainer()
-    explainer.attach(made.netns)
-    act(made)
-    lines = [line.strip() for line in walk_lines(explainer.visits)]
+    lines = told(made, act)
     assert any(line.startswith(f"dropped: {DROP_TEXT[reason]}") for line in lines), lines
+
+
+# --- answers that are withheld
+
+
+def answers(made: Host, act: Callable[[Host], object], *, times: int) -> list[str]:
+    """What the trace says of ICMP answers."""
+    lines = told(made, lambda made: [act(made) for _ in range(times)])
+    return [line for line in lines if "answered with ICMP" in line]
+
+
+def test_an_answer_that_the_rate_limit_withholds_is_not_called_an_answer() -> None:
+    made = world()
+    lines = answers(made, lambda made: given(made, through(ttl=1)), times=8)
+    assert lines[:6] == ["answered with ICMP type 11 code 0"] * 6
+    withheld = "not answered with ICMP type 11 code 0: the rate limit withholds it (net.ipv4.icmp_ratelimit)"
+    assert lines[6:] == [withheld] * 2
+    assert len([frame for _, frame in made.sent]) == 6
+
+
+@pytest.mark.parametrize(
+    ("setting", "sysctls", "act"),
+    [
+        ("net.ipv4.icmp_ratelimit", {}, to_host(17, DATAGRAM)),
+        ("net.ipv4.icmp_msgs_per_sec", {"net.ipv4.icmp_msgs_per_sec": 0}, to_host(17, DATAGRAM)),
+        ("net.ipv4.route.error_cost", {}, lambda made: given(made, udp_packet(PEER, "192.0.2.1"))),
+        ("net.ipv4.icmp_ratelimit", {}, lambda made: given(made, through(data=b"x", dport=9))),
+    ],
+)
+def test_the_setting_is_named(setting: str, sysctls: dict[str, int], act: Callable[[Host], object]) -> None:
+    made = world(FILTER.format("ACCEPT", "-A FORWARD -p udp -m udp --dport 9 -j REJECT"))
+    for name, value in sysctls.items():
+        made.netns.sysctl_set(name, value)
+    lines = answers(made, act, times=12)
+    assert lines[-1].endswith(f"the rate limit withholds it ({setting})")
+    assert sum(line.startswith("not ") for line in lines) + len(made.sent) == 12
+
+
+def test_the_setting_of_ipv6_is_named() -> None:
+    made = world()
+    made.netns.address_add("eth0", "fd00::1/64")
+    made.netns.neighbour_add("eth0", "fd00::9", PEER_MAC)
+    datagram = build.ipv6(ip("fd00::9"), ip("fd00::1"), 17, build.udp(ip("fd00::9"), ip("fd00::1"), 1, 2))
+    frame = build.ethernet(mac(HOST_MAC), mac(PEER_MAC), 0x86DD, datagram)
+    lines = answers(made, lambda made: made.give("eth0", frame), times=12)
+    assert lines[-1].endswith("the rate limit withholds it (net.ipv6.icmp.ratelimit)")
 
 
 def test_a_local_ipv6_packet_is_traced_by_its_own_tables() -> None:
