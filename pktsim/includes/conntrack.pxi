@@ -6,7 +6,6 @@
 
 cdef enum:
     TRACK_OK = 1               # what trackers answer: the packet belongs to the entry,
-    TRACK_DROP = 0             # must be dropped,
     TRACK_INVALID = -1         # is invalid,
     TRACK_REPEAT = -4          # or finds its entry gone and wants a fresh one
     ZONE_BOTH = 3              # NF_CT_DEFAULT_ZONE_DIR
@@ -490,10 +489,6 @@ cdef int ct_track(State *s, Pkt *p, int hook, bint *fresh) noexcept nogil:
             continue
         fresh[0] = False
         s.ct.invalid += 1
-        if ret == TRACK_DROP:
-            s.ct.drop += 1
-            s.drop_reason = DR_CONNTRACK_INVALID
-            return NF_DROP
         return NF_ACCEPT
     if p.ctinfo == CTINFO_ESTABLISHED_REPLY:
         p.ct.status |= S_SEEN_REPLY

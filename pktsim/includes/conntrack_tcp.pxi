@@ -458,7 +458,9 @@ cdef int tcp_packet(State *s, Ct *ct, Pkt *p, int hook) noexcept nogil:
         # RFC 9293 section 3.6.1: a new SYN may reopen a connection in TIME-WAIT; also after an abort.
         if ((t.seen[0].flags | t.seen[1].flags) & TCPF_CLOSE_INIT
                 or (t.last_dir == dir and t.last_index == TCP_RST_SET)):
-            return TRACK_REPEAT if ct_kill(s, ct) else TRACK_DROP
+            # only another CPU could have been faster to delete it, and then the packet would be dropped
+            ct_kill(s, ct)
+            return TRACK_REPEAT
         new_state = TCP_IGNORE
     if new_state == TCP_IGNORE:
         if (event == TCP_SYNACK_SET and t.last_index == TCP_SYN_SET and t.last_dir != dir

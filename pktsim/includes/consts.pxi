@@ -122,7 +122,6 @@ cdef enum:  # Upcall: UP_
     UP_FLOOD = 13
 
 cdef enum:  # DropReason: DR_
-    DR_NONE = 0
     DR_FRAME_TOO_SHORT = 1
     DR_OTHER_HOST = 2
     DR_NO_PROTOCOL = 3
@@ -132,7 +131,6 @@ cdef enum:  # DropReason: DR_
     DR_POLICY = 7
     DR_HOTDROP = 8
     DR_CONNTRACK_TABLE_FULL = 9
-    DR_CONNTRACK_INVALID = 10
     DR_CONNTRACK_CLASH = 11
     DR_NAT = 12
     DR_MARTIAN_SOURCE = 13
@@ -156,6 +154,8 @@ cdef enum:  # DropReason: DR_
     DR_NO_QUEUE = 31
     DR_ROUTE_UNREACHABLE = 32
     DR_ROUTE_PROHIBIT = 33
+    DR_TRANSPORT_HEADER = 34
+    DR_TRANSPORT_CHECKSUM = 35
 
 cdef enum:  # TraceKind: TR_
     TR_RX = 0

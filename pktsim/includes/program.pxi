@@ -468,7 +468,7 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
             else:  # OP_PYTHON
                 ok = call_python(s, p, t, r.a, hook)
             if ok < 0:
-                s.drop_reason = DR_HOTDROP
+                s.drop_reason = DR_UNSUPPORTED if s.failed else DR_HOTDROP
                 return NF_DROP
             if ok == r.invert:
                 trace_add(s, p, TR_RULE, table, r.rule, 0, 0)

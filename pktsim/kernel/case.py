@@ -20,7 +20,7 @@ from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.transport import AF_INET, AF_INET6, parse_ip
 from pktsim.netfilter.iptables_text import parse_save, print_save, restore
 from pktsim.netfilter.lower import Lowered
-from pktsim.netfilter.opcodes import CtStatus, LinkKind
+from pktsim.netfilter.opcodes import CtStatus, DropReason, LinkKind
 from pktsim.netfilter.ruleset import Family
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.checksum import checksum
@@ -150,7 +150,7 @@ class CaseRun:
                 raise ObjectError(what, place=f"{self.name}, listeners[{index}]") from None
         deliver = node.sockets.deliver
 
-        def counted(packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0) -> bool:
+        def counted(packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0) -> DropReason | None:
             parsed = parse_ip(packet)
             self._current.delivered += parsed is not None and parsed.protocol in _TRANSPORTS
             return deliver(packet, ifindex=ifindex, broadcast=broadcast, reply_mark=reply_mark)

@@ -19,7 +19,7 @@ from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import Scope
 from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, build_ip
-from pktsim.netfilter.opcodes import NO_FILE, RouteType
+from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
 from pktsim.wire.checksum import checksum
 
 if TYPE_CHECKING:
@@ -280,21 +280,23 @@ class Icmp:
 
     # ---------------------------------------------------------------------------------------------------------- receive
 
-    def receive(self, packet: bytes, *, ifindex: int, broadcast: bool, mark: int = 0) -> None:
-        """``icmp_rcv``: a packet for us, whose header has been checked."""
+    def receive(self, packet: bytes, *, ifindex: int, broadcast: bool, mark: int = 0) -> DropReason | None:
+        """``icmp_rcv``: a packet for us, whose header has been checked. Returns what is wrong with it, if so."""
         netns = self._netns
         header_length = (packet[0] & 15) * 4
         message = packet[header_length : int.from_bytes(packet[2:4], "big")]
-        if len(message) < _ICMP_HEADER or checksum(message):
-            return
+        if len(message) < _ICMP_HEADER:
+            return DropReason.TRANSPORT_HEADER
+        if checksum(message):
+            return DropReason.TRANSPORT_CHECKSUM
         icmp_type, code = message[0], message[1]
         if broadcast:
             # RFC 1122 3.2.2.6 and 3.2.2.8: an echo to a broadcast may be ignored; RFC 1812 4.3.3.9 for the mask
             requests = (IcmpType.ECHO, IcmpType.TIMESTAMP)
             if icmp_type in requests and netns.sysctls.number("net.ipv4.icmp_echo_ignore_broadcasts"):
-                return
+                return None
             if icmp_type not in (*requests, IcmpType.ADDRESS, IcmpType.ADDRESSREPLY):
-                return
+                return None
         if icmp_type == IcmpType.ECHO:
             if not netns.sysctls.number("net.ipv4.icmp_echo_ignore_all"):
                 self._reply(packet, bytes([IcmpType.ECHOREPLY, 0, 0, 0]) + message[4:], ifindex, broadcast, mark)
@@ -302,6 +304,7 @@ class Icmp:
             self._timestamp(packet, message, ifindex, broadcast, mark)
         elif icmp_type in ERROR_TYPES:
             self._error_received(packet, message, icmp_type, code, ifindex)
+        return None
 
     def _timestamp(self, packet: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int) -> None:
         """``icmp_timestamp``: milliseconds since midnight, received and sent being the same."""

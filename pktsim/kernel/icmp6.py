@@ -19,7 +19,7 @@ from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.netdev import AF_INET6
 from pktsim.kernel.timer_wheel import ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPV6_HEADER, build_ip
-from pktsim.netfilter.opcodes import NO_FILE, RouteType
+from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
 from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
@@ -219,13 +219,15 @@ class Icmp6:
 
     # ---------------------------------------------------------------------------------------------------------- receive
 
-    def receive(self, packet: Packet, data: bytes, offset: int) -> None:
-        """``icmpv6_rcv``: a packet for us; its ICMPv6 header is at ``offset``."""
+    def receive(self, packet: Packet, data: bytes, offset: int) -> DropReason | None:
+        """``icmpv6_rcv``: a packet for us; its ICMPv6 header is at ``offset``. Returns what is wrong with it, if so."""
         netns = self._netns
         message = data[offset:]
         saddr, daddr = data[8:24], data[24:40]
-        if len(message) < _ICMP_HEADER or transport_checksum(saddr, daddr, IPPROTO_ICMPV6, message) not in (0, 0xFFFF):
-            return
+        if len(message) < _ICMP_HEADER:
+            return DropReason.TRANSPORT_HEADER
+        if transport_checksum(saddr, daddr, IPPROTO_ICMPV6, message) not in (0, 0xFFFF):
+            return DropReason.TRANSPORT_CHECKSUM
         kind = message[0]
         if kind == Icmp6Type.ECHO_REQUEST:
             if not netns.sysctls.number("net.ipv6.icmp.echo_ignore_all"):
@@ -234,6 +236,7 @@ class Icmp6:
             netns.ndisc.receive(packet, data, offset)
         elif kind < INFORMATIONAL:
             self._error_received(data, message, packet.in_ifindex)
+        return None
 
     def _echo_reply(self, packet: Packet, data: bytes, message: bytes) -> None:
         """``icmpv6_echo_reply``: from the address that was asked, unless that is a group."""

@@ -130,14 +130,15 @@ class Ip6:
         while True:
             first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER and options_come_first
             if protocol in (DEST_OPTIONS, ROUTING) or first_options:
-                if at + 8 > len(data) or at + header_size(protocol, data[at + 1]) > len(data):
-                    return
-                if not self._options_fine(about, data, protocol, at):
+                whole_header = at + 8 <= len(data) and at + header_size(protocol, data[at + 1]) <= len(data)
+                if not whole_header or not self._options_fine(about, data, protocol, at):
+                    self._netns.datapath.discard(packet, DropReason.IP_HEADER)
                     return
                 protocol, where, at = data[at], at, at + header_size(protocol, data[at + 1])
                 pointer = where + len(about.packet) - len(data)
             elif protocol == FRAGMENT:
                 if at + FRAGMENT_HEADER > len(data):
+                    self._netns.datapath.discard(packet, DropReason.IP_HEADER)
                     return
                 if not int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF9:
                     # an atomic fragment (RFC 6946) is whole
@@ -197,6 +198,7 @@ class Ip6:
         if protocol == HOP_BY_HOP:
             # only the first header may be one: to the host it is a protocol that nobody knows
             netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
+            netns.datapath.discard(packet, DropReason.NO_SOCKET)
             return
         if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
             return
@@ -207,18 +209,18 @@ class Ip6:
         many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
         mark = packet.mark
         reply_mark = mark if mark and netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
-        taken = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many, reply_mark=reply_mark)
+        reason = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many, reply_mark=reply_mark)
         if protocol == IPPROTO_ICMPV6:
-            netns.icmp6.receive(packet, data, at)
-        elif taken or protocol in (IPPROTO_TCP, NONE):
+            reason = netns.icmp6.receive(packet, data, at)
+        if reason is None or protocol == NONE:
             return
-        elif protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
-            netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
-        else:
-            # a protocol that there is has had its connection taken off (nf_reset_ct)
-            netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
-        if not taken and protocol not in (IPPROTO_ICMPV6, IPPROTO_TCP, NONE):
-            netns.datapath.discard(packet, DropReason.NO_SOCKET)
+        if reason is DropReason.NO_SOCKET and protocol != IPPROTO_TCP:
+            if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
+                netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
+            elif not (many and protocol == IPPROTO_UDP):
+                # a protocol that there is has had its connection taken off (nf_reset_ct)
+                netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
+        netns.datapath.discard(packet, reason)
 
     # -------------------------------------------------------------------------------------------------------- fragments
 

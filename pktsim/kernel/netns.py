@@ -66,7 +66,6 @@ _REPORTED_AS_EPERM: Final = frozenset(
         DropReason.HOTDROP,
         DropReason.NAT,
         DropReason.CONNTRACK_TABLE_FULL,
-        DropReason.CONNTRACK_INVALID,
         DropReason.CONNTRACK_CLASH,
     )
 )
@@ -444,19 +443,19 @@ class Netns(Routing):
         to_many = packet.route_type in (RouteType.BROADCAST, RouteType.MULTICAST) or data[16] >> 4 == 14
         many = broadcast if protocol == IPPROTO_TCP else to_many
         reply_mark = mark if mark and self.sysctls.number("net.ipv4.fwmark_reflect") else 0
-        taken = self.sockets.deliver(data, ifindex=ifindex, broadcast=many, reply_mark=reply_mark)
+        reason = self.sockets.deliver(data, ifindex=ifindex, broadcast=many, reply_mark=reply_mark)
         if protocol == IPPROTO_ICMP:
-            self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark)
+            reason = self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark)
+        if reason is None or protocol == _IPPROTO_IGMP:
             return
-        if taken or protocol in (IPPROTO_TCP, _IPPROTO_IGMP):
-            return
-        about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
-        if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
-            self.icmp.error(about, IcmpType.DEST_UNREACH, Unreach.PROTOCOL)
-        else:
-            # a protocol that there is has had its connection taken off (nf_reset_ct)
-            self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
-        self.datapath.discard(packet, DropReason.NO_SOCKET)
+        if reason is DropReason.NO_SOCKET and protocol != IPPROTO_TCP:
+            about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
+            if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
+                self.icmp.error(about, IcmpType.DEST_UNREACH, Unreach.PROTOCOL)
+            elif not (to_many and protocol == IPPROTO_UDP):
+                # a protocol that there is has had its connection taken off (nf_reset_ct)
+                self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
+        self.datapath.discard(packet, reason)
 
     def encapsulated(self, data: bytes, offset: int, ifindex: int) -> bool:
         """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset``."""

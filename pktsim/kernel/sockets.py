@@ -35,7 +35,8 @@ from pktsim.kernel.transport import (
     family_of,
     parse_ip,
 )
-from pktsim.kernel.udp import UdpSocket, UdpTable, datagram_intact
+from pktsim.kernel.udp import UdpSocket, UdpTable, datagram_flaw
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.netfilter.state import FoundSocket
 from pktsim.rng import Choices
 from pktsim.wire.addr import is_multicast
@@ -115,27 +116,31 @@ class SocketLayer:
 
     # For the IP layer.
 
-    def deliver(self, packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0) -> bool:
+    def deliver(
+        self, packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0
+    ) -> DropReason | None:
         """Take a packet that is for this namespace.
 
         Returns:
-            Whether there was a socket for it, or its protocol has answered (TCP always has).
+            ``None``: somebody has it. Else why nobody does; TCP has answered if there was anything to answer.
         """
         parsed = parse_ip(packet)
         if parsed is None:
-            return True
+            return DropReason.IP_HEADER
         taken = False
         for socket in tuple(self._raw):
             taken |= socket.offer(parsed, ifindex)
         if parsed.protocol == IPPROTO_UDP:
-            return self._udp.deliver(parsed, ifindex=ifindex, broadcast=broadcast) or taken
+            reason = self._udp.deliver(parsed, ifindex=ifindex, broadcast=broadcast)
+            return None if taken else reason
         if parsed.protocol == IPPROTO_TCP:
-            if not broadcast and not is_multicast(parsed.daddr):
-                self._tcp.deliver(parsed, ifindex=ifindex, reply_mark=reply_mark)
-            return True
-        if parsed.protocol == IPPROTO_UDPLITE and not datagram_intact(parsed):
-            return True
-        return taken
+            if broadcast or is_multicast(parsed.daddr):
+                return DropReason.NO_SOCKET
+            return self._tcp.deliver(parsed, ifindex=ifindex, reply_mark=reply_mark)
+        if taken:
+            return None
+        flaw = datagram_flaw(parsed) if parsed.protocol == IPPROTO_UDPLITE else None
+        return DropReason.NO_SOCKET if flaw is None else flaw
 
     def find(
         self, protocol: int, saddr: bytes, sport: int, daddr: bytes, dport: int, ifindex: int

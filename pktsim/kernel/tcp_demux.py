@@ -17,7 +17,7 @@ from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
-from pktsim.netfilter.opcodes import NO_FILE
+from pktsim.netfilter.opcodes import NO_FILE, DropReason
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer
@@ -172,26 +172,27 @@ class TcpDemux:
 
     # Segments.
 
-    def deliver(self, packet: IpPacket, *, ifindex: int, reply_mark: int = 0) -> None:
-        """tcp_v4_rcv."""
+    def deliver(self, packet: IpPacket, *, ifindex: int, reply_mark: int = 0) -> DropReason | None:
+        """tcp_v4_rcv. Returns why nobody takes it, if so."""
         segment = parse_segment(packet.payload, packet.tos, reply_mark)
         if segment is None:
-            return
+            return DropReason.TRANSPORT_HEADER
         if not checksum_ok(packet):
             self.dropped_checksum += 1
-            return
+            return DropReason.TRANSPORT_CHECKSUM
         endpoint = self.connections.get((packet.daddr, segment.dport, packet.saddr, segment.sport))
         if endpoint is not None:
             endpoint.deliver(segment, packet, ifindex=ifindex)
-            return
-        self.deliver_to_listener(segment, packet, ifindex=ifindex)
+            return None
+        return self.deliver_to_listener(segment, packet, ifindex=ifindex)
 
-    def deliver_to_listener(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+    def deliver_to_listener(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> DropReason | None:
         listener = self.find_listener(packet.daddr, segment.dport, ifindex)
-        if listener is not None:
-            listener.deliver(segment, packet, ifindex=ifindex)
-        else:
+        if listener is None:
             self.send_reset(segment, packet.daddr, packet.saddr, ifindex=0)
+            return DropReason.NO_SOCKET
+        listener.deliver(segment, packet, ifindex=ifindex)
+        return None
 
     def find_listener(self, daddr: bytes, port: int, ifindex: int) -> TcpListener | None:
         """The listener that fits best (__inet_lookup_listener)."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from pktsim.kernel.datagram import DatagramSocket, PmtuDiscovery, os_error
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.transport import (
-    AF_INET,
     AF_INET6,
     ANY,
     IPPROTO_UDP,
@@ -19,6 +18,7 @@ from pktsim.kernel.transport import (
     OutputRoute,
     address_bytes,
 )
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.addr import ip_to_text, is_multicast
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
 
@@ -145,25 +145,28 @@ class UdpSocket(DatagramSocket):
             self.report(error.errno)
 
 
-def datagram_intact(packet: IpPacket) -> bool:
-    """Whether lengths and checksum of a UDP or UDP-Lite datagram are right (``__udp4_lib_rcv``, ``__udp6_lib_rcv``).
+def datagram_flaw(packet: IpPacket) -> DropReason | None:
+    """What is wrong with the lengths or the checksum of a UDP or UDP-Lite datagram (``__udp4_lib_rcv``,
+    ``__udp6_lib_rcv``).
 
     UDP-Lite has the number of covered bytes in the place of the length, and always a checksum (RFC 3828 section 3.1).
     """
     payload = packet.payload
     if len(payload) < UDP_HEADER:
-        return False
+        return DropReason.TRANSPORT_HEADER
     _, _, length, value = _HEADER.unpack_from(payload)
     lite = packet.protocol == IPPROTO_UDPLITE
     if not length and (lite or packet.family == AF_INET6):
         length = len(payload)  # a jumbogram's (RFC 2675 section 4)
     if not UDP_HEADER <= length <= len(payload):
-        return False
+        return DropReason.TRANSPORT_HEADER
     if not value:
         # Over IPv4 UDP may do without. What a socket sent by lo is whole too: see checksum_partial.
-        return not lite and packet.family == AF_INET
+        return DropReason.TRANSPORT_CHECKSUM if lite or packet.family == AF_INET6 else None
     said = len(payload) if lite else length
-    return checksum(payload[:length], pseudo_header_sum(packet.saddr, packet.daddr, packet.protocol, said)) == 0
+    if checksum(payload[:length], pseudo_header_sum(packet.saddr, packet.daddr, packet.protocol, said)):
+        return DropReason.TRANSPORT_CHECKSUM
+    return None
 
 
 class UdpTable:
@@ -211,11 +214,12 @@ class UdpTable:
             if not sockets:
                 del self._sockets[socket.lport]
 
-    def deliver(self, packet: IpPacket, *, ifindex: int, broadcast: bool) -> bool:
-        """Queue a datagram to its socket, or to all of them if it is for many. Returns whether there was one."""
+    def deliver(self, packet: IpPacket, *, ifindex: int, broadcast: bool) -> DropReason | None:
+        """Queue a datagram to its socket, or to all of them if it is for many. Returns why nobody got it, if so."""
         payload = packet.payload
-        if not datagram_intact(packet):
-            return True  # dropped without a word
+        flaw = datagram_flaw(packet)
+        if flaw is not None:
+            return flaw
         sport, dport, length, _ = _HEADER.unpack_from(payload)
         data = payload[UDP_HEADER : length or len(payload)]
         found: list[UdpSocket] = []
@@ -234,8 +238,7 @@ class UdpTable:
                 found = [socket]
         for socket in found:
             socket.enqueue(data, packet.saddr, sport, ifindex)
-        # Nobody answers for a datagram that many have got.
-        return bool(found) or to_all
+        return None if found else DropReason.NO_SOCKET
 
     def find(self, saddr: bytes, sport: int, daddr: bytes, dport: int, ifindex: int) -> UdpSocket | None:
         """The socket that fits a datagram best (__udp4_lib_lookup)."""

@@ -165,7 +165,6 @@ class Upcall(enum.IntEnum):
 class DropReason(enum.IntEnum):
     """Why a packet went no further. A dropped packet is not an error."""
 
-    NONE = 0
     FRAME_TOO_SHORT = 1
     OTHER_HOST = 2  # the frame's destination MAC is not ours
     NO_PROTOCOL = 3  # an ethertype nobody handles
@@ -175,7 +174,6 @@ class DropReason(enum.IntEnum):
     POLICY = 7  # a chain's policy said DROP
     HOTDROP = 8  # a match found the packet too broken to look at
     CONNTRACK_TABLE_FULL = 9
-    CONNTRACK_INVALID = 10
     CONNTRACK_CLASH = 11  # lost the insert race at confirm
     NAT = 12  # no free tuple, or the packet could not be rewritten
     MARTIAN_SOURCE = 13
@@ -199,6 +197,8 @@ class DropReason(enum.IntEnum):
     NO_QUEUE = 31  # -j NFQUEUE, and no program listens
     ROUTE_UNREACHABLE = 32  # routed again on its way out, to a route of that type
     ROUTE_PROHIBIT = 33
+    TRANSPORT_HEADER = 34  # TCP's, UDP's or ICMP's, cut short or with an impossible length
+    TRANSPORT_CHECKSUM = 35
 
 
 class TraceKind(enum.IntEnum):

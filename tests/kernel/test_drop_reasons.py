@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.explain import Explainer, walk_lines
 from pktsim.netfilter.iptables_text import parse_save
 from pktsim.netfilter.opcodes import DropReason, LinkKind
@@ -40,14 +41,10 @@ def through(**fields: Any) -> bytes:
 
 #: For each reason rules, settings, and what leads to it.
 STORIES: dict[DropReason, tuple[str, dict[str, int], Callable[[Host], object]]] = {}
-#: What no packet from a wire leads to alone.
-ELSEWHERE = {
-    DropReason.NONE: "no reason",
-    DropReason.REJECTED: "the trace says by which rule, in a record of its own",
-    DropReason.NO_CARRIER: "the device drops it, behind all that is traced; netem's tests",
-    DropReason.CONNTRACK_INVALID: "an entry that is killed while its packet is under way",
-    DropReason.UNSUPPORTED: "an exception tells of it too",
-}
+#: What the trace says in other words, and where that is tested.
+ELSEWHERE = {DropReason.REJECTED: "test_a_rejected_packet_is_counted_and_the_rule_is_named"}
+#: Other ways to the same reasons.
+MORE: list[tuple[DropReason, Callable[[Host], object]]] = []
 
 
 def story(
@@ -60,12 +57,25 @@ def story(
     return keep
 
 
-DATAGRAM = build.udp(ip(PEER), ip("10.0.0.1"), 4000, 53)
-
-
 def to_host(protocol: int, segment: bytes) -> Callable[[Host], object]:
     """A packet for the host itself."""
     return lambda made: given(made, build.ipv4(ip(PEER), ip("10.0.0.1"), protocol, segment))
+
+
+def to_host6(protocol: int, segment: bytes) -> Callable[[Host], object]:
+    """An IPv6 packet for the host itself."""
+
+    def act(made: Host) -> None:
+        made.netns.address_add("eth0", "fd00::1/64")
+        made.netns.neighbour_add("eth0", "fd00::9", PEER_MAC)
+        packet = build.ipv6(ip("fd00::9"), ip("fd00::1"), protocol, segment)
+        made.give("eth0", build.ethernet(mac(HOST_MAC), mac(PEER_MAC), 0x86DD, packet))
+
+    return act
+
+
+def syn(saddr: str, daddr: str) -> bytes:
+    return build.tcp(ip(saddr), ip(daddr), 4000, 80, seq=1, flags=build.TcpFlag.SYN)
 
 
 def given(made: Host, packet: bytes) -> None:
@@ -108,6 +118,45 @@ story(DropReason.NAT, NAT.format("-A PREROUTING -i bare0 -p udp -j REDIRECT --to
 story(DropReason.CONNTRACK_CLASH, NAT.format("-A POSTROUTING -p udp -j SNAT --to-source 10.0.1.1:5000-5000"))(
     lambda made: several(made, (udp_packet(source, FAR) for source in (PEER, "10.0.0.10", "10.0.0.11")))
 )
+
+
+SYN, SYN6 = syn(PEER, "10.0.0.1"), syn("fd00::9", "fd00::1")
+DATAGRAM = build.udp(ip(PEER), ip("10.0.0.1"), 4000, 53)
+ECHO, ECHO6 = build.icmp(8, 0, 1), build.icmpv6(ip("fd00::9"), ip("fd00::1"), 128, 0, 1)
+story(DropReason.TRANSPORT_HEADER)(to_host(6, SYN[:19]))
+story(DropReason.TRANSPORT_CHECKSUM)(to_host(6, SYN[:-1] + b"\1"))
+MORE += [
+    (DropReason.NO_SOCKET, to_host(6, SYN)),
+    (DropReason.NO_SOCKET, to_host6(6, SYN6)),
+    (DropReason.NO_SOCKET, to_host(253, b"what")),
+    (DropReason.NO_SOCKET, lambda made: made.give_ip("eth0", syn_to_all())),
+    (DropReason.TRANSPORT_HEADER, to_host(6, SYN[:12] + b"\xf0" + SYN[13:])),
+    (DropReason.TRANSPORT_HEADER, to_host(17, DATAGRAM[:4] + b"\0\7" + DATAGRAM[6:])),
+    (DropReason.TRANSPORT_HEADER, to_host(1, ECHO[:7])),
+    (DropReason.TRANSPORT_HEADER, to_host6(58, ECHO6[:7])),
+    (DropReason.TRANSPORT_CHECKSUM, to_host(17, DATAGRAM[:6] + b"\1\1" + DATAGRAM[8:])),
+    (DropReason.TRANSPORT_CHECKSUM, to_host(1, ECHO[:-1] + b"\2")),
+    (DropReason.TRANSPORT_CHECKSUM, to_host6(6, SYN6[:-1] + b"\1")),
+    (DropReason.TRANSPORT_CHECKSUM, to_host6(58, ECHO6[:-1] + b"\2")),
+    (DropReason.IP_HEADER, to_host6(60, bytes((6, 9)) + bytes(6))),
+]
+
+
+def syn_to_all() -> bytes:
+    return build.ipv4(ip(PEER), ip("10.0.0.255"), 6, syn(PEER, "10.0.0.255"))
+
+
+@story(DropReason.NO_CARRIER)
+def _unplugged(made: Host) -> None:
+    made.netns.devices.named("eth1").carrier = False
+    given(made, through())
+
+
+@story(DropReason.UNSUPPORTED, FILTER.format("ACCEPT", "-A FORWARD -m connlimit --connlimit-above 1"))
+def _not_modelled(made: Host) -> None:
+    """A fragment of what has no connection: the caller is told too."""
+    with pytest.raises(UnsupportedFeature):
+        given(made, build.ipv4(ip(PEER), ip(FAR), 1, build.icmp(0, 0)))
 
 
 @story(DropReason.FRAME_TOO_SHORT)
@@ -174,7 +223,7 @@ def _back(made: Host) -> None:
 def test_every_reason_has_a_story_and_words() -> None:
     assert STORIES.keys() | ELSEWHERE.keys() == set(DropReason)
     assert not STORIES.keys() & ELSEWHERE.keys()
-    assert DROP_TEXT.keys() == set(DropReason) - {DropReason.NONE}
+    assert DROP_TEXT.keys() == set(DropReason)
 
 
 def told(made: Host, act: Callable[[Host], object]) -> list[str]:
@@ -193,6 +242,25 @@ def test_the_trace_says_why(reason: DropReason) -> None:
         made.netns.sysctl_set(name, value)
     lines = told(made, act)
     assert any(line.startswith(f"dropped: {DROP_TEXT[reason]}") for line in lines), lines
+
+
+@pytest.mark.parametrize(("reason", "act"), MORE)
+def test_the_last_line_names_the_reason(reason: DropReason, act: Callable[[Host], object]) -> None:
+    assert told(world(), act)[-1] == f"dropped: {DROP_TEXT[reason]}"
+
+
+def test_a_segment_that_a_socket_takes_is_not_dropped() -> None:
+    made = world()
+    server = made.netns.sockets.tcp()
+    server.bind("", 80)
+    server.listen()
+    assert not any(line.startswith("dropped") for line in told(made, to_host(6, SYN)))
+
+
+def test_a_rejected_packet_is_counted_and_the_rule_is_named() -> None:
+    made = world(FILTER.format("ACCEPT", "-A FORWARD -p udp -j REJECT"))
+    assert "rejected (filter FORWARD rule 1)" in told(made, lambda made: given(made, through()))
+    assert made.netns.datapath.drop_counts() == {DropReason.REJECTED: 1}
 
 
 # --- answers that are withheld

@@ -15,6 +15,7 @@ from pktsim.kernel.tcp_segment import Segment, parse_segment
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, parse_ip
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.addr import ip_from_text, is_loopback
 from pktsim.wire.checksum import checksum
@@ -188,7 +189,8 @@ class Host:
     def receive(self, packet: IpPacket, ifindex: int) -> None:
         if packet.protocol in (1, 58) and packet.payload and packet.payload[0] in _ERRORS[packet.protocol]:
             self.sockets.icmp_error(packet.data, ifindex=ifindex)
-        if not self.sockets.deliver(packet.data, ifindex=ifindex) and packet.protocol == 17:
+        unwanted = self.sockets.deliver(packet.data, ifindex=ifindex) is DropReason.NO_SOCKET
+        if unwanted and packet.protocol == 17:
             self.world.send_icmp(packet, 3, 3)
 
 
