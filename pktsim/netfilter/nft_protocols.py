@@ -70,6 +70,7 @@ class ProtocolContext:
         family: The table's.
         network: The network protocol, if one has been asked for; ``unknown`` for one that nft has no header of.
         transport: The transport protocol that was asked for last, alone and by a name that has a header.
+        last_transport: The one asked for last, one of several or ``unknown`` as it may be.
         transports: All transport protocols that have been asked for. As soon as these are several, contradictory or
             alternatives of a set, no field of any can be looked at (``proto_ctx_is_ambiguous``).
         icmp_type: The type that was asked for last.
@@ -80,6 +81,7 @@ class ProtocolContext:
     family: NftFamily
     network: str = ""
     transport: str = ""
+    last_transport: str = ""
     transports: list[str] = field(default_factory=list)
     icmp_type: int | None = None
     transport_seen: bool = False
@@ -118,6 +120,7 @@ class ProtocolContext:
         for number in _constants(right):
             name = TRANSPORTS.get(number, unknown)
             self.transport_seen = self.transport_seen or bool(name)
+            self.last_transport = name or self.last_transport
             if name and name not in self.transports:
                 self.transports.append(name)
         if isinstance(right, Const):

@@ -446,10 +446,9 @@ class StatementParser:
         kind = stream.need("tcp", "icmp", "icmpv6", "icmpx")
         if kind == "tcp":
             stream.need("reset")
-            known = context.transports[-1] if context.transports else ""
-            if known not in ("", "tcp"):
-                raise stream.error(f"a reset answers tcp, and this is {known}")
-            if not known:
+            if context.last_transport not in ("", "tcp"):
+                raise stream.error(f"a reset answers tcp, and this is {context.last_transport}")
+            if not context.last_transport:
                 expressions.dependencies.require_protocol("tcp")
             return Reject("tcp reset")
         stream.take("type")

@@ -116,6 +116,7 @@ WRONG = (
     ("table ip t { chain c { meta mark set tcp dport; } }", "mark"),
     ("table ip t { chain c { ip saddr vmap { 1.2.3.4 : drop, 1.2.3.0/24 : accept }; } }", "intervals"),
     ("table ip t { chain c { ip saddr . tcp dport 10.0.0.1 . 80; } }", "sets and maps only"),
+    ("table ip t { chain c { ip protocol icmp ip protocol { tcp, icmp } reject with tcp reset; } }", "this is icmp"),
     ("table ip t { chain c { meta l4proto 99 reject with tcp reset; } }", "a reset answers tcp"),
     ("table ip t {", "the end"),
 )  # fmt: skip
