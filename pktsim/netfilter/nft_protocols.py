@@ -69,6 +69,7 @@ class ProtocolContext:
     Attributes:
         family: The table's.
         network: The network protocol, if one has been asked for; ``unknown`` for one that nft has no header of.
+        networks: How many were the last test's alternatives.
         transport: The transport protocol that was asked for last, alone and by a name that has a header.
         last_transport: The one asked for last, one of several or ``unknown`` as it may be.
         transports: All transport protocols that have been asked for. As soon as these are several, contradictory or
@@ -80,6 +81,7 @@ class ProtocolContext:
 
     family: NftFamily
     network: str = ""
+    networks: int = 0
     transport: str = ""
     last_transport: str = ""
     transports: list[str] = field(default_factory=list)
@@ -127,7 +129,9 @@ class ProtocolContext:
             self.transport = TRANSPORTS.get(right.number, "")
 
     def _learn_network(self, right: Expr, names: Mapping[int, str], unknown: str) -> None:
-        for number in _constants(right):
+        numbers = _constants(right)
+        self.networks = len(numbers) or self.networks
+        for number in numbers:
             self.network = names.get(number, unknown or self.network)
 
     def other_transport(self, protocol: str) -> str:

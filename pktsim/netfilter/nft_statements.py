@@ -438,6 +438,8 @@ class StatementParser:
         stream, expressions = self.stream, self.expressions
         context = expressions.context
         if not stream.take("with"):
+            if context.networks > 1:  # the kernel has one code then, of another meaning in each
+                raise stream.refuse("nft statement reject without a reason behind a set of protocols")
             if context.network == "ip":
                 return Reject("icmp", t.ICMP_CODES["port-unreachable"])
             if context.network == "ip6":

@@ -124,6 +124,7 @@ WRONG = (
 REFUSED = (
     ("table bridge t { }", "bridge"),
     ("table ip t { chain c { queue; } }", "queue"),
+    ("table inet t { chain c { meta nfproto { ipv4, ipv6 } reject; } }", "reject without a reason"),
     ("table ip t { chain c { meta cpu 1; } }", "meta cpu"),
     ("table ip t { chain c { type filter hook ingress device eth0 priority 0; } }", "ingress"),
     ("table ip t { flowtable f { hook ingress priority 0; } }", "flowtable"),
