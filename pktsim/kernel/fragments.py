@@ -149,7 +149,7 @@ class Fragments:
             return
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
-        packet.ignore_df = True
+        packet.ignore_df = bool(whole.largest)
         packet.fragments_keep_df = bool(whole.largest and packet.family == AF_INET and whole.data[6] & 0x40)
         self._pieces[packet.pkt_id] = whole.payload_sizes
         while len(self._pieces) > _REMEMBERED_PIECES:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.frame import IPPROTO_UDP
-from tests.kernel.node_cases import FAR6, NO_LIMIT6, STATES, behind_a_bridge, piece6, pieces4
+from tests.kernel.node_cases import FAR6, NEAR6, NO_LIMIT6, STATES, behind_a_bridge, piece6, pieces4
 from tests.netfilter.case_script import CLIENT, CLIENT6, SERVER, SERVER6, Script, segment
 from tests.netfilter.selftest_cases import table
 
@@ -192,4 +192,18 @@ def gathered_on_a_bridge6() -> Script:
     ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
     for size, at, out in ((1200, (600,), [first]), (1500, (600,), [first, later]), (1600, (1440,), [first, later])):
         _cut(script, build.ipv6(*ends, IPPROTO_UDP, _datagram6(size)), at, out)
+    return script
+
+
+@case
+def fragment_that_is_not_gathered6() -> Script:
+    script = Script(
+        "fragment-that-is-not-gathered6",
+        "A fragment that ends at an odd place is let through as it is, and refused where it does not fit.",
+        rules6=STATES,
+        sysctls=NO_LIMIT6,
+        mtus={"out": 1400},
+    )
+    packet = build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), 99, bytes(3000))
+    script.receive("in", piece6(packet, 0, 1388, more=True), out=[f"in {NEAR6} > {CLIENT6} icmp6 2/0"])
     return script
