@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from pktsim.clock import NS_PER_MS
 from pktsim.kernel.tcp_segment import ACK, PSH, SYN
 from tests.live.tcp_conversation import SYSCTLS, Options, Say
-from tests.live.tcp_script import Action, Event, OurPlayer, Script, differences, replay, transcript
+from tests.live.tcp_kernel import PUNCTUAL_NS, lateness_ns, play
+from tests.live.tcp_script import Action, OurPlayer, Script, differences, replay, transcript
 
 #: A timer's segment may come so much earlier or later in the kernel, by the share of its delay and at least.
 _CLEAR_SHARE = 0.16
 _CLEAR_NS = 12 * NS_PER_MS
-#: Steps that come later than this may meet what they were to keep away from.
-PUNCTUAL_NS = 4 * NS_PER_MS
 
 
 @dataclass
@@ -137,17 +136,6 @@ def random_script(seed: int) -> Script:
     return script
 
 
-def lateness_ns(script: Script, events: list[Event]) -> int:
-    """By how much the latest step came late: beyond what :func:`random_script` allows for, all may be otherwise."""
-    moments = [event.at_ns for event in events if event.kind == "did"]
-    planned_ns = 0
-    late: list[int] = []
-    for (delay_ms, _), at_ns in zip(script.steps, moments, strict=True):
-        planned_ns += round(delay_ms * NS_PER_MS)
-        late.append(at_ns - planned_ns)
-    return max(late) - min(late)
-
-
 def _clear(script: Script, player: OurPlayer, wanted_ms: float) -> float | None:
     """A delay of about that length, at whose end no timer is due: as long as need be, found on a copy of the past."""
     replayed = OurPlayer(script, SYSCTLS)
@@ -179,8 +167,6 @@ def _clear(script: Script, player: OurPlayer, wanted_ms: float) -> float | None:
 
 def main() -> int:
     """The command line."""
-    from tests.live.test_tcp_scripts import play
-
     first, count = (int(word) for word in sys.argv[1:3])
     scripts = {f"seed {seed}": random_script(seed) for seed in range(first, first + count)}
     late = differ = 0

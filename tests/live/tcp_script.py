@@ -8,6 +8,7 @@ alike in content and order; their times only about, since timers are coarse and 
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,6 +27,9 @@ from tests.live.tcp_conversation import ME, PEER, PEER_PORT, SYSCTLS, Conversati
 #: other work does things late.
 SLACK_NS = 60 * NS_PER_MS
 SLACK_SHARE = 0.15
+
+#: After so long a timer of up to two seconds is rounded up as before (64 ticks).
+_WHEEL_NS = 256 * NS_PER_MS
 
 Action = Say | str
 
@@ -183,12 +187,18 @@ class OurPlayer(Player):
         self.taken = len(self.world.log)
 
 
-def replay(script: Script, theirs: list[Event], sysctls: Mapping[str, str | int]) -> list[Event]:
-    """Play a script to ours, each step at the moment at which the kernel was given it."""
+def replay(
+    script: Script, theirs: list[Event], sysctls: Mapping[str, str | int], *, starting_ns: int = 0
+) -> list[Event]:
+    """Play a script to ours, each step at the moment at which the kernel was given it.
+
+    Args:
+        starting_ns: What our clock says at the first step; ticks are counted from 0.
+    """
     ours = OurPlayer(script, sysctls)
     clock = ours.world.clock
     moments = [event.at_ns for event in theirs if event.kind == "did"]
-    first_ns = moments[0]
+    first_ns = moments[0] - starting_ns
     for (_, action), at_ns in zip(script.steps, moments, strict=True):
         clock.run_until(at_ns - first_ns)
         ours.drain()
@@ -197,6 +207,29 @@ def replay(script: Script, theirs: list[Event], sysctls: Mapping[str, str | int]
     clock.run_for(round(script.end_ms * NS_PER_MS))
     ours.drain()
     return ours.events
+
+
+def outcomes(
+    script: Script, sysctls: Mapping[str, str | int], chance: random.Random, *, within_ns: int, plays: int = 12
+) -> set[str]:
+    """What may come of a script whose steps are late by up to ``within_ns``, wherever the timers' wheel stands.
+
+    If that is not always the same, the kernel may differ from ours though both are right: its moments are others by
+    some microseconds, and its ticks by more. Steps of less than a millisecond stay together, since what is gathered
+    meanwhile depends on them.
+    """
+    found = set()
+    for _ in range(plays):
+        due_ns = late_ns = 0
+        moments: list[Event] = []
+        for delay_ms, _action in script.steps:
+            due_ns += round(delay_ms * NS_PER_MS)
+            if delay_ms >= 1 or not moments:
+                late_ns = max(chance.randrange(within_ns), moments[-1].at_ns - due_ns if moments else 0)
+            moments.append(Event(due_ns + late_ns, "did", ""))
+        events = replay(script, moments, sysctls, starting_ns=chance.randrange(_WHEEL_NS))
+        found.add("\n".join(f"{event.kind} {event.text}" for event in events))
+    return found
 
 
 def until_the_end(script: Script, events: list[Event]) -> list[Event]:
@@ -248,4 +281,16 @@ def transcript(events: list[Event]) -> str:
     )
 
 
-__all__ = ["PEER", "SYSCTLS", "Action", "Event", "Options", "Player", "Say", "Script", "differences", "replay"]
+__all__ = [
+    "PEER",
+    "SYSCTLS",
+    "Action",
+    "Event",
+    "Options",
+    "Player",
+    "Say",
+    "Script",
+    "differences",
+    "outcomes",
+    "replay",
+]

@@ -1,175 +1,29 @@
 """The kernel's TCP and ours, told the same things by the same peer: every answer must be alike.
 
 The peer is written by hand, or drawn at random; the process at the other end does what it is told. Compared are flags,
-sequence and acknowledgement numbers, window, the bytes of the options (time stamps apart), payload length, TTL, DF and
-how the IP identification goes on.
+sequence and acknowledgement numbers, window, the bytes of the options (time stamps apart), payload length, TTL, DF,
+how the IP identification goes on, and between which two steps a segment comes. All conversations are had with the
+kernel at the same time.
 """
 
 from __future__ import annotations
 
-import errno
 import random
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from pktsim.clock import NS_PER_MS
-from pktsim.kernel.task import run
-from pktsim.kernel.tcp import TcpSocket
 from pktsim.kernel.tcp_segment import ACK, FIN, PSH, RST, SYN
-from pktsim.kernel.tcp_settings import TcpSettings
-from pktsim.kernel.transport import IPPROTO_TCP, parse_ip
-from pktsim.wire.addr import mac_from_text
-from tests.kernel.transport_world import Wire, World
-from tests.live import netns, tcp_process
-from tests.live.tcp_conversation import FAR_MAC, NEAR_MAC, SYSCTLS, Conversation, Options, Say
+from tests.live.tcp_conversation import SYSCTLS, Options, Say
+from tests.live.tcp_kernel import play_punctually
+from tests.live.tcp_script import Action, Event, Script, replay, transcript
 
-#: Longer than a delayed ACK, shorter than a retransmission.
-PATIENCE_MS = 90
+#: Between two steps: longer than a delayed ACK takes, and no multiple of it is about as long as a retransmission.
+PATIENCE_MS = 60
 
-Step = Say | str
-
-
-class Kernel:
-    """The running kernel's side."""
-
-    def __init__(self, node: netns.Namespace, options: Options) -> None:
-        self.node = node
-        self.conversation = Conversation(options, tcp_process.PORT)
-        self.process = subprocess.Popen(
-            ["ip", "netns", "exec", node.name, sys.executable, str(Path(tcp_process.__file__)), "4"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def do(self, command: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-    def say(self, say: Say) -> None:
-        frame = mac_from_text(NEAR_MAC) + mac_from_text(FAR_MAC) + b"\x08\x00" + self.conversation.packet(say)
-        self.node.send("eth0", frame)
-
-    def answers(self) -> list[str]:
-        seen = self.node.frames() or self.node.frames(PATIENCE_MS / 1000)
-        packets = [parse_ip(one.frame[14:]) for one in seen if one.frame[12:14] == b"\x08\x00"]
-        return [
-            self.conversation.describe(packet)
-            for packet in packets
-            if packet is not None and packet.protocol == IPPROTO_TCP
-        ]
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=10)
-        self.process.stdout.close()
-
-
-class Ours:
-    """Our side."""
-
-    def __init__(self, options: Options) -> None:
-        self.world = World()
-        self.world.wire = Wire(lambda number, packet: [])
-        settings = TcpSettings.from_sysctls({key: str(value) for key, value in SYSCTLS.items()})
-        self.host = self.world.host("me", "10.77.0.1", tcp=settings)
-        self.conversation = Conversation(options, tcp_process.PORT)
-        self.listener = self.host.sockets.tcp()
-        self.listener.reuse_address = True
-        self.listener.bind("", tcp_process.PORT)
-        self.socket: TcpSocket = self.listener
-        self.seen = 0
-
-    def do(self, command: str) -> str:
-        verb, _, argument = command.partition(" ")
-        verbs: dict[str, Callable[[], object]] = {
-            "listen": lambda: self.listener.listen(8),
-            "accept": self._accept,
-            "read": lambda: len(self._read()),
-            "write": lambda: self.socket.send(b"x" * int(argument)),
-            "nodelay": self.socket.set_nodelay,
-            "shutdown": self.socket.shutdown_write,
-            "close": self.socket.close,
-            "abort": self.socket.abort,
-        }
-        try:
-            result = verbs[verb]()
-        except TimeoutError as error:
-            return errno.errorcode.get(error.errno or errno.EAGAIN, "?")
-        except OSError as error:
-            return errno.errorcode.get(error.errno or 0, str(error))
-        return "ok" if result is None else str(result)
-
-    def _accept(self) -> None:
-        self.socket = run(self.world.clock, self.listener.accept(NS_PER_MS))
-
-    def _read(self) -> bytes:
-        return run(self.world.clock, self.socket.recv(1 << 20, timeout_ns=1))
-
-    def say(self, say: Say) -> None:
-        packet = parse_ip(self.conversation.packet(say))
-        assert packet is not None
-        self.host.receive(packet, 2)
-
-    def answers(self) -> list[str]:
-        self.world.clock.run_for(NS_PER_MS)
-        if len(self.world.log) == self.seen:
-            self.world.clock.run_for((PATIENCE_MS - 1) * NS_PER_MS)
-        lines = [self.conversation.describe(seen.packet) for seen in self.world.log[self.seen :]]
-        self.seen = len(self.world.log)
-        return lines
-
-
-@contextmanager
-def _kernel(make: Callable[..., netns.Namespace], options: Options) -> Iterator[Kernel]:
-    node = make(
-        [netns.Link("eth0", NEAR_MAC, ("10.77.0.1/24",), far_mac=FAR_MAC)],
-        neighbours=[("10.77.0.2", FAR_MAC, "eth0")],
-        sysctls=SYSCTLS,
-    )
-    kernel = Kernel(node, options)
-    try:
-        yield kernel
-    finally:
-        kernel.close()
-
-
-def compare(make: Callable[..., netns.Namespace], steps: list[Step], options: Options | None = None) -> None:
-    """Take both through ``steps``; an opening handshake up to accept() comes first.
-
-    Windows are not compared once the peer has sent large segments: a frame from a packet socket takes other memory
-    than one that TCP has made, and the kernel's window follows the memory.
-    """
-    options = options or Options()
-    ours = Ours(options)
-    opening: list[Step] = ["listen", Say(SYN), Say(ACK, 1, 1), "accept"]
-    with _kernel(make, options) as kernel:
-        for number, step in enumerate(opening + steps):
-            if isinstance(step, str):
-                theirs_said, ours_said = [kernel.do(step)], [ours.do(step)]
-            else:
-                kernel.say(step)
-                ours.say(step)
-                theirs_said, ours_said = [], []
-            theirs_said += kernel.answers()
-            ours_said += ours.answers()
-            if any(isinstance(done, Say) and done.length > 500 for done in (opening + steps)[: number + 1]):
-                theirs_said = [re.sub(r"win \d+", "win", line) for line in theirs_said]
-                ours_said = [re.sub(r"win \d+", "win", line) for line in ours_said]
-            history = "\n".join(str(done) for done in (opening + steps)[: number + 1])
-            assert ours_said == theirs_said, f"after\n{history}"
-
+#: What the peer says and the process does, after a handshake and accept().
+Step = Action
 
 CASES: dict[str, list[Step]] = {
     "request and answer": [
@@ -255,27 +109,19 @@ CASES: dict[str, list[Step]] = {
     "data beyond the window": [Say(ACK, 66000, 1, 10), Say(ACK, 65000, 1, 1448), Say(ACK, 1, 1, 10)],
 }
 
-
-@pytest.mark.parametrize("name", CASES)
-def test_alike(namespace: Callable[..., netns.Namespace], name: str) -> None:
-    compare(namespace, CASES[name])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        Options(timestamps=False),
-        Options(sack=False),
-        Options(wscale=-1),
-        Options(mss=0),
-        Options(mss=536, wscale=0),
-        Options(timestamps=False, sack=False, wscale=-1),
-    ],
-    ids=str,
+_OPTIONS = (
+    Options(timestamps=False),
+    Options(sack=False),
+    Options(wscale=-1),
+    Options(mss=0),
+    Options(mss=536, wscale=0),
+    Options(timestamps=False, sack=False, wscale=-1),
 )
-@pytest.mark.parametrize("name", ["request and answer", "a window that grows", "out of order", "duplicates"])
-def test_alike_with_other_options(namespace: Callable[..., netns.Namespace], name: str, options: Options) -> None:
-    compare(namespace, CASES[name], options)
+
+
+def _script(steps: list[Step], options: Options | None = None) -> Script:
+    opening: list[tuple[float, Step]] = [(0, "listen"), (0, Say(SYN)), (2, Say(ACK, 1, 1)), (5, "accept")]
+    return Script([*opening, *((PATIENCE_MS, step) for step in steps)], PATIENCE_MS, options or Options())
 
 
 def _random_steps(seed: int) -> list[Step]:
@@ -304,7 +150,59 @@ def _random_steps(seed: int) -> list[Step]:
     return steps
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(40))
-def test_alike_at_random(namespace: Callable[..., netns.Namespace], seed: int) -> None:
-    compare(namespace, _random_steps(seed))
+SCRIPTS = {
+    **{name: _script(steps) for name, steps in CASES.items()},
+    **{
+        f"{name}, {options}": _script(CASES[name], options)
+        for name in ("request and answer", "a window that grows", "out of order", "duplicates")
+        for options in _OPTIONS
+    },
+    **{f"random {seed}": _script(_random_steps(seed)) for seed in range(40)},
+}
+
+
+@pytest.fixture(scope="module")
+def kernel(_live_machine: None) -> dict[str, list[Event]]:
+    """What the kernel said in each conversation."""
+    return play_punctually(SCRIPTS)
+
+
+def _lines(script: Script, events: list[Event]) -> list[str]:
+    """Everything in order, without windows once the peer has sent large segments.
+
+    A frame from a packet socket takes other memory than one that TCP has made, and the kernel's window follows the
+    memory.
+    """
+    lines: list[str] = []
+    actions = iter(action for _, action in script.steps)
+    windows = True
+    for event in sorted(events, key=lambda event: event.at_ns):
+        if event.kind == "did":
+            action = next(actions)
+            windows = windows and not (isinstance(action, Say) and action.length > 500)
+            lines.append(f"-> {action if isinstance(action, Say) else event.text}")
+        else:
+            lines.append(event.text if windows else re.sub(r"win \d+", "win", event.text))
+    return lines
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_alike(kernel: dict[str, list[Event]], name: str) -> None:
+    script, theirs = SCRIPTS[name], kernel[name]
+    ours = replay(script, theirs, SYSCTLS)
+    assert _lines(script, ours) == _lines(script, theirs), f"kernel:\n{transcript(theirs)}\nhere:\n{transcript(ours)}"
+
+
+def test_another_answer_and_another_moment_are_seen() -> None:
+    """The comparison must be able to fail."""
+    script = SCRIPTS["duplicates"]
+    moments = [Event(number * PATIENCE_MS * NS_PER_MS, "did", "") for number in range(len(script.steps))]
+    right = replay(script, moments, SYSCTLS)
+    assert _lines(script, right) == _lines(script, right)
+    for number, event in enumerate(right):
+        if event.kind == "seen":
+            without = right[:number] + right[number + 1 :]
+            early = Event(event.at_ns - PATIENCE_MS * NS_PER_MS, "seen", event.text)
+            other = Event(event.at_ns, "seen", event.text.replace("ack ", "ack 1"))
+            for change in ([], [early], [other]):
+                assert _lines(script, [*without, *change]) != _lines(script, right)
