@@ -102,8 +102,11 @@ class Piece:
 
 
 def pulled(sizes: tuple[int, ...], read: int) -> tuple[int, ...]:
-    """The pieces of a payload once its first ``read`` bytes are in one (``__pskb_pull_tail``); none if all of it is."""
-    if read <= sizes[0]:
+    """The pieces of a payload once its first ``read`` bytes are in one (``__pskb_pull_tail``); none if all of it is.
+
+    Who wants to read more than there is gets nothing, and nothing moves (``pskb_may_pull``).
+    """
+    if read <= sizes[0] or read > sum(sizes):
         return sizes
     left = read
     for index, size in enumerate(sizes):

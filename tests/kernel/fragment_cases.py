@@ -207,3 +207,17 @@ def fragment_that_is_not_gathered6() -> Script:
     packet = build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), 99, bytes(3000))
     script.receive("in", piece6(packet, 0, 1388, more=True), out=[f"in {NEAR6} > {CLIENT6} icmp6 2/0"])
     return script
+
+
+@case
+def fragments_of_less_than_a_header() -> Script:
+    script = Script(
+        "fragments-of-less-than-a-header",
+        "Where all fragments together have no TCP header, they leave as they came, and so without DF.",
+        STATES,
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    first, second = pieces4(build.ipv4(*ends, build.IPPROTO_TCP, bytes(16)), (8, 8), dont_fragment=True)
+    script.dropped("in", first)
+    script.receive("in", second, out=[f"out {CLIENT} > {SERVER} tcp"] * 2)
+    return script
