@@ -465,7 +465,7 @@ class _Dependencies:
     def kill_by_payload(self, payload: Payload) -> None:
         base = payload.header + 1
         at = self.exists(base)
-        if payload.protocol and payload.protocol != "th" and at is not None and self._may_kill(self.match(at), payload):
+        if payload.protocol and at is not None and self._may_kill(self.match(at), payload):
             self.release(base)
 
     def _may_kill(self, dependency: MatchStatement, payload: Payload) -> bool:
