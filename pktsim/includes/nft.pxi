@@ -717,7 +717,8 @@ cdef int nft_row(State *s, Pkt *p, NftInst *n, const Row *r, uint8_t *regs, int 
     if op == OP_NFT_FIB:
         return nft_fib(s, p, r, regs + r.d, hook)
     if op == OP_NFT_NEXTHOP:
-        if p.rt_type == 0 or p.family != r.a:
+        # what is bridged has br_netfilter's stand-in route, without a gateway
+        if p.family != r.a or (p.rt_type == 0 and not (p.flags & PF_BRIDGED and p.phys_out)):
             return NFT_BREAK
         if p.rt_gateway:
             memcpy(regs + r.d, p.rt_nh.b, addr_len(p.family))

@@ -51,6 +51,7 @@ from pktsim.netfilter.nft_ruleset import (
     Meta,
     Nat,
     NftChain,
+    NftFamily,
     NftRule,
     NftSet,
     NftTable,
@@ -144,6 +145,7 @@ class LoweredNft:
         sets: The names of its sets, or the handle of the rule that has the anonymous one and its number there.
         chain_rows: int32 of each chain's first row, by chain number.
         bases: Base chains: name and first row.
+        conntrack: The families whose connections its rules want tracked.
     """
 
     table: NftTable
@@ -154,7 +156,7 @@ class LoweredNft:
     chain_rows: bytes
     bases: tuple[tuple[NftChain, int], ...]
     chain_names: Mapping[int, str]
-    needs_conntrack: bool
+    conntrack: frozenset[Family]
     needs_accounting: bool
 
 
@@ -308,7 +310,7 @@ class NftBuilder(ExpressionBuilder):
             struct.pack(f"={n_chains}i", *by_number),
             tuple(bases),
             {self.chains[chain.name]: chain.name for chain in table.chains},
-            self.needs_conntrack,
+            frozenset(self.conntrack),
             self.needs_accounting,
         )
 
@@ -443,12 +445,14 @@ class NftBuilder(ExpressionBuilder):
         self.emit(Op.NFT_REJECT, a=int(kinds[0]), b=int(kinds[1]))
 
     def _nat(self, statement: Nat) -> None:
-        self.needs_conntrack = True
         registers = [-1, -1, -1, -1]
         flags = NatFlag(0)
         for flag in statement.flags:
             flags |= _NAT_FLAGS[flag]
         address, port = statement.address, statement.port
+        # nft_nat_init: of an address's family, not the table's
+        of_one = address is not None and statement.family
+        self.conntrack.update(NftFamily(statement.family if of_one else self.table.family.value).families)
         if address is not None:
             self._nat_address(statement, address, registers)
         if port is not None:
@@ -500,7 +504,7 @@ class NftBuilder(ExpressionBuilder):
                 raise self.refuse(f"nft statement meta mark set to a value of {size} bytes")
             self.emit(Op.NFT_SET_META, a=FIRST)
         elif isinstance(target, Ct):
-            self.needs_conntrack = True
+            self.conntrack.update(self.table.family.families)
             key = CT[target.key][0]
             if size != (4 if key == CtKey.MARK else 2):
                 raise self.refuse(f"nft statement ct {target.key} set to a value of {size} bytes")

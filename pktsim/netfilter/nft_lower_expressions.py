@@ -83,6 +83,7 @@ class ExpressionBuilder:
         chains: The number of each chain.
         anonymous: Makes, or finds again, the engine's set of an anonymous one: (rule, number within it, set, bytes of
             data).
+        conntrack: The families whose connections the rules want tracked.
     """
 
     table: NftTable
@@ -94,7 +95,7 @@ class ExpressionBuilder:
     sources: list[NftSource] = field(default_factory=list)
     states: list[tuple[tuple[Any, ...], State]] = field(default_factory=list)
     sets: list[Any] = field(default_factory=list)
-    needs_conntrack: bool = False
+    conntrack: set[Family] = field(default_factory=set)
     needs_accounting: bool = False
     _constants: dict[bytes, int] = field(default_factory=dict)
     _named: dict[str, int] = field(default_factory=dict)
@@ -195,7 +196,7 @@ class ExpressionBuilder:
         return (where.bits + 7) // 8
 
     def _load_ct(self, expr: Ct, at: int) -> int:
-        self.needs_conntrack = True
+        self.conntrack.update(self.table.family.families)
         key, _, bits = CT[expr.key]
         if key in (CtKey.PKTS, CtKey.BYTES, CtKey.AVGPKT):
             self.needs_accounting = True  # nft_ct_get_init

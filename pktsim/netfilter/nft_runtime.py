@@ -334,10 +334,7 @@ class NftRuntime:
 
     def needs(self, family: Family) -> bool:
         """Whether a family's connections are to be tracked."""
-        return any(
-            self._live[_key(table)].lowered.needs_conntrack and family in table.family.families
-            for table in self._ruleset.tables
-        )
+        return any(family in self._live[_key(table)].lowered.conntrack for table in self._ruleset.tables)
 
     @property
     def needs_accounting(self) -> bool:

@@ -13,6 +13,7 @@ from tests.netfilter.case_script import (
     CLIENT,
     CLIENT6,
     MSS_ONLY,
+    PEER_MAC,
     SERVER,
     SERVER6,
     Script,
@@ -626,6 +627,60 @@ def refused_copies_of_a_broadcast() -> Script:
         has="CONFIRMED",
     )
     return script
+
+
+@case
+def bridged_next_hop() -> Script:
+    script = bridge_script(
+        "bridged-next-hop",
+        "To nft's rt, what is bridged is on its way to its own destination, whatever the host's routes are.",
+    )
+    script.case["nft"] = f"""\
+table inet t {{
+    chain c {{ type filter hook postrouting priority 0; rt ip nexthop {OTHER} drop; }}
+}}
+"""
+    script.receive("in", datagram(NEIGHBOUR, OTHER, 1000, 53), to=PEER_MAC["out"], out=[])
+    answer = datagram(OTHER, NEIGHBOUR, 53, 1000)
+    script.receive("out", answer, to=PEER_MAC["in"], out=[f"in {OTHER}:53 > {NEIGHBOUR}:1000 udp"])
+    return script
+
+
+def _nat_in_both_families(name: str, proves: str, statement: str, *, tracked: bool) -> Script:
+    script = Script(
+        name,
+        proves,
+        table("nat"),
+        nft=f"table inet t {{\n chain c {{ type nat hook prerouting priority 0; tcp dport 1 {statement}; }}\n}}\n",
+    )
+    script.receive(
+        "in",
+        datagram(CLIENT, SERVER, 1000, 53),
+        out=[f"out {CLIENT}:1000 > {SERVER}:53 udp"],
+        rules={"nat/PREROUTING/policy": int(tracked)},
+        entries=int(tracked),
+    )
+    return script
+
+
+@case
+def nat_of_the_other_family() -> Script:
+    return _nat_in_both_families(
+        "nat-of-the-other-family",
+        "nft's dnat to an IPv6 address has IPv6's connections tracked and not IPv4's: no table nat is looked at there.",
+        f"dnat ip6 to {SERVER6}",
+        tracked=False,
+    )
+
+
+@case
+def nat_of_either_family() -> Script:
+    return _nat_in_both_families(
+        "nat-of-either-family",
+        "A redirection in a table of both families has the connections of both tracked.",
+        "redirect to :80",
+        tracked=True,
+    )
 
 
 def _reset_from_loopback(name: str, proves: str, *rules: str) -> Script:
