@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.frame import IPPROTO_UDP
-from tests.kernel.node_cases import FAR6, NEAR6, NO_LIMIT6, STATES, behind_a_bridge, piece6, pieces4
+from tests.kernel.bridge_cases import behind_a_bridge
+from tests.kernel.node_cases import FAR6, NEAR6, NO_LIMIT6, STATES, piece6, pieces4
 from tests.netfilter.case_script import CLIENT, CLIENT6, SERVER, SERVER6, Script, segment
 from tests.netfilter.selftest_cases import table
 

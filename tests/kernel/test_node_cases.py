@@ -1,13 +1,13 @@
-"""What the scripts of ``node_cases`` and ``fragment_cases`` say, here; ``tests/live`` runs them on the kernel."""
+"""What the scripts of the ``…_cases`` beside this say, here; ``tests/live`` runs them on the kernel."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.kernel import fragment_cases, node_cases
+from tests.kernel import bridge_cases, fragment_cases, node_cases
 from tests.netfilter.case_script import run
 
-SCRIPTS = node_cases.SCRIPTS | fragment_cases.SCRIPTS
+SCRIPTS = node_cases.SCRIPTS | bridge_cases.SCRIPTS | fragment_cases.SCRIPTS
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
