@@ -177,7 +177,10 @@ def _nft_rule(space: Space, rng: random.Random) -> None:
 
 
 def _nft_element(space: Space, rng: random.Random) -> None:
-    space.nft("\n".join(f"{rng.choice(('add', 'delete'))} element inet fuzz {rng.choice(_ELEMENTS)}" for _ in range(2)))
+    if rng.random() < 0.6:
+        space.nft("\n".join(f"add element inet fuzz {one}" for one in rng.sample(_ELEMENTS, 3)))
+    else:
+        space.nft(f"delete element inet fuzz {rng.choice(_ELEMENTS)}")
 
 
 def _nft_other(space: Space, rng: random.Random) -> None:

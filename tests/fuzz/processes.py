@@ -84,9 +84,8 @@ def _target(rng: random.Random) -> tuple[int, str]:
 def _udp(space: Space, rng: random.Random) -> None:
     """Somebody sends, from a new port, one that is connected, or one that listens."""
     family, address = _target(rng)
-    socket: UdpSocket = (
-        rng.choice(space.udp_sockets) if space.udp_sockets and rng.random() < 0.5 else space.sockets.udp(family)
-    )
+    open_ones = [socket for socket in space.udp_sockets if socket.family == family]
+    socket: UdpSocket = rng.choice(open_ones) if open_ones and rng.random() < 0.5 else space.sockets.udp(family)
     if socket not in space.udp_sockets:
         space.udp_sockets.append(socket)
     socket.pending()
