@@ -5,14 +5,12 @@ Two like worlds are fed the same frames, one with its trace on: they must do the
 
 from __future__ import annotations
 
-import contextlib
 import random
 from typing import Any
 
 from pktsim._fastpath import Packet
 from pktsim.clock import NS_PER_S, Clock
-from pktsim.errors import PktsimError, UnsupportedFeature
-from pktsim.kernel.neighbour import Neighbour
+from pktsim.errors import PktsimError
 from pktsim.kernel.netdev import AF_INET6, NetDevice
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.task import Task
@@ -73,17 +71,7 @@ class Space(Netns):
                     assert not bad, f"sent with bad {bad} checksum: {summary(frame)} {frame.hex()}"
             elif kind == Event.DROP:
                 DropReason(what)
-            try:
-                super().process((event,))
-            except UnsupportedFeature:
-                # Named by the kernel layer, not by the engine: IPv6 handlers that are not there.
-                assert kind == Event.UPCALL
-                self.datapath.discard(rest[0], DropReason.UNSUPPORTED)
-
-    def neighbour_solicit(self, entry: Neighbour, packet: Packet | None, *, unicast: bool) -> None:
-        """As above, when a timer asks."""
-        with contextlib.suppress(UnsupportedFeature):
-            super().neighbour_solicit(entry, packet, unicast=unicast)
+            super().process((event,))
 
     def plug(self, device: NetDevice) -> None:
         """Gather what a device sends."""
