@@ -31,9 +31,7 @@ from pktsim.netfilter.nft_ruleset import (
 )
 
 _TRANSPORT_FIELDS: Final = {("ip", "protocol"), ("ip6", "nexthdr"), ("ah", "nexthdr"), ("comp", "nexthdr")}
-_FOLLOWING_FIELDS: Final = frozenset(
-    {*_TRANSPORT_FIELDS, ("ether", "type"), ("icmp", "type"), ("icmpv6", "type")}
-)  # fmt: skip
+_FOLLOWING_FIELDS: Final = frozenset({*_TRANSPORT_FIELDS, ("ether", "type"), ("icmp", "type"), ("icmpv6", "type")})
 _ETHER_TYPES: Final = {0x0800: "ip", 0x86DD: "ip6"}
 _NF_PROTOS: Final = {2: "ip", 10: "ip6"}
 #: What nft calls a protocol whose header it does not know (``proto_unknown``).
@@ -69,7 +67,7 @@ class ProtocolContext:
     Attributes:
         family: The table's.
         network: The network protocol, if one has been asked for; ``unknown`` for one that nft has no header of.
-        networks: How many were the last test's alternatives.
+        networks: How many of them the last test left open.
         transport: The transport protocol that was asked for last, alone and by a name that has a header.
         last_transport: The one asked for last, one of several or ``unknown`` as it may be.
         transports: All transport protocols that have been asked for. As soon as these are several, contradictory or

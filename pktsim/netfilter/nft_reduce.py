@@ -43,7 +43,7 @@ def named_again(statements: list[Statement], family: NftFamily) -> Iterator[Stat
 
 
 def _raw_by_name(statement: MatchStatement, left: Payload, context: ProtocolContext) -> MatchStatement:
-    """``@nh,96,32`` as the field that it is, where the protocol is known by now."""
+    """``@nh,96,32`` as the field that it is, or a part of it, where the protocol is known by now."""
     known = {PayloadBase.NETWORK: context.network, PayloadBase.TRANSPORT: context.transport}.get(left.header, "")
     if left.protocol or known not in PROTOCOLS or not isinstance(statement.right, Const):
         return statement
