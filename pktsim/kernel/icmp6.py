@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
-from pktsim.kernel.addrconf import ANY6, is_link_local, is_multicast6
+from pktsim.kernel.addrconf import ANY6, LOOPBACK6, is_link_local, is_multicast6
 from pktsim.kernel.exthdr import skip_headers
 from pktsim.kernel.icmp import About
 from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
@@ -137,7 +137,11 @@ class Icmp6:
         daddr, asked = packet[8:24], packet[24:40]
         in_device = netns.devices.find(about.in_ifindex)
         saddr = b""
-        if netns.is_local(asked) and not (is_link_local(asked) and not _has(in_device, asked)):
+        # __ipv6_chk_addr_and_flags: what is of a link, or of the host alone, has to be of this device
+        elsewhere = is_link_local(asked) and not _has(in_device, asked)
+        if asked == LOOPBACK6 and in_device is not None:
+            elsewhere = not in_device.loopback
+        if netns.is_local(asked) and not elsewhere:
             saddr = asked
         if is_multicast6(asked) or not about.unicast:
             if icmp_type != Icmp6Type.PKT_TOOBIG and (icmp_type, code) != (Icmp6Type.PARAMPROB, UNK_OPTION):

@@ -615,6 +615,25 @@ def refusal_from_a_loopback_address() -> Script:
     )
 
 
+@case
+def error_about_a_loopback_address6() -> Script:
+    script = Script(
+        "error-about-a-loopback-address6",
+        "What DNAT has sent to ::1 from a link is refused from the link's address: nobody has ::1 there.",
+        rules6=table("nat", f"-A PREROUTING -p udp -d {SERVER6} -j DNAT --to-destination ::1")
+        + table("filter", f"-A OUTPUT -p icmpv6 -s {NEAR6}", "-A OUTPUT -p icmpv6 -s ::1"),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    script.receive(
+        "in",
+        build.ipv6(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, b"x")),
+        out=[f"in {SERVER6} > {CLIENT6} icmp6 1/*"],
+        rules={"6:nat/PREROUTING/1": 1, "6:filter/OUTPUT/1": 1, "6:filter/OUTPUT/2": 0},
+    )
+    return script
+
+
 # ------------------------------------------------------------------------------------------------ NETMAP and GRE, IPv6
 
 
