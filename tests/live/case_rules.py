@@ -197,5 +197,12 @@ def rules_text(world: World, rules: Sequence[bytes], dropping: int) -> str:
         text += [line for (where, _), some in lines.items() if where == table for line in some]
         text.append("COMMIT")
     found = "\n".join(text) + "\n"
-    # what REJECT says of a copy is said too late here for the original (see the ledger: netfilter.tee)
-    return re.sub(r"TEE --gateway \S+", "AUDIT --type drop", found) if "REJECT" in found else found
+    return without_copies(found) if "REJECT" in found else found
+
+
+def without_copies(text: str) -> str:
+    """Rules beside which something is refused: what REJECT says of a copy is said too late here for the original.
+
+    See the ledger: ``netfilter.tee``.
+    """
+    return re.sub(r"TEE --gateway \S+", "AUDIT --type drop", text)

@@ -32,7 +32,7 @@ from pktsim.wire.frame import (
     udp,
 )
 from pktsim.wire.summary import summary
-from tests.live.case_rules import Dice, rules_text
+from tests.live.case_rules import Dice, rules_text, without_copies
 from tests.live.case_worlds import BRIDGE_MAC, BRIDGED4, MACS, ROUTED4, WORLD4, WORLD6, World, node_of
 from tests.live.nft_strategies import nft_text
 
@@ -472,19 +472,22 @@ def tell(settings: bytes, rules: Sequence[bytes], steps: Sequence[bytes], nft: S
     """
     dice = Dice(settings)
     world, node = _topology(dice)
+    tables = "iptables" if world.version == 4 else "ip6tables"
     case: dict[str, Any] = {
         "name": "generated",
         **node,
         "sysctls": {**node.get("sysctls", {}), **dice.pick(world.sysctls)},
-        "iptables" if world.version == 4 else "ip6tables": rules_text(world, rules, (dice.below(40) - 1) % 40),
+        tables: rules_text(world, rules, (dice.below(40) - 1) % 40),
         "steps": [],
     }
-    text = case["iptables" if world.version == 4 else "ip6tables"]
+    text = case[tables]
     fragments = dice.one_in(12)
     if "--match-set" in text or "-j SET" in text:
         case["ipsets"] = world.sets.format(dice.pick(world.addresses[:4]), dice.pick(world.addresses[4:]))
     if nft is not None:
         case["nft"] = nft_text(nft, version=world.version)
+        if " reject" in case["nft"]:
+            case[tables] = without_copies(text)
     if dice.one_in(6) and (listeners := _listeners(dice, world)):
         case["listeners"] = listeners
     story = Story(world, case, CaseRun(case), fragments=fragments)
