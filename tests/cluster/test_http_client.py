@@ -13,6 +13,7 @@ from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.task import spawn
 from pktsim.kernel.tcp import TcpSocket
 from pktsim.scenario.script import views
+from pktsim.wire.frame import FrameView
 
 ECHO = """\
 apiVersion: v1
@@ -97,6 +98,20 @@ def test_methods_and_bodies(cluster: Cluster, method: str) -> None:
     assert (said["method"], said["path"], said["bytes"]) == (method, "/a", len(body or b""))
     typed = ["content-type", "application/x-www-form-urlencoded"] in said["headers"]
     assert typed == (body is not None)
+
+
+@pytest.mark.parametrize(("size", "together"), [(1, True), (1300, True), (1 << 16, False)])
+def test_a_short_body_goes_out_with_the_head(cluster: Cluster, size: int, together: bool) -> None:
+    """Seen of curl 7.88.1 on the running kernel."""
+    cluster.pod("client").http_request("POST", URL, body=b"x" * size)
+    segments = [
+        FrameView(seen.frame).payload
+        for seen in cluster.capture
+        if seen.space == "default/client" and seen.direction == "out" and seen.frame[23] == 6
+    ]
+    first = next(segment for segment in segments if segment)
+    assert first.startswith(b"POST ")
+    assert first.endswith(b"x") == together
 
 
 def test_head_has_no_body(cluster: Cluster) -> None:

@@ -30,6 +30,8 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 _REQUEST_NS = 60 * NS_PER_US
 _CLOSE_NS = 100 * NS_PER_US
 _UPLOAD_CHUNK = 65536
+#: A shorter body goes out in one write with the request's head (``MAX_INITIAL_POST_SIZE``, curl's lib/http.h).
+_WITH_HEAD_LIMIT = 64 * 1024
 _READ_CHUNK = 102_400
 _EXPECT_LIMIT = 1 << 20  # curl asks for "100 Continue" before larger bodies
 _EXPECT_NS = NS_PER_S  # and waits so long for it
@@ -375,6 +377,9 @@ class HttpClient:
 
         broken: OSError | None = None
         head = self._head(method, target, host, headers, data)
+        uploads = data is not None
+        if data is not None and len(data) < _WITH_HEAD_LIMIT:
+            head, data = head + data, None
         try:
             await stream.sendall(head)
             if data is not None and await self._may_send(opened, connection, head):
@@ -382,7 +387,7 @@ class HttpClient:
                     await sleep(clock, _REQUEST_NS)
                     await stream.sendall(data[start : start + _UPLOAD_CHUNK])
         except OSError as error:
-            if data is None or socket.connection is None or not socket.connection.received.length:
+            if not uploads or socket.connection is None or not socket.connection.received.length:
                 return result(EXIT_SEND_ERROR, f"Send failure: {error.strerror}")
             broken = error  # an answer that did not wait for all of the body
         try:
