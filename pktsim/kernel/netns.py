@@ -44,6 +44,7 @@ from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import FrameView
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event
@@ -486,6 +487,12 @@ class Netns(Routing):
         if error:
             raise OSError(error, errno.errorcode[error])
 
+    def holds_segment(self, seq: int) -> bool:
+        """Whether a TCP segment of a local socket waits for a neighbour. NAT and tunnels leave its number as it is."""
+        wanted = seq.to_bytes(4, "big")
+        waiting = (packet for table in (self.arp_table, self.nd_table) for entry in table for packet, _ in entry.queue)
+        return any(_segment_number(packet) == wanted for packet in waiting if not packet.in_ifindex)
+
     def next_ip_id(self, saddr: bytes, daddr: bytes, protocol: int, segments: int = 1) -> int:
         """``__ip_select_ident``: a counter per addresses and protocol, pushed on by chance as time passes."""
         key = (saddr, daddr, protocol)
@@ -499,3 +506,12 @@ class Netns(Routing):
             counter += self.choices.below(place, now - then) if now > then else 0
         self._id_counters[key] = (counter + segments & 0xFFFF, now)
         return counter & 0xFFFF
+
+
+def _segment_number(packet: Packet) -> bytes:
+    """The sequence number of a TCP segment, be it in a tunnel; empty if it is none."""
+    at = packet.transport_offset
+    if packet.protocol == IPPROTO_TCP:
+        return packet.data[at + 4 : at + 8]
+    inner = FrameView(packet.data, link=False).inner if packet.protocol == IPPROTO_UDP else None
+    return inner.tcp_seq.to_bytes(4, "big") if inner is not None and inner.protocol == IPPROTO_TCP else b""

@@ -488,6 +488,11 @@ class TcpOutput(TcpBlock):
         """
         queue = self.queue
         buffer = queue.rtx[index]
+        if self.layer.stack.holds_segment(buffer.seq & MASK32):
+            # The first time it was sent has not left this machine yet (skb_still_in_host_queue).
+            if not probe and not self.retrans_stamp_ns:
+                self.retrans_stamp_ns = self.now_ns
+            return False
         mss = self.current_mss()
         if buffer.seq < self.snd_una < buffer.end_seq and buffer.data:
             queue.trim_head(self.snd_una)

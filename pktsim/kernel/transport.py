@@ -103,6 +103,9 @@ class IpStack(Protocol):
 
     def is_local(self, address: bytes) -> bool: ...
 
+    def holds_segment(self, seq: int) -> bool:
+        """Whether a TCP segment with that sequence number, sent here, still waits for a neighbour's address."""
+
     def confirm_neighbour(self, daddr: bytes) -> None:
         """The peer has just been heard of: its neighbour entry need not be probed."""
 

@@ -11,6 +11,8 @@ from pktsim.errors import TopologyError
 from pktsim.kernel.capture import CapturedFrame
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.network import Network
+from pktsim.kernel.task import spawn
+from pktsim.kernel.transport import AF_INET
 from pktsim.netfilter.iptables_text import restore
 from pktsim.netfilter.opcodes import LinkKind
 from pktsim.netfilter.ruleset import Family, Ruleset
@@ -344,3 +346,20 @@ def test_bridged_packet_that_is_translated_needs_a_route(forwarding: int, route:
 
     assert len(received("z")) == (1 if forwarding and not route else 0)
     assert [view.icmp_code for view in received("x")] == codes, "its port is closed; there is no way"
+
+
+def test_a_syn_that_still_waits_for_a_neighbour_is_not_sent_again() -> None:
+    """``skb_still_in_host_queue``: so there is one error about it when nobody answers, as on the running kernel."""
+    network, a, _ = pair()
+    socket = a.sockets.tcp(AF_INET)
+
+    async def connect() -> None:
+        with pytest.raises(OSError, match="113"):
+            await socket.connect("10.0.0.99", 80)
+
+    done = spawn(network.clock, connect(), "client")
+    network.run(seconds=3.5)
+    assert done.done
+    frames = [FrameView(frame.frame) for frame in network.capture.select(space="a")]
+    assert [view.icmp_type for view in frames if view.protocol == 1] == [3]
+    assert not [view for view in frames if view.protocol == 6]

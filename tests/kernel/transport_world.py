@@ -155,6 +155,9 @@ class Host:
         broadcast = daddr == b"\xff\xff\xff\xff"
         return OutputRoute(own, 2, min(self.mtu, self.path_mtu.get(daddr, self.mtu)), False, broadcast)
 
+    def holds_segment(self, seq: int) -> bool:
+        return False
+
     def confirm_neighbour(self, daddr: bytes) -> None:
         self.confirmed.append(daddr)
 
