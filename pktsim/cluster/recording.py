@@ -24,8 +24,9 @@ from pktsim.cluster.comparison import FIRST_EPHEMERAL_PORT, Fixed, NodeCounters
 from pktsim.cluster.comparison_types import Seen
 from pktsim.cluster.wiring import Interface, Space, WarmFdb, WarmNeighbour, Wiring
 from pktsim.errors import FrameError, RecordingError, UnsupportedFeature
+from pktsim.wire.addr import ip_to_text
 from pktsim.wire.checksum import pseudo_header_sum, transport_checksum
-from pktsim.wire.frame import ETH_P_IP, IPPROTO_TCP, IPPROTO_UDP, FrameView
+from pktsim.wire.frame import ETH_HLEN, ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP, IPPROTO_UDP, FrameView, TcpFlag
 
 TOPOLOGY_FILE = "topology.yaml"
 OBJECTS_FILE = "objects.yaml"
@@ -39,6 +40,7 @@ ECHO_PORT = 8081
 DNS_PORT = 53
 
 LOOPBACK = "lo"
+IPV6_HLEN = 40
 #: Where TCP and UDP have their checksum.
 _CHECKSUM_AT = {IPPROTO_TCP: 16, IPPROTO_UDP: 6}
 
@@ -173,6 +175,9 @@ class Action:
                 port = flow.reply_dport
                 if port is not None and port != flow.sport and port not in ports:
                     drawn.add(port)
+        # Of a connection that was refused, or whose ports were used again, no table tells any more.
+        openings = filter(None, (opening_of(seen.frame) for seen in self.frames))
+        drawn |= {opening.sport for opening in openings} - ports
         return Fixed(
             ports=frozenset(ports | {HTTP_PORT, ECHO_PORT, DNS_PORT}),
             icmp_idents=frozenset((PING_IDENT,)) if pings else frozenset(),
@@ -204,6 +209,33 @@ class Flow:
     reply_dport: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The SYN that begins a connection."""
+
+    src: str
+    dst: str
+    sport: int
+    dport: int
+    isn: int
+
+
+def opening_of(frame: bytes) -> Opening | None:
+    """The SYN that a frame is, not one in a tunnel; ``None`` if it is something else."""
+    try:
+        view = FrameView(frame)
+    except FrameError:
+        return None
+    if (
+        view.protocol != IPPROTO_TCP
+        or not view.has_ports
+        or view.tcp_flags & (TcpFlag.SYN | TcpFlag.ACK) != TcpFlag.SYN
+    ):
+        return None
+    src, dst = ip_to_text(view.saddr), ip_to_text(view.daddr)
+    return Opening(src, dst, view.sport, view.dport, view.tcp_seq)
+
+
 def parse_entry(line: str) -> Flow:
     """Read the tuples of a line of ``conntrack -L -o extended``.
 
@@ -232,10 +264,16 @@ def with_finished_checksum(frame: bytes) -> bytes:
     except FrameError:
         return frame
     at = _CHECKSUM_AT.get(view.protocol)
-    if at is None or view.is_fragment or view.ethertype != ETH_P_IP:
+    if at is None or view.is_fragment:
         return frame
-    start = 14 + (frame[14] & 15) * 4
-    end = 14 + int.from_bytes(frame[16:18], "big")
+    if view.ethertype == ETH_P_IP:
+        start = ETH_HLEN + (frame[ETH_HLEN] & 15) * 4
+        end = ETH_HLEN + int.from_bytes(frame[16:18], "big")
+    elif view.ethertype == ETH_P_IPV6 and frame[20] == view.protocol:
+        start = ETH_HLEN + IPV6_HLEN
+        end = start + int.from_bytes(frame[18:20], "big")
+    else:
+        return frame
     segment = frame[start:end]
     if int.from_bytes(segment[at : at + 2], "big") != pseudo_header_sum(
         view.saddr, view.daddr, view.protocol, len(segment)

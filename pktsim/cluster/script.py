@@ -6,14 +6,16 @@ the frames say in which order. The rest (sequence numbers, time stamps, ids) is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
+from pktsim.cluster.commands import Client, Dig
 from pktsim.cluster.comparison_types import Seen
 from pktsim.cluster.draws import EndpointDraws, drawn_rules
 from pktsim.cluster.kubedns.wire import RR, Rcode, Type, WireError, unpack
-from pktsim.cluster.recording import DNS_PORT, Action, Flow, parse_entry
+from pktsim.cluster.recording import DNS_PORT, LOOPBACK, Action, Flow, opening_of, parse_entry
 from pktsim.cluster.wiring import Wiring
 from pktsim.netfilter.matches.tcp import TcpMatch
 from pktsim.netfilter.matches.udp import UdpMatch
@@ -24,6 +26,9 @@ _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _FIN, _SYN = 1, 2
 #: Where services' chains are entered.
 _GATE = "KUBE-SERVICES"
+
+#: Protocol, source address and port, target address and port.
+_Tuple = tuple[int, str, int | None, str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,66 @@ def draws_of(action: Action) -> list[Draws]:
     first = _first_seen(action.frames)
     result = []
     for node, lines in sorted(action.conntrack.items()):
-        flows = [parse_entry(line) for line in lines]
-        flows.sort(key=lambda flow: first.get(_leaving(flow), len(action.frames)))
-        result.append(Draws(node, tuple(flows)))
+        begun = [(first.get(_leaving(flow), len(action.frames)), flow) for flow in map(parse_entry, lines)]
+        begun += _lost_flows(action, node, {_leaving(flow) for _, flow in begun})
+        begun.sort(key=lambda one: one[0])
+        result.append(Draws(node, tuple(flow for _, flow in begun)))
     return result
 
 
-_Tuple = tuple[int, str, int | None, str, int | None]
+@dataclass(slots=True)
+class _Opening:
+    """The SYN of a connection as a node saw it: when first, how it came in, and as what it was last seen."""
+
+    number: int
+    arrived: _Tuple | None = None
+    left: _Tuple | None = None
+
+
+def _lost_flows(action: Action, node: str, kept: Collection[_Tuple]) -> list[tuple[int, Flow]]:
+    """Connections that the node's table no longer has: they were refused, or their ports were used again.
+
+    Returns:
+        Each with the number of its first frame.
+    """
+    openings: dict[int, _Opening] = {}  # by initial sequence number, which no node changes
+    for number, seen in enumerate(action.frames):
+        syn = opening_of(seen.frame) if seen.space == node and seen.interface != LOOPBACK else None
+        if syn is not None:
+            opening = openings.setdefault(syn.isn, _Opening(number))
+            key = (_PROTOCOLS["tcp"], syn.src, syn.sport, syn.dst, syn.dport)
+            if seen.direction == "in" and opening.left is None:
+                opening.arrived = key
+            opening.left = key  # a bridge shows it translated, though the node may not let it leave
+    latest = {opening.left: opening for opening in openings.values()}
+    lost = []
+    for opening in openings.values():
+        if opening.left is None or (opening.left in kept and latest[opening.left] is opening):
+            continue
+        arrived = opening.arrived or _asked_for(action, node, opening)
+        if arrived is not None:
+            (_, src, sport, dst, dport), (_, reply_dst, reply_dport, reply_src, reply_sport) = arrived, opening.left
+            flow = Flow("tcp", src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
+            lost.append((opening.number, flow))
+    return lost
+
+
+def _asked_for(action: Action, node: str, opening: _Opening) -> _Tuple | None:
+    """What a process of the node itself wanted, which no interface shows."""
+    at_s = action.frames[opening.number].at_s
+    runs = [run for run in action.runs if run.space == node and run.start_s <= at_s]
+    if not runs or opening.left is None:
+        return None
+    command = max(runs, key=lambda run: run.start_s).command
+    if isinstance(command, Dig):
+        return None
+    host = command.destination if isinstance(command, Client) else urlsplit(command.url).hostname or ""
+    try:
+        target = str(ip_address(host))
+    except ValueError:
+        return None  # a name
+    sport, dport = command.ports
+    return opening.left[0], opening.left[1], sport or opening.left[2], target, dport
 
 
 def _leaving(flow: Flow) -> _Tuple:
@@ -156,36 +214,53 @@ def first_fin_script(frames: Sequence[Seen], servers: Mapping[str, int]) -> dict
         frames: The recorded ones.
         servers: Spaces with HTTP servers, and their ports.
     """
-    # Connections as the server sees them, in the order of their SYNs; only an answered request comes to a close there.
-    connections: dict[tuple[str, bytes], list[int | None]] = {}
-    answered: set[tuple[str, bytes]] = set()
+    # In the order of their SYNs.
+    connections: list[_Served] = []
+    latest: dict[tuple[str, bytes], _Served] = {}
     for seen in frames:
         port = servers.get(seen.space)
-        if port is None or seen.interface == "lo":
+        if port is None:
             continue
         found = dissect(seen.frame)
         named = {part.name: part for part in found.fields if not part.path}
         if "tcp.hdr_len/flags" not in named:
             continue
-        own = "tcp.dstport" if seen.direction == "in" else "tcp.srcport"
-        if found.value(named[own]) != port:
+        # lo shows what either end sends once, as received.
+        sides = [side for side in ("dst", "src") if found.value(named[f"tcp.{side}port"]) == port]
+        own = sides[0] if sides and seen.interface == "lo" else "dst" if seen.direction == "in" else "src"
+        if own not in sides:
             continue
+        received = own == "dst"
         family = "ip" if "ip.src" in named else "ipv6"
-        peer = named[f"{family}.src" if seen.direction == "in" else f"{family}.dst"]
-        peer_port = named["tcp.srcport" if seen.direction == "in" else "tcp.dstport"]
+        peer = named[f"{family}.src" if received else f"{family}.dst"]
+        peer_port = named["tcp.srcport" if received else "tcp.dstport"]
         key = (seen.space, seen.frame[peer.start : peer.end] + seen.frame[peer_port.start : peer_port.end])
         flags = found.value(named["tcp.hdr_len/flags"])
-        if flags & _SYN and seen.direction == "in":
-            connections.setdefault(key, [None])
-        if seen.direction == "out" and "tcp.payload" in named:
-            answered.add(key)
-        if flags & _FIN and key in connections and connections[key] == [None]:
-            connections[key] = [0 if seen.direction == "out" else 1]
+        known = latest.get(key)
+        if flags & _SYN and received:
+            isn = found.value(named["tcp.seq"])
+            if known is None or known.isn != isn:  # else sent again; a client may use its port for one after the other
+                latest[key] = _Served(seen.space, isn)
+                connections.append(latest[key])
+        elif known is not None:
+            known.answered = known.answered or (not received and "tcp.payload" in named)
+            if flags & _FIN and known.first_fin is None:
+                known.first_fin = 1 if received else 0
     script: dict[str, list[int]] = {}
-    for key, (answer,) in connections.items():
-        if key in answered:
-            script.setdefault(f"{key[0]}/http.first_fin", []).append(answer or 0)
+    for connection in connections:
+        if connection.answered:  # only an answered request comes to a close there
+            script.setdefault(f"{connection.space}/http.first_fin", []).append(connection.first_fin or 0)
     return script
+
+
+@dataclass(slots=True)
+class _Served:
+    """A connection as its server sees it; ``first_fin``: 0 the server's, 1 the client's."""
+
+    space: str
+    isn: int
+    answered: bool = False
+    first_fin: int | None = None
 
 
 def pipelining_script(frames: Sequence[Seen]) -> dict[str, list[int]]:

@@ -7,7 +7,7 @@ import pytest
 from pktsim.cluster.recording import with_finished_checksum
 from pktsim.wire import frame as build
 from pktsim.wire.checksum import pseudo_header_sum
-from pktsim.wire.frame import ETH_P_IP, FrameView, TcpFlag
+from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, FrameView, TcpFlag
 
 LOCALHOST = bytes((127, 0, 0, 1))
 
@@ -26,6 +26,15 @@ def test_a_checksum_that_the_kernel_left_to_a_device_is_finished(protocol: int, 
     # one that is wrong in another way stays wrong, one that is right stays right
     wrong = whole[:at] + b"\x12\x34" + whole[at + 2 :]
     assert with_finished_checksum(wrong) == wrong
+    assert with_finished_checksum(whole) == whole
+
+
+def test_a_checksum_over_ipv6_is_finished_too() -> None:
+    localhost = bytes(15) + b"\1"
+    segment = build.udp(localhost, localhost, 40022, 8081, b"hello")
+    whole = build.ethernet(bytes(6), bytes(6), ETH_P_IPV6, build.ipv6(localhost, localhost, 17, segment))
+    partial = pseudo_header_sum(localhost, localhost, 17, len(segment)).to_bytes(2, "big")
+    assert with_finished_checksum(whole[: 54 + 6] + partial + whole[54 + 8 :]) == whole
     assert with_finished_checksum(whole) == whole
 
 
