@@ -388,6 +388,7 @@ def compare_conntrack(
 ) -> Difference | None:
     """Compare ``conntrack -L -o extended`` lines of each node as sets, but for the remaining seconds."""
     for node in sorted(recorded.keys() | ours.keys()):
+        _bind_unseen_idents(recorded.get(node, ()), ours.get(node, ()), random)
         theirs = Counter(_entry(line, random) for line in recorded.get(node, ()))
         mine = Counter(_entry(line, None) for line in ours.get(node, ()))
         missing, extra = sorted((theirs - mine).elements()), sorted((mine - theirs).elements())
@@ -395,6 +396,24 @@ def compare_conntrack(
             what = "an entry is missing" if not extra else "an entry too many" if not missing else "entries differ"
             return Difference(f"conntrack of {node}", what, missing[0] if missing else "", extra[0] if extra else "")
     return None
+
+
+_REPLY_IDENT = re.compile(r"(?<=code=0 id=)\d+(?= mark)")
+
+
+def _bind_unseen_idents(recorded: Sequence[str], ours: Sequence[str], random: RandomValues) -> None:
+    """Masqueraded ICMP ids correspond by their entries where no frame has them: its neighbour was not found."""
+    waiting: dict[str, list[int]] = {}
+    for line in ours:
+        for ident in _REPLY_IDENT.findall(line):
+            waiting.setdefault(_REPLY_IDENT.sub("-", _entry(line, None)), []).append(int(ident))
+    for line in recorded:
+        for ident in map(int, _REPLY_IDENT.findall(line)):
+            alike = waiting.get(_REPLY_IDENT.sub("-", _entry(line, random)))
+            taken = {own for _, own in random.icmp_idents.items()} | random.fixed.icmp_idents
+            free = [own for own in alike or () if own not in taken]
+            if free and ident not in random.fixed.icmp_idents and random.icmp_idents.get(ident) is None:
+                random.icmp_idents.bind(ident, free[0])
 
 
 def _entry(line: str, random: RandomValues | None) -> str:
@@ -453,7 +472,7 @@ def _listener_reports(rule: str, real: tuple[int, int], own: tuple[int, int]) ->
 
 
 #: What depends on how long things took on the recording machine.
-_TIMES = re.compile(r"after \d+ milliseconds|Query time: \d+ msec|;; WHEN: .*|\bid: \d+")
+_TIMES = re.compile(r"after \d+ (?:milliseconds|ms)|Query time: \d+ msec|;; WHEN: .*|\bid: \d+")
 #: The serial number of a printed SOA record, which is a time too.
 _SERIAL = re.compile(r"(?<=\sSOA\s)(\S+ \S+) \d+")
 

@@ -219,6 +219,20 @@ def test_conntrack_lines_are_sets_with_mapped_ports() -> None:
         assert difference.where.startswith("conntrack of node-")
 
 
+def test_masqueraded_icmp_ids_that_no_frame_shows_correspond_by_their_entries() -> None:
+    _, random = compare_frames(run(), run(), FIXED)
+    line = (
+        "ipv4     2 icmp     1 26 src=10.244.2.2 dst={dst} type=8 code=0 id=4660 [UNREPLIED] src={dst} "
+        "dst=192.168.0.12 type=0 code=0 id={id} mark=0 use=1"
+    )
+    real = [line.format(dst="192.0.2.1", id=14060), line.format(dst="192.0.2.2", id=77)]
+    ours = [line.format(dst="192.0.2.2", id=9), line.format(dst="192.0.2.1", id=9)]
+    assert compare_conntrack({"a": real[:1]}, {"a": ours[1:]}, random) is None
+    assert compare_conntrack({"a": real}, {"a": ours}, random) is not None  # two ids may not become one
+    unmasqueraded = [line.format(dst="192.0.2.1", id=4660)]
+    assert compare_conntrack({"a": unmasqueraded}, {"a": ours[1:]}, random) is not None
+
+
 def test_a_counter_off_by_one() -> None:
     real = {"node-a": {"nat/KUBE-SERVICES/2": (1, 60), "nat/OUTPUT/1": (3, 180)}}
     assert compare_counters(real, {"node-a": {**real["node-a"], "filter/INPUT/policy": (0, 0)}}) is None
@@ -237,3 +251,6 @@ def test_output_with_a_mapped_port() -> None:
     assert compare_output("run 1", "web-1 saw 10.1.1.254:20954\n", "web-2 saw 10.1.1.254:30000\n", random) is not None
     timed_out = "curl: (28) Connection timed out after {} milliseconds"
     assert compare_output("run 1", timed_out.format(3001), timed_out.format(3000), random) is None
+    failed = "curl: (7) Failed to connect to 192.0.2.1 port {} after {} ms: Couldn't connect to server"
+    assert compare_output("run 1", failed.format(80, 1023), failed.format(80, 1024), random) is None
+    assert compare_output("run 1", failed.format(80, 1023), failed.format(81, 1023), random) is not None
