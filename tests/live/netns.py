@@ -109,7 +109,7 @@ class Namespace:
 
     def _make(self, *, ipv6: bool) -> None:
         for name in (self.name, self.far):
-            _batch(None, [f"netns add {name}"])
+            run_batch(None, [f"netns add {name}"])
             quiet = {"disable_ipv6": 0 if ipv6 and name == self.name else 1, "accept_dad": 0, "router_solicitations": 0}
             for scope in ("all", "default"):
                 for key, value in quiet.items():
@@ -121,13 +121,13 @@ class Namespace:
                 near_end = f"name {link.name} netns {self.name} mtu {link.mtu} address {link.mac}"
                 lines.append(f"link add {link.name} mtu {link.mtu} address {link.far_mac} type veth peer {near_end}")
         lines += [f"link set {name} up" for name in (out, back)]
-        _batch(self.far, lines)
+        run_batch(self.far, lines)
         near_lines = []
         for link in self.links:
             if link.kind != "veth":
                 extra = " forward_delay 0 stp_state 0 mcast_snooping 0" if link.kind == "bridge" else ""
                 near_lines.append(f"link add {link.name} mtu {link.mtu} address {link.mac} type {link.kind}{extra}")
-        _batch(self.name, near_lines)
+        run_batch(self.name, near_lines)
         for link in self.links:
             for namespace in (self.name, self.far) if link.kind == "veth" else ():
                 for offload in _OFFLOADS:  # one by one: what a device does not know is no reason to keep the others
@@ -143,12 +143,12 @@ class Namespace:
                     lines.append(f"link set {link.name} type bridge_slave hairpin on")
             lines += [f"address add {address} dev {link.name}" for address in link.addresses]
             lines.append(f"link set {link.name} up")
-        _batch(self.far, [f"link set {link.name} up" for link in self.links if link.kind == "veth"])
+        run_batch(self.far, [f"link set {link.name} up" for link in self.links if link.kind == "veth"])
         lines += [f"route add {route}" for route in routes]
         lines += [
             f"neighbour replace {address} lladdr {mac} dev {dev} nud permanent" for address, mac, dev in neighbours
         ]
-        _batch(self.name, lines)
+        run_batch(self.name, lines)
 
     def _open(self, near: Iterable[str]) -> None:
         self._wires = subprocess.Popen(
@@ -244,11 +244,12 @@ class Namespace:
         self.close()
 
 
-def _batch(namespace: str | None, lines: Iterable[str]) -> None:
+def run_batch(namespace: str | None, lines: Iterable[str], *options: str) -> None:
+    """Run lines of ``ip -batch``, in a named namespace or in this one; ``options`` are for all of them."""
     where = ["-netns", namespace] if namespace is not None else []
     text = "".join(f"{line}\n" for line in lines)
     if text:
-        tools.run("ip", *where, "-batch", "-", stdin=text)
+        tools.run("ip", *where, *options, "-batch", "-", stdin=text)
 
 
 def why_not() -> str:
