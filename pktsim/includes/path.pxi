@@ -9,6 +9,7 @@ cdef enum:
     STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
     STAGE_FLOOD = 5            # being flooded, before port number ``phys_out``
     MAX_HOPS = 256             # times round lo: more than any TTL allows
+    MAX_ROUNDS = 1 << 15       # ... of all packets of one call: what a packet was cut into, each with a TTL's rounds
     ETH_IP = 0x0800
     ETH_IPV6 = 0x86DD
     ETH_ARP = 0x0806
@@ -303,8 +304,9 @@ cdef bint mc_loops(const Pkt *p) noexcept nogil:
 cdef void lo_queue(State *s, Pkt *p) noexcept nogil:
     """netif_rx: behind what is under way."""
     p.hops += 1
-    if p.hops > MAX_HOPS:
-        # the kernel would go on for ever; how many copies there may be is bounded by MAX_CLONES
+    s.rounds += 1
+    if p.hops > MAX_HOPS or s.rounds > MAX_ROUNDS:
+        # the kernel would go on for ever; MAX_CLONES copies, each with its rounds, would take minutes and gigabytes
         pkt_drop(s, p, DR_LOOP)
         return
     p.flags |= PF_LOOPED
@@ -446,6 +448,7 @@ cdef void lo_drain(State *s) noexcept nogil:
             netif_receive(s, p)
         else:
             dev_receive(s, p, s.lo_ifindex)
+    s.rounds = 0
 
 
 # -------------------------------------------------------------------------------------------------------------- resume

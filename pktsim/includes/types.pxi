@@ -474,6 +474,7 @@ cdef struct State:
     uint32_t cap_bytes
     Pkt *lo_first              # packets on their way through lo
     Pkt *lo_last
+    uint32_t rounds            # packets queued there since it was empty
     Pkt *pool                  # free packets
     uint32_t n_pool
     uint32_t pkt_serial

@@ -53,6 +53,7 @@ SETTINGS: Final = {
     "net.ipv4.ip_early_demux": (0, 1),
     "net.ipv4.fwmark_reflect": (0, 1),
 }  # fmt: skip
+#: None to lo: there are rules that raise a TTL, and then what goes round by lo does so without end, in Linux too.
 _ROUTES: Final = (
     "10.1.2.0/24 via 192.168.0.12",
     "10.1.2.0/24 via 10.1.2.0 dev flannel.1 onlink",
@@ -60,7 +61,6 @@ _ROUTES: Final = (
     "10.1.2.0/24 nexthop via 192.168.0.1 nexthop dev cni0 weight 200",
     "10.1.2.0/24 via 192.168.0.12 mtu 600",
     "203.0.113.0/24 dev eth1",
-    "203.0.113.9 dev lo",
     "blackhole 10.1.2.2",
     "unreachable 172.30.0.0/24",
     "prohibit 203.0.113.9",

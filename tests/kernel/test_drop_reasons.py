@@ -309,6 +309,17 @@ def test_the_setting_of_ipv6_is_named() -> None:
     assert lines[-1].endswith("the rate limit withholds it (net.ipv6.icmp.ratelimit)")
 
 
+def test_copies_that_go_round_without_end_are_dropped_before_long() -> None:
+    rules = "*mangle\n:FORWARD ACCEPT\n-A FORWARD -j TTL --ttl-set 64\n-A FORWARD -j TEE --gateway 192.0.2.9\nCOMMIT\n"
+    made = world(rules)
+    made.netns.route_add("192.0.2.0/24 dev lo")
+    device = made.netns.devices.named("eth0")
+    frame = build.ethernet(mac(HOST_MAC), mac(PEER_MAC), 0x0800, udp_packet(PEER, "192.0.2.1"))
+    events = made.netns.datapath.receive(device.ifindex, frame, made.clock.now_ns)
+    assert 10_000 < len(events) < 100_000
+    assert made.netns.datapath.drop_counts()[DropReason.LOOP] > 1
+
+
 def test_a_local_ipv6_packet_is_traced_by_its_own_tables() -> None:
     made = host()
     made.link("eth0", "fd00::1/64")
