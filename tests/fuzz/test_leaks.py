@@ -23,6 +23,8 @@ from tests.fuzz.world import Run
 _STATM = Path("/proc/self/statm")
 _MAC, _PEER = mac_from_text("02:00:00:00:00:01"), mac_from_text("02:00:00:00:00:02")
 _ENDS = ip_from_text("10.0.0.2"), ip_from_text("10.0.0.1")
+#: More than the heap has free, or grows by, when other tests have been at it.
+_MUCH_KIB = 20_000
 _LARGE = ethernet(_MAC, _PEER, ETH_P_IP, ipv4(*_ENDS, IPPROTO_UDP, bytes(30000)))
 
 pytestmark = pytest.mark.skipif(not _STATM.exists(), reason="/proc tells how much memory is in use")
@@ -55,13 +57,14 @@ def _holding() -> None:
     datapath.context = knot
 
 
+@pytest.mark.slow
 def test_packets_that_wait_go_with_their_namespace() -> None:
-    assert growth_kib(_holding, times=60) < 60 * 10 * 30 // 10
+    assert growth_kib(_holding, times=200) < _MUCH_KIB < 200 * 10 * 30
 
 
 def test_memory_that_is_kept_is_seen() -> None:
     kept: list[bytearray] = []
-    assert growth_kib(lambda: kept.append(bytearray(b"x" * 300_000)), times=60) > 60 * 10 * 30 // 10
+    assert growth_kib(lambda: kept.append(bytearray(b"x" * 1_000_000)), times=60) > _MUCH_KIB
 
 
 @pytest.mark.slow
@@ -77,4 +80,4 @@ def test_worlds_are_dropped_without_a_rest() -> None:
             run.finish()
         draw.cache_clear()
 
-    assert growth_kib(world, times=24) < 3000
+    assert growth_kib(world, times=24) < _MUCH_KIB
