@@ -311,7 +311,7 @@ def _to_many(dice: Dice, story: Story) -> None:
     story.take(_receive(interface, mac, packet, to=":".join(f"{byte:02x}" for byte in to)))
 
 
-def _port_field(packet: bytes, view: FrameView) -> tuple[str, ...]:
+def port_fields(packet: bytes, view: FrameView) -> tuple[str, ...]:
     """The fields of a whole packet that NAT may have drawn."""
     if view.is_fragment:
         return ()
@@ -320,7 +320,9 @@ def _port_field(packet: bytes, view: FrameView) -> tuple[str, ...]:
         return f"{name}.sport", f"{name}.dport"
     if view.protocol == 1 and view.transport >= 0 and view.icmp_type in (0, 8):
         return ("icmp.ident",)
-    return ("icmpv6.ident",) if view.protocol == 58 and view.transport >= 0 and view.icmp_type in (128, 129) else ()
+    if view.protocol == 58 and view.transport >= 0 and view.icmp_type in (128, 129):
+        return ("icmpv6.echo.identifier",)
+    return ()
 
 
 def _take(field: str, step: int, number: int, source: str, add: int = 0) -> dict[str, Any]:
@@ -370,22 +372,22 @@ def _answer(dice: Dice, story: Story) -> None:
     if dice.one_in(4):
         made = _receive(interface, mac, _error_about(dice, story, packet, view.saddr, view.daddr), to=back)
         # what is quoted has the ports that were drawn
-        quoted = [_take(f"inner.{field}", step, number, field) for field in _port_field(packet, view)]
+        quoted = [_take(f"inner.{field}", step, number, field) for field in port_fields(packet, view)]
         story.take(_with_takes(story, made, quoted))
         return
     takes: list[dict[str, Any]] = []
     flow = Flow(protocol, ip_to_text(view.daddr), ip_to_text(view.saddr), 0, 0)
     if protocol in (6, 17) and view.has_ports:
         flow.sport, flow.dport = view.dport, view.sport
-        sport, dport = _port_field(packet, view) or ("", "")
+        sport, dport = port_fields(packet, view) or ("", "")
         takes = [_take(dport, step, number, sport), _take(sport, step, number, dport)] if sport else []
     if protocol == 6:
         flow.seq, flow.ack = 5000, (view.tcp_seq + 1) & 0xFFFFFFFF
         if view.tcp_flags & _ACK:
             flow.seq = (view.tcp_ack - 1) & 0xFFFFFFFF
             flow.ack = (view.tcp_seq + len(view.payload)) & 0xFFFFFFFF
-    if protocol in (1, 58) and _port_field(packet, view):
-        field = _port_field(packet, view)[0]
+    if protocol in (1, 58) and port_fields(packet, view):
+        field = port_fields(packet, view)[0]
         takes = [_take(field, step, number, field)]
         kind = dice.pick((story.world.icmp[3], story.world.icmp[3], story.world.icmp[2]))
         if protocol == 1:

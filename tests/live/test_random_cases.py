@@ -11,7 +11,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 
-from tests.live.case_strategies import decisions, nft_decisions, tell
+from pktsim.kernel.case import read_field
+from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, FrameView, TcpFlag, ethernet, icmp, icmpv6, ipv4, ipv6, tcp, udp
+from tests.live.case_strategies import decisions, nft_decisions, port_fields, tell
 from tests.live.differential import NondeterministicError, difference
 from tests.live.kernel_case import Workbench
 
@@ -68,6 +71,22 @@ def test_what_decides_a_case_shrinks_to_the_plainest() -> None:
     (step,) = story.case["steps"]
     assert story.case["sysctls"] == {}
     assert step["send_local"]["text"].startswith("IP 10.0.0.1.4000 > 10.0.0.1.80: Flags [S]")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["echo", "datagram", "segment"])
+def test_what_nat_may_have_drawn_is_taken_by_names_that_frames_have(version: int, kind: str) -> None:
+    texts = ("10.0.0.1", "10.0.0.2") if version == 4 else ("fd00::1", "fd00::2")
+    ends = ip_from_text(texts[0]), ip_from_text(texts[1])
+    protocol, transport = {
+        "echo": (1, icmp(8, 0, 0x70001, b"x")) if version == 4 else (58, icmpv6(*ends, 128, 0, 0x70001, b"x")),
+        "datagram": (17, udp(*ends, 7, 8, b"x")),
+        "segment": (6, tcp(*ends, 7, 8, seq=1, flags=TcpFlag.SYN)),
+    }[kind]
+    packet = ipv4(*ends, protocol, transport) if version == 4 else ipv6(*ends, protocol, transport)
+    frame = ethernet(bytes(6), bytes(6), ETH_P_IP if version == 4 else ETH_P_IPV6, packet)
+    names = port_fields(packet, FrameView(frame))
+    assert [read_field(frame, name) for name in names] == ([7] if kind == "echo" else [7, 8])
 
 
 @given(decided=decisions)
