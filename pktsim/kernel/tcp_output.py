@@ -6,6 +6,7 @@ Source: net/ipv4/tcp_output.c, Linux 6.18; each method names its counterpart whe
 from __future__ import annotations
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from pktsim.fidelity import approximated
 from pktsim.kernel.tcp_block import (
     ATO_MIN_NS,
     DELACK_MAX_NS,
@@ -22,6 +23,13 @@ from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP_HEA
 from pktsim.kernel.tcp_state import SYNCHRONIZED, TcpState
 from pktsim.kernel.tcp_window import TCP_MSS_DEFAULT
 from pktsim.kernel.transport import IPPROTO_TCP, build_ip
+
+approximated(
+    "kernel.tcp.segmentation",
+    "OUTPUT and POSTROUTING see every segment of a node's own connections; Linux cuts what was written at once behind "
+    "them, so its rules count fewer and longer packets",
+    source="net/core/sock.c sk_setup_caps, net/core/dev.c validate_xmit_skb",
+)
 
 ALL_BUT_ENDS = ~(FIN | PSH)
 _ECT0 = 2

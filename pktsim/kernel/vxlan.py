@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pktsim.errors import TopologyError
+from pktsim.fidelity import approximated
 from pktsim.kernel.netdev import NetDevice
 from pktsim.kernel.transport import IPPROTO_UDP, build_ip
 from pktsim.netfilter.opcodes import LinkKind
@@ -20,6 +21,13 @@ from pktsim.wire.checksum import transport_checksum
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
+
+approximated(
+    "kernel.vxlan.source_port",
+    "the outer source port is a hash of the inner flow, the same for both directions; Linux takes the sending socket's "
+    "own hash where it has one, which is another for each socket and after each retransmission time-out",
+    source="include/net/udp.h udp_flow_src_port, include/net/sock.h sk_rethink_txhash",
+)
 
 #: What Linux uses unless told otherwise; IANA's number is 4789.
 LINUX_PORT: Final = 8472
