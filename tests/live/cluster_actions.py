@@ -159,6 +159,8 @@ class Plan:
         protocol = target.protocol or chance.choice(("tcp", "udp", "ping"))
         if chance.random() < 0.08:
             protocol = chance.choice(("tcp", "udp", "ping"))
+        if self.tunnelled and target.address in self.nobody:
+            protocol = chance.choice(("udp", "ping"))  # a time-out gives a socket another hash
         if protocol == "tcp" and chance.random() < 0.6:
             return Command(space, self._curl(chance, space, target, sport))
         words = ["client", protocol, target.address]

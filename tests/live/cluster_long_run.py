@@ -1,6 +1,8 @@
 """Random actions in recorded clusters, rebuilt on the running kernel and on pktsim, and all that differ.
 
     python -m tests.live.cluster_long_run --cluster vxlan --examples 300 --seed 1
+    python -m tests.live.cluster_long_run --cluster book --sysctl everywhere:net.ipv4.conf.all.rp_filter=1
+    python -m tests.live.cluster_long_run --cluster host-gw --sysctl node:net.ipv4.ip_forward=0
 
 Needs root. What differs twice is kept as a recording, which ``pktsim verify`` reads; the exit status is 1 if there is
 any. A run that is repeated with the same seed has the same actions.
@@ -17,8 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from pktsim.cluster import replay
 from pktsim.cluster.comparison_types import Difference
+from pktsim.cluster.recording import TOPOLOGY_FILE
 from pktsim.errors import PktsimError
 from tests.live import netns
 from tests.live.cluster_actions import Plan
@@ -35,13 +40,15 @@ class Comparison:
     Args:
         cluster: Its name among the recordings.
         directory: An empty one, where its files and actions go.
+        settings: Sysctls that shall be other than recorded, ``ROLE:KEY=VALUE`` or ``everywhere:KEY=VALUE``.
     """
 
-    def __init__(self, cluster: str, directory: Path) -> None:
+    def __init__(self, cluster: str, directory: Path, settings: Sequence[str] = ()) -> None:
         archives.unpack(f"cluster-{cluster}", directory)
         for path in directory.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
+        _change_settings(directory / TOPOLOGY_FILE, settings)
         self.directory = directory
         self.plan = Plan(directory)
         scratch = directory / "sent"
@@ -79,6 +86,19 @@ class Comparison:
         self.recorder.close()
 
 
+def _change_settings(path: Path, settings: Sequence[str]) -> None:
+    topology = yaml.safe_load(path.read_text())
+    for setting in settings:
+        role, _, rest = setting.partition(":")
+        key, _, value = rest.partition("=")
+        if role == "everywhere":
+            topology["sysctls_everywhere"][key] = value
+        for space in topology["spaces"].values():
+            if space["role"] == role:
+                space["sysctls"][key] = value
+    path.write_text(yaml.safe_dump(topology, sort_keys=False))
+
+
 def main() -> int:
     """Run and report; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,6 +106,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=300, help="of each cluster")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
     parser.add_argument("--seed", default="1")
+    parser.add_argument("--sysctl", action="append", default=[], metavar="ROLE:KEY=VALUE", help="other than recorded")
     parser.add_argument("--keep", type=Path, default=Path("differences"), help="where differing recordings go")
     options = parser.parse_args()
     if reason := netns.why_not():
@@ -96,7 +117,7 @@ def main() -> int:
     for cluster in options.cluster or CLUSTERS:
         began, here = time.monotonic(), 0
         with tempfile.TemporaryDirectory(prefix="cluster-") as scratch:
-            comparison = Comparison(cluster, Path(scratch))
+            comparison = Comparison(cluster, Path(scratch), options.sysctl)
             try:
                 for number in range(options.first, options.first + options.examples):
                     found, target = comparison.twice(options.seed, number)

@@ -166,6 +166,9 @@ class ClusterSpaces:
         """Empty connection tracking, learnt routes, affinity lists, and neighbours and bridges; or fill the latter."""
         for name in self.spaces:
             self._end_connections(name)
+        # First of all what still waits for a neighbour: errors about it would go out later.
+        for name in self.spaces:
+            netns.run_batch(self.namespace(name), ["neighbour flush all"])
         for node in self.nodes:
             with self.inside(node):
                 subprocess.run(["conntrack", "-F"], capture_output=True, check=True)

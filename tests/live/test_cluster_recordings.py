@@ -30,7 +30,7 @@ SAME = (
     "udp-service-three-datagrams",
 )
 SEED = "1"
-EXAMPLES = 6
+EXAMPLES = 7
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_live_machine")]
 
