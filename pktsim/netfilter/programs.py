@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
@@ -11,14 +10,21 @@ from pktsim.netfilter.relower import Step, relower_step, step_between
 from pktsim.netfilter.ruleset import Chain, Table
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _TableKey:
-    """Equal tables, cheaply hashed: hashing every rule would cost as much as lowering it."""
+    """Equal tables, cheaply hashed: hashing every rule would cost as much as lowering it.
 
-    table: Table
+    What tables differ in are nearly always the names of chains (kube-proxy names them after what is in them) or how
+    many rules are in them; where many tables have one hash, each look-up compares with all of them.
+    """
+
+    __slots__ = ("_hash", "table")
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._hash = hash((table.name, table.family, tuple((chain.name, len(chain.rules)) for chain in table.chains)))
 
     def __hash__(self) -> int:
-        return hash((self.table.name, self.table.family, len(self.table.chains)))
+        return self._hash
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TableKey) and (self.table is other.table or self.table == other.table)
@@ -44,7 +50,8 @@ class _StepKey:
         )
 
 
-_SHARED: OrderedDict[Hashable, Lowered] = OrderedDict()
+#: The one that was asked for last is the last one.
+_SHARED: dict[Hashable, Lowered] = {}
 #: How many programs are kept in case that somebody asks for them, and of how many bytes in all.
 _SHARED_MAX = 64
 _SHARED_BYTES = 64 << 20
@@ -65,15 +72,15 @@ def lower_table(table: Table, previous: Lowered | None = None) -> Lowered:
     if previous is not None and step is not None and not step.changed and not step.gone:
         return replace(previous, table=table)
     keys = _keys(table, previous, step)
-    lowered = next((_SHARED[key] for key in keys if key in _SHARED), None)
+    known = [_SHARED.pop(key, None) for key in keys]
+    lowered = next((one for one in known if one is not None), None)
     if lowered is None:
         lowered = (relower_step(previous, table, step) if previous is not None else None) or compile_table(table)
     for key in keys:
         _SHARED[key] = lowered
-        _SHARED.move_to_end(key)
     size = sum(map(_size, _SHARED.values()))
     while len(_SHARED) > _SHARED_MAX or (size > _SHARED_BYTES and len(_SHARED) > len(keys)):
-        size -= _size(_SHARED.popitem(last=False)[1])
+        size -= _size(_SHARED.pop(next(iter(_SHARED))))
     return lowered if lowered.table is table else replace(lowered, table=table)
 
 

@@ -42,6 +42,24 @@ def test_the_same_table_again_costs_nothing() -> None:
     assert again.table is not first.table
 
 
+def test_tables_with_other_chains_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up among many programs costs one comparison at most, not one for each of them."""
+    for number in range(programs._SHARED_MAX):
+        lower_table(table(Chain(f"KUBE-SEP-{number}", RULES)))
+    compared = 0
+    equal = Table.__eq__
+
+    def counting(one: Table, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(one, other)
+
+    monkeypatch.setattr(Table, "__eq__", counting)
+    for number in range(programs._SHARED_MAX):
+        lower_table(table(Chain(f"KUBE-SEP-{number}", RULES)))
+    assert compared <= programs._SHARED_MAX
+
+
 def test_equal_steps_of_large_tables_lead_to_one_program() -> None:
     first = lower_table(many())
     one, other = lower_table(many(RULES), first), lower_table(many(RULES), first)
