@@ -9,7 +9,9 @@ payload.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from pktsim.wire.checksum import checksum_adjust, pseudo_header_sum
 
@@ -29,8 +31,7 @@ _IPV6_EXTENSIONS = frozenset((0, 43, 60))
 _SOA = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """``frame[start:end]``. ``path`` says inside what it lies: empty, or ``vxlan`` or ``icmp`` if wrapped or quoted."""
 
     path: str
@@ -62,13 +63,20 @@ class Checksum:
         return None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Dissection:
     """A frame and the names of its parts, in order of place."""
 
     frame: bytes
-    fields: list[Field] = field(default_factory=list)
-    checksums: list[Checksum] = field(default_factory=list)
+    fields: tuple[Field, ...]
+    checksums: tuple[Checksum, ...]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Field]]:
+        found: dict[str, list[Field]] = {}
+        for part in self.fields:
+            found.setdefault(part.name, []).append(part)
+        return found
 
     def value(self, part: Field) -> int:
         """The field as a big-endian number."""
@@ -76,7 +84,7 @@ class Dissection:
 
     def named(self, name: str, path: str | None = None) -> Iterator[Field]:
         """All fields of that name, the outermost first."""
-        return (part for part in self.fields if part.name == name and (path is None or part.path == path))
+        return (part for part in self._by_name.get(name, ()) if path is None or part.path == path)
 
     def first(self, name: str) -> Field | None:
         """The outermost field of that name."""
@@ -116,32 +124,37 @@ class FieldWriter:
             self.write(checksum.start, now.to_bytes(2, "big"))
 
 
+@lru_cache(maxsize=2048)
 def dissect(frame: bytes, *, link: bool = True) -> Dissection:
-    """Name the parts of an Ethernet frame, or of an IP packet if ``link`` is false."""
-    dissection = Dissection(frame)
-    walker = _Walker(dissection)
+    """Name the parts of an Ethernet frame, or of an IP packet if ``link`` is false.
+
+    Comparisons look at each frame several times, and at the same one on each interface that it passes.
+    """
+    walker = _Walker(frame)
     if link:
         walker.ethernet(0, len(frame), "")
     else:
         walker.network(ETHERTYPE_IPV6 if frame[:1] and frame[0] >> 4 == 6 else ETHERTYPE_IPV4, 0, len(frame), "")
-    dissection.fields.sort(key=lambda part: (part.start, -part.end))
-    return dissection
+    walker.fields.sort(key=lambda part: (part.start, -part.end))
+    return Dissection(frame, tuple(walker.fields), tuple(walker.checksums))
 
 
 class _Walker:
-    """Adds what it finds between ``at`` and ``end`` to one dissection. A header that is cut short becomes payload."""
+    """Notes what it finds between ``at`` and ``end``. A header that is cut short becomes payload."""
 
-    def __init__(self, dissection: Dissection) -> None:
-        self.frame = dissection.frame
-        self.out = dissection
+    def __init__(self, frame: bytes) -> None:
+        self.frame = frame
+        self.fields: list[Field] = []
+        self.checksums: list[Checksum] = []
 
     def add(self, path: str, name: str, start: int, width: int) -> int:
-        self.out.fields.append(Field(path, name, start, start + width))
+        self.fields.append(Field(path, name, start, start + width))
         return start + width
 
     def add_all(self, path: str, start: int, *parts: tuple[str, int]) -> int:
         for name, width in parts:
-            start = self.add(path, name, start, width)
+            self.fields.append(Field(path, name, start, start + width))
+            start += width
         return start
 
     def rest(self, path: str, name: str, at: int, end: int) -> None:
@@ -190,7 +203,7 @@ class _Walker:
         protocol = self.frame[at + 9]
         if start + length > end:
             return self.rest(path, "data", at, end)
-        self.out.checksums.append(Checksum("ip.checksum", at + 10, ((start, start + length),)))
+        self.checksums.append(Checksum("ip.checksum", at + 10, ((start, start + length),)))
         at = self.add_all(
             path,
             at,
@@ -269,7 +282,7 @@ class _Walker:
         middle = (addresses[0] + addresses[1]) // 2
         source, target = self.frame[addresses[0] : middle], self.frame[middle : addresses[1]]
         if self.number(start) != pseudo_header_sum(source, target, protocol, length):
-            self.out.checksums.append(Checksum(name, start, (addresses, (at, end))))
+            self.checksums.append(Checksum(name, start, (addresses, (at, end))))
 
     def tcp(self, at: int, end: int, path: str, addresses: tuple[int, int], length: int) -> None:
         start = at
@@ -338,7 +351,7 @@ class _Walker:
 
     def icmp(self, at: int, end: int, path: str) -> None:
         start, kind = at, self.frame[at]
-        self.out.checksums.append(Checksum("icmp.checksum", start + 2, ((start, end),)))
+        self.checksums.append(Checksum("icmp.checksum", start + 2, ((start, end),)))
         at = self.add_all(path, at, ("icmp.type", 1), ("icmp.code", 1), ("icmp.checksum", 2))
         if kind in _ICMP_ECHO:
             at = self.add_all(path, at, ("icmp.ident", 2), ("icmp.seq", 2))
@@ -350,7 +363,7 @@ class _Walker:
 
     def icmpv6(self, at: int, end: int, path: str, addresses: tuple[int, int]) -> None:
         start, kind = at, self.frame[at]
-        self.out.checksums.append(Checksum("icmpv6.checksum", start + 2, (addresses, (start, end))))
+        self.checksums.append(Checksum("icmpv6.checksum", start + 2, (addresses, (start, end))))
         at = self.add_all(path, at, ("icmpv6.type", 1), ("icmpv6.code", 1), ("icmpv6.checksum", 2))
         if kind in (128, 129):
             at = self.add_all(path, at, ("icmpv6.echo.identifier", 2), ("icmpv6.echo.sequence_number", 2))
