@@ -20,7 +20,7 @@ from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.transport import AF_INET, AF_INET6, parse_ip
 from pktsim.netfilter.iptables_text import parse_save, print_save, restore
 from pktsim.netfilter.lower import Lowered
-from pktsim.netfilter.opcodes import CtStatus, DropReason, LinkKind
+from pktsim.netfilter.opcodes import CtStatus, DropReason, LinkKind, TableId
 from pktsim.netfilter.ruleset import Family
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.checksum import checksum
@@ -102,6 +102,8 @@ class CaseRun:
         self.steps: list[StepResult] = []
         self._current = StepResult()
         self._listeners: dict[str, Any] = {}
+        #: Names of the rule numbers of tables that are loaded.
+        self._rule_names: dict[tuple[Family, TableId], tuple[Lowered, list[str]]] = {}
         self._build()
 
     # ---------------------------------------------------------------------------------------------------------- build
@@ -290,13 +292,12 @@ class CaseRun:
     def rule_counters(self) -> dict[str, tuple[int, int]]:
         """Counters by ``table/CHAIN/n``, IPv6 with the prefix ``6:``."""
         counted: dict[str, tuple[int, int]] = {}
-        for (family, table_id), lowered in self.node.lowered.items():
-            pairs = self.node.counters(family, table_id)
-            prefix = "6:" if family is Family.IPV6 else ""
-            for source, pair in zip(lowered.sources, pairs, strict=True):
-                if not source.chain:
-                    continue  # a number out of use
-                counted[f"{prefix}{lowered.table.name}/{source.chain}/{_rule_name(lowered, source)}"] = pair
+        for key, lowered in self.node.lowered.items():
+            known = self._rule_names.get(key)
+            if known is None or known[0] is not lowered:
+                known = self._rule_names[key] = (lowered, _rule_names(lowered))
+            counted.update(zip(known[1], self.node.counters(*key), strict=True))
+        counted.pop("", None)
         return counted
 
     def entries(self) -> dict[int, dict[str, Any]]:
@@ -350,10 +351,17 @@ def write_fields(frame: bytes, values: Mapping[str, int]) -> bytes:
     return bytes(writer.data)
 
 
-def _rule_name(lowered: Lowered, source: Any) -> str:
-    if source.number:
-        return str(source.number)
-    return "policy" if lowered.table.chain(source.chain).policy is not None else "end"
+def _rule_names(lowered: Lowered) -> list[str]:
+    """Of each rule number; empty for one out of use."""
+    table = lowered.table
+    prefix = f"{'6:' if table.family is Family.IPV6 else ''}{table.name}"
+    policies = {chain.name for chain in table.chains if chain.policy is not None}
+    return [
+        f"{prefix}/{source.chain}/{source.number or ('policy' if source.chain in policies else 'end')}"
+        if source.chain
+        else ""
+        for source in lowered.sources
+    ]
 
 
 def _unlike(old: dict[str, Any] | None, new: dict[str, Any]) -> bool:

@@ -140,11 +140,11 @@ class TableReader:
         while offset < len(blob):
             target_offset, next_offset = struct.unpack_from("=HH", blob, offset + self._layout.target_offset)
             pair = struct.unpack_from("=QQ", blob, offset + self._layout.counters)
-            target = blob[offset + target_offset :]
-            if target[2:31].rstrip(b"\0").split(b"\0")[0] == b"ERROR":
+            target = offset + target_offset
+            if blob[target + 2 : target + 8] == b"ERROR\0":
                 # a user chain's head: the error target says its name; the table's own end says ERROR
                 finish()
-                chain, number, builtin, last = target[32:62].split(b"\0")[0].decode(), 0, False, None
+                chain, number, builtin, last = blob[target + 32 : target + 62].split(b"\0")[0].decode(), 0, False, None
                 if chain == "ERROR":
                     return counted
             else:
