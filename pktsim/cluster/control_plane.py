@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from itertools import count
+from itertools import chain, count, islice
 from typing import Any
 
 from pktsim.errors import ObjectError, TopologyError, UnsupportedFeature
@@ -139,7 +139,7 @@ class ControlPlane:
             taken = [network for other in self.store.list(Node) if (network := pod_network(other)) is not None]
             networks = self.ranges.pods.subnets(new_prefix=max(NODE_POD_PREFIX, self.ranges.pods.prefixlen))
             # The first one stays free, so that node number and network number agree.
-            free = (one for one in list(networks)[1:] if not any(one.overlaps(other) for other in taken))
+            free = (one for one in islice(networks, 1, None) if not any(one.overlaps(other) for other in taken))
             network = next(free, None)
             if network is None:
                 raise ObjectError(f"no pod network left in {self.ranges.pods}", place=str(node))
@@ -296,11 +296,12 @@ class ControlPlane:
             raise UnsupportedFeature("a node without IPv4 podCIDR", place=str(node))
         used = set(taken_pod_addresses(self.store))
         # The last one is left to the bridge.
-        hosts = [network.network_address + offset for offset in range(1, network.num_addresses - 2)]
+        hosts = max(network.num_addresses - 3, 0)
         # Like CNI's host-local plugin, on from the last one given: one that was let go is not given again at once.
-        start = self._next_address.get(node.name, 0) % max(len(hosts), 1)
-        address = _first_free(hosts[start:] + hosts[:start], used, f"podCIDR of {node}")
-        self._next_address[node.name] = hosts.index(address) + 1
+        start = self._next_address.get(node.name, 0) % max(hosts, 1)
+        free = (network.network_address + 1 + host for host in chain(range(start, hosts), range(start)))
+        address = _first_free(free, used, f"podCIDR of {node}")
+        self._next_address[node.name] = int(address) - int(network.network_address)
         return address
 
     # Services

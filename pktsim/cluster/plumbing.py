@@ -49,8 +49,9 @@ def add_space(space: Space, network: Network, sysctls_everywhere: Mapping[str, s
     """Add a namespace with devices, addresses and settings; veths are not plugged, routes not set yet."""
     sysctls = {**(sysctls_everywhere or {}), **space.sysctls}
     netns = network.add_space(space.name, sysctls=sysctls)
-    for interface in space.interfaces:
-        add_interface(interface, netns)
+    with netns.batch():
+        for interface in space.interfaces:
+            add_interface(interface, netns)
     return netns
 
 

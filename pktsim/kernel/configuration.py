@@ -142,8 +142,9 @@ class Configuration:
     def _add_loopback(self) -> None:
         device = NetDevice(self.devices.reserve_index(), "lo", LinkKind.LOOPBACK, MAC_ZERO, MTU_LOOPBACK, noarp=True)
         self._register(device)
-        self.address_add("lo", "127.0.0.1/8", scope=Scope.HOST)
-        self.address_add("lo", "::1/128", scope=Scope.HOST)
+        with self.batch():
+            self.address_add("lo", "127.0.0.1/8", scope=Scope.HOST)
+            self.address_add("lo", "::1/128", scope=Scope.HOST)
 
     def link_add(
         self,
@@ -199,8 +200,9 @@ class Configuration:
         self.devices.add(device)
         self.sysctls.interface_added(device.name)
         self._push_link(device)
-        for family, key in ENGINE_CONF:
-            self._sysctl_changed(family, device.name, key)
+        for (family, key), setting in ENGINE_CONF.items():
+            # without addresses it has no routes yet that route_localnet would be about
+            self.datapath.sysctl_set(setting, self.sysctls.conf(family, device.name, key), device.ifindex)
 
     def _push_link(self, device: NetDevice) -> None:
         self.datapath.link_set(

@@ -165,6 +165,8 @@ class Sysctls:
         return name, "", ""
 
     def _values(self, name: str) -> tuple[dict[str, str], str, tuple[str, str, str]]:
+        if name in self._plain:
+            return self._plain, name, (name, "", "")
         family, interface, key = self._split(name)
         if not key:
             if family in self._plain:
