@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
@@ -200,6 +201,20 @@ LINE = (
     "ipv4     2 tcp      6 119 TIME_WAIT src=10.1.1.2 dst=172.30.0.1 sport=40001 dport=80 "
     "src=10.1.2.1 dst=10.1.1.254 sport=8080 dport={port} [ASSURED] mark=0 use=1"
 )
+
+
+@pytest.mark.parametrize(("source", "agree"), [("::1", True), ("fd00::1", False)])
+def test_a_flow_label_stands_for_one_unless_every_host_has_that_address(source: str, agree: bool) -> None:
+    def labelled(*labels: int) -> list[Seen]:
+        head = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        packets = [
+            bytes(head / IPv6(src=source, dst="fd00::2", fl=label) / UDP(sport=80, dport=80)) for label in labels
+        ]
+        return [Seen(0, f"host-{number}", "eth0", "out", packet) for number, packet in enumerate(packets)]
+
+    assert (compare_frames(labelled(5, 5), labelled(7, 8), FIXED)[0] is None) == agree
+    assert compare_frames(labelled(5, 5), labelled(7, 7), FIXED)[0] is None
+    assert compare_frames(labelled(5, 5), labelled(7, 0), FIXED)[0] is not None
 
 
 def test_conntrack_lines_are_sets_with_mapped_ports() -> None:
