@@ -96,12 +96,21 @@ cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
     return nat_step(s, p, hook, manip)
 
 
+cdef inline bint head_changed(const Pkt *p, const uint8_t *was) noexcept nogil:
+    """Whether TOS is another, or traffic class, flow label or hop limit."""
+    cdef const uint8_t *now = p.buf + p.l3
+    if p.family == AF4:
+        return now[1] != was[1]
+    return memcmp(now, was, 4) != 0 or now[7] != was[7]
+
+
 cdef int rerouting(State *s, Pkt *p, const HookEntry *e) noexcept nogil:
     """ipt_mangle_out and nft_route_hook: what decides the route may have changed. NULL: the mangle table."""
     cdef Addr src, dst, src2, dst2
     cdef uint32_t mark = p.mark
-    cdef uint8_t tos = p.buf[p.l3 + 1]
+    cdef uint64_t head
     cdef int verdict
+    memcpy(&head, p.buf + p.l3, 8)
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     verdict = run_table(s, p, TABLE_MANGLE, HOOK_OUTPUT) if e == NULL else run_nft(s, p, e, HOOK_OUTPUT)
@@ -109,7 +118,7 @@ cdef int rerouting(State *s, Pkt *p, const HookEntry *e) noexcept nogil:
         return verdict
     pkt_saddr(p, &src2)
     pkt_daddr(p, &dst2)
-    if mark != p.mark or tos != p.buf[p.l3 + 1] or not addr_eq(&src, &src2) or not addr_eq(&dst, &dst2):
+    if not addr_eq(&src, &src2) or not addr_eq(&dst, &dst2) or mark != p.mark or head_changed(p, <uint8_t *>&head):
         if not route_me_harder(s, p):
             return NF_DROP
     return verdict

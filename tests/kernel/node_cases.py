@@ -55,6 +55,12 @@ def _learning(script: Script, mtu: int) -> None:
     script.receive("in", icmp_error(CLIENT, NEAR, 3, 4, mtu, echo(NEAR, CLIENT, size=1300, reply=True)), out=[])
 
 
+def datagram6(protocol: int) -> bytes:
+    """A datagram of the node to the client, of UDP or UDP-Lite."""
+    ends = ip_from_text(NEAR6), ip_from_text(CLIENT6)
+    return build.ipv6(*ends, protocol, build.udp(*ends, 1000, 53, bytes(8)))
+
+
 @case
 def path_mtu_forwarding() -> Script:
     script = Script(
@@ -522,6 +528,35 @@ def strip_options_at_the_end() -> Script:
     )
     options = bytes.fromhex("0101010154030302")
     script.passes("in", segment(CLIENT, SERVER, 1000, 80, "S", 1, options=options), rules={"filter/FORWARD/1": 1})
+    return script
+
+
+@case
+def copy_with_another_hop_limit6() -> Script:
+    script = Script(
+        "copy-with-another-hop-limit6",
+        "What gets another hop limit in OUTPUT is routed again: TEE's copy, too, then goes where its address says.",
+        rules6=table("raw", f"-A OUTPUT -j TEE --gateway {SERVER6}")
+        + table("mangle", "-A OUTPUT -p udp -j HL --hl-set 32"),
+    )
+    for protocol, interface in ((IPPROTO_UDP, "in"), (IPPROTO_UDPLITE, "out")):
+        kind = "udp" if protocol == IPPROTO_UDP else "136"
+        ports = (":1000", ":53") if protocol == IPPROTO_UDP else ("*", "*")
+        out = [f"{one} {NEAR6}{ports[0]} > {CLIENT6}{ports[1]} {kind}" for one in (interface, "in")]
+        script.send_local(datagram6(protocol), out=out)
+    return script
+
+
+@case
+def hashlimit_without_ports() -> Script:
+    script = Script(
+        "hashlimit-without-ports",
+        "For hashlimit what has no ports has port 0, and shares a bucket with what does have it.",
+        table("raw", "-A PREROUTING -m hashlimit --hashlimit-above 1/hour --hashlimit-burst 2 --hashlimit-name h "
+              "--hashlimit-mode dstip,srcport,dstport"),
+    )  # fmt: skip
+    for packet, above in ((echo(CLIENT, SERVER), 0), (datagram(CLIENT, SERVER, 0, 0), 0), (echo(CLIENT, SERVER), 1)):
+        script.passes("in", packet, rules={"raw/PREROUTING/1": above})
     return script
 
 
