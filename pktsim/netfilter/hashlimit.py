@@ -105,14 +105,14 @@ def _masked(address: bytes, length: int) -> bytes:
 
 
 def _key(settings: HashlimitMatch, packet: Any) -> tuple[bytes, bytes, bytes, bytes]:
-    """``hashlimit_init_dst``."""
+    """``hashlimit_init_dst``: what has no ports has port 0."""
     data: bytes = packet.data
     mode = settings.mode
     v4 = data[0] >> 4 == 4
     src, dst = (data[12:16], data[16:20]) if v4 else (data[8:24], data[24:40])
     source = _masked(src, settings.src_length) if "srcip" in mode else b""
     destination = _masked(dst, settings.dst_length) if "dstip" in mode else b""
-    sport = dport = b""
+    sport = dport = b"\0\0"
     if mode & {"srcport", "dstport"}:
         at = _PORTS_AT.get(packet.protocol)
         if at is not None:
@@ -122,6 +122,6 @@ def _key(settings: HashlimitMatch, packet: Any) -> tuple[bytes, bytes, bytes, by
             ports = data[offset + at : offset + at + 4]
             if not offset or len(ports) < 4:
                 raise HotDrop
-            sport = ports[:2] if "srcport" in mode else b""
-            dport = ports[2:] if "dstport" in mode else b""
+            sport = ports[:2] if "srcport" in mode else sport
+            dport = ports[2:] if "dstport" in mode else dport
     return source, destination, sport, dport
