@@ -43,6 +43,8 @@ _COLUMNS: Final = (
     *(f"{protocol}.checksum.status" for protocol in _CHECKSUMS),
     *_HOSTS,
 )
+#: After so many files it is started anew: it keeps a part of what each has taken, megabytes.
+_FILES: Final = 20
 _BAD: Final = "Bad"
 _COMMENT: Final = "Comment"
 
@@ -78,6 +80,10 @@ class Sharkd:
     def __init__(self) -> None:
         tools.need("sharkd")
         self._requests = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._files = 0
         self._process = subprocess.Popen(
             ["sharkd", "-"],
             stdin=subprocess.PIPE,
@@ -113,6 +119,10 @@ class Sharkd:
 
     def dissect(self, path: Path) -> list[Frame]:
         """All frames of a capture file."""
+        if self._files == _FILES:
+            self.close()
+            self._start()
+        self._files += 1
         self.request("load", file=str(path))
         experts: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
         (tap,) = self.request("tap", tap0="expert")["taps"]
