@@ -619,6 +619,4 @@ def merge_ranges(statements: list[Statement], killed: set[int]) -> None:
 def _of_one_kind(first: Expr, second: Expr) -> bool:
     if isinstance(first, Binop) and isinstance(second, Binop):
         return _of_one_kind(first.left, second.left)
-    if isinstance(first, Payload) and isinstance(second, Payload):
-        return (first.header, first.protocol) == (second.header, second.protocol)
     return type(first) is type(second)
