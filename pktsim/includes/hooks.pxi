@@ -74,15 +74,15 @@ cdef bint nat_table_loaded(State *s, int family) noexcept nogil:
 cdef int nat_hooked(State *s, Pkt *p, int hook, int manip) noexcept nogil:
     """nf_nat_ipv4_pre_routing, _local_in, _local_fn and _out: the NAT step and what must follow where it moved a packet."""
     cdef Addr before, after
-    cdef int verdict
+    cdef int verdict, dir
     if hook == HOOK_OUTPUT:
-        pkt_daddr(p, &before)
         verdict = nat_step(s, p, hook, manip)
         if verdict != NF_ACCEPT:
             return verdict
         if p.ct != NULL:
-            pkt_daddr(p, &after)
-            if not addr_eq(&before, &after) and not route_me_harder(s, p):
+            # by the flow, not by the packet: an error about one that is translated takes another look at its route too
+            dir = DIR_REPLY if p.ctinfo >= CTINFO_ESTABLISHED_REPLY else DIR_ORIGINAL
+            if not addr_eq(&p.ct.tuple[dir].dst, &p.ct.tuple[not dir].src) and not route_me_harder(s, p):
                 return NF_DROP
         return NF_ACCEPT
     if hook == HOOK_PREROUTING:

@@ -614,6 +614,27 @@ def nat_of_either_family() -> Script:
     )
 
 
+@case
+def error_about_a_translated_flow_is_routed_again() -> Script:
+    script = Script(
+        "error-about-a-translated-flow-is-routed-again",
+        "A mark that an error gets between mangle and NAT counts for its route if what it quotes is of a flow that "
+        "NAT has changed, though NAT leaves the error's own addresses alone.",
+        table("nat", "-A POSTROUTING -o out -j MASQUERADE")
+        + table("filter", "-A FORWARD -m mark --mark 0x2 -j REJECT", "-A OUTPUT -p icmp")
+        + table("mangle", "-A PREROUTING -m length --length 100:200 -j MARK --set-mark 0x2"),
+        nft="table ip t {\n chain c { type filter hook output priority -120; meta mark set 0x1; }\n}\n",
+        ip_rules=[{"priority": 100, "fwmark": "0x1", "table": 100}],
+        routes=[{"dst": "10.1.0.0/24", "type": "unreachable", "table": 100}],
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    large = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(100)), identification=2)
+    script.receive("in", large, out=[f"in {NEAR} > {CLIENT} icmp 3/3"], rules={"filter/FORWARD/1": 1}, entries=0)
+    script.receive("in", datagram(CLIENT, SERVER, 1000, 53), out=[f"out {FAR}:1000 > {SERVER}:53 udp"], entries=1)
+    script.receive("in", large, out=[], rules={"filter/FORWARD/1": 1, "filter/OUTPUT/1": 0})
+    return script
+
+
 def _reset_from_loopback(name: str, proves: str, *rules: str) -> Script:
     """A segment of the host's own that NAT has brought to 127.0.0.1, as if from somebody on a link."""
     script = Script(
