@@ -17,7 +17,7 @@ from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
-from pktsim.netfilter.opcodes import NO_FILE, DropReason
+from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, DropReason
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer
@@ -262,7 +262,9 @@ class TcpDemux:
         try:
             if len(laddr) == 4:
                 self.layer.stack.route_output(raddr, saddr=laddr, ifindex=ifindex, mark=mark)
-            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=NO_FILE)
+            # ip_send_unicast_reply builds it in the kernel's own socket, tcp_v6_send_response in none
+            owner = NO_FILE if len(laddr) == 4 else NO_SOCKET
+            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=owner)
         except OSError:
             return  # as the kernel: an answer that cannot be sent is not sent
 

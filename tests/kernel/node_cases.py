@@ -548,6 +548,28 @@ def copy_with_another_hop_limit6() -> Script:
 
 
 @case
+def owner_of_a_reset() -> Script:
+    owned = "-A OUTPUT -p tcp -m owner --socket-exists", "-A OUTPUT -p tcp -m owner ! --socket-exists"
+    script = Script(
+        "owner-of-a-reset",
+        "Resets for closed ports are sent by a socket of the kernel's in IPv4, and by none in IPv6.",
+        table("mangle", *owned),
+        rules6=table("mangle", *owned),
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    begin6 = build.ipv6(*ends, build.IPPROTO_TCP, build.tcp(*ends, 1000, 80, seq=1, flags=2, window=9))
+    begin = segment(CLIENT, NEAR, 1000, 80, "S", 1)
+    for version, packet, far, near, by_socket in (("", begin, CLIENT, NEAR, 1), ("6:", begin6, CLIENT6, NEAR6, 0)):
+        script.receive(
+            "in",
+            packet,
+            out=[f"in {near}:80 > {far}:1000 tcp R."],
+            rules={f"{version}mangle/OUTPUT/1": by_socket, f"{version}mangle/OUTPUT/2": 1 - by_socket},
+        )
+    return script
+
+
+@case
 def hashlimit_without_ports() -> Script:
     script = Script(
         "hashlimit-without-ports",
