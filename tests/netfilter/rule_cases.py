@@ -615,6 +615,7 @@ UNSEEN_CASES: tuple[Case, ...] = (
         "hbh", "-A INPUT -m hbh --hbh-len 8 --hbh-opts 1:4,5", "-A INPUT -m hbh --hbh-len 8 --hbh-opts 1:4,5", family=V6
     ),
     _ok("not hbh length", "-A INPUT -m hbh ! --hbh-len 8", "-A INPUT -m hbh ! --hbh-len 8", family=V6),
+    _no("hbh padding of a length", "-A INPUT -m hbh --hbh-opts 0:0", family=V6),
     _ok("dst", "-A INPUT -m dst --dst-opts 201:16", "-A INPUT -m dst --dst-opts 201:16", family=V6),
     _ok("dst with nothing", "-A INPUT -m dst", "-A INPUT -m dst", family=V6),
     _ok("eui64", "-A INPUT -m eui64", "-A INPUT -m eui64", family=V6),

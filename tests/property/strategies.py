@@ -488,7 +488,11 @@ def matches(place: Place, protocol: int | None) -> st.SearchStrategy[Match]:
             )
         )
         some.append(st.builds(RtMatch, st.integers(0, 9), booleans, st.tuples(st.just(0), u8), booleans, u8, booleans))
-        options = st.lists(st.tuples(u8, st.one_of(st.none(), st.integers(0, 254))), max_size=4).map(tuple)
+        # what ip6tables calls PAD0 has no length
+        option = st.one_of(
+            st.tuples(u8, st.none()), st.tuples(st.integers(1, 255), st.integers(0, 254)), st.just((0, None))
+        )
+        options = st.lists(option, max_size=4).map(tuple)
         some += [st.builds(kind, u8, booleans, options) for kind in (HbhMatch, DstMatch)]
     if hooks <= {"PREROUTING", "INPUT", "FORWARD"}:
         some.append(st.builds(MacMatch, st.binary(min_size=6, max_size=6), booleans))

@@ -10,6 +10,8 @@ from pktsim.netfilter.ruleset import Family, Match
 
 #: ``IP6T_OPTS_OPTSNR``.
 MOST_OPTIONS = 16
+#: A byte of padding; ip6tables says PAD0.
+PAD1 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def _read_options(text: str, _context: Context) -> tuple[tuple[int, int | None],
     for part in text.split(","):
         kind, colon, length = part.partition(":")
         found.append((to_number(kind, 0, U8_MAX), to_number(length, 0, U8_MAX) if colon else None))
+        if colon and found[-1][0] == PAD1:
+            raise BadValue("PAD0 has not got length", "write 0 alone")
     if len(found) > MOST_OPTIONS:
         raise BadValue("too many options", f"name at most {MOST_OPTIONS}")
     return tuple(found)
