@@ -8,8 +8,23 @@ from __future__ import annotations
 import os
 
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
+from hypothesis.internal.constants_ast import Constants
 
 from tests import tools
+
+
+class _NoLocalConstants(HypothesisProvider):
+    """What is drawn does not depend on which modules have been imported so far.
+
+    Hypothesis also draws numbers and texts that stand in the modules under test, of those that are imported: others in
+    each worker and after each test that was left out.
+    """
+
+    _local_constants = Constants()
+
+
+AVAILABLE_PROVIDERS["hypothesis"] = _NoLocalConstants
 
 # Derandomised and without an example database: a run tells about the change under test, not about its luck.
 # To search further: pytest --hypothesis-profile=search --hypothesis-seed=N
