@@ -86,11 +86,12 @@ def make_node(seed: int) -> Netns:
     """A node whose pods are on one link and whose world is on the other, with kube-proxy's rules."""
     clock = Clock()
     netns = Netns("node-a", clock=clock, choices=SeededChoices(seed))
-    for name, address in (("pods", "10.1.1.254/24"), ("eth0", "192.168.0.11/24")):
-        netns.link_add(name, mac=MACS[name].hex(":"))
-        netns.address_add(name, address)
-    netns.route_add("default via 192.168.0.1 dev eth0")
-    netns.route_add("10.1.2.0/24 via 192.168.0.1 dev eth0")
+    with netns.batch():
+        for name, address in (("pods", "10.1.1.254/24"), ("eth0", "192.168.0.11/24")):
+            netns.link_add(name, mac=MACS[name].hex(":"))
+            netns.address_add(name, address)
+        netns.route_add("default via 192.168.0.1 dev eth0")
+        netns.route_add("10.1.2.0/24 via 192.168.0.1 dev eth0")
     netns.sysctl_set("net.ipv4.ip_forward", 1)
     netns.sysctl_set("net.ipv4.conf.all.send_redirects", 0)
     for device in ("pods", "eth0"):
