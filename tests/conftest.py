@@ -6,7 +6,9 @@ What a test directory shares is in the conftest.py of that directory; other prog
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 from hypothesis.internal.constants_ast import Constants
@@ -33,3 +35,34 @@ settings.register_profile("default", _COMMON, derandomize=True, database=None, m
 settings.register_profile("ci", _COMMON, derandomize=True, database=None, max_examples=200)
 settings.register_profile("search", _COMMON, max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if tools.STRICT else "default"))
+
+#: What takes longest, in this order. Files are shared out among workers: whoever began one of these last would work on
+#: alone. ``.ci/run`` ends with what took how long.
+_LONGEST_FIRST = (
+    "property/test_cluster_walks.py",
+    "live/test_random_cases.py",
+    "live/test_cluster_recordings.py",
+    "recorded/test_cluster.py",
+    "property/test_nat.py",
+    "property/test_engine_fuzz.py",
+    "property/test_iptables_round_trip.py",
+    "live/test_iptables_text.py",
+    "live/test_kube_proxy_outcomes.py",
+    "golden/test_goldens.py",
+    "test_readme.py",
+    "live/test_selftest_cases.py",
+    "live/test_random_flows.py",
+    "live/test_tcp_scripts.py",
+    "netfilter/test_relower.py",
+    "test_fidelity.py",
+    "property/test_wire.py",
+    "fuzz/test_leaks.py",
+    "live/test_policy_outcomes.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        here = Path(__file__).parent
+        ranks = {here / name: rank for rank, name in enumerate(_LONGEST_FIRST)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))

@@ -22,7 +22,7 @@ from pktsim.cluster.kubeproxy.proxier import SyncReport
 from pktsim.cluster.objects import KubeObject
 from pktsim.netfilter.iptables_text import print_save, rule_text
 from pktsim.netfilter.ruleset import Family, Ruleset
-from tests.bench.test_kube_proxy_bench import ENDPOINTS, SERVICES, Node, changed_slice, endpoint_slice, service
+from tests.bench.test_kube_proxy_bench import ENDPOINTS, Node, changed_slice, endpoint_slice, service
 
 CHANGES = 40
 #: What one changed endpoint, all rules, and memory may take.
@@ -80,7 +80,7 @@ def on_kernel(everything: str, changes: Sequence[str]) -> tuple[float, list[floa
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--services", type=int, default=SERVICES)
+    parser.add_argument("--services", type=int, default=10_000)
     parser.add_argument("--no-kernel", action="store_true", help="only what is emulated")
     options = parser.parse_args()
     objects: list[KubeObject] = [
