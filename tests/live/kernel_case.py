@@ -44,6 +44,8 @@ _PACKET_IGNORE_OUTGOING: Final = 23  # include/uapi/linux/if_packet.h
 _IP_HDRINCL: Final = 3
 #: The longest way through a namespace, in devices: a port, its bridge, lo, the bridge again, a port.
 _QUIET_ROUNDS: Final = 6
+#: More frames than that come of one step only if some go round without end.
+_MOST_FRAMES: Final = 1_000
 #: The far ends take any frame, so that the node's own limit is met.
 _FAR_MTU: Final = 65535
 _SIOCETHTOOL: Final = 0x8946
@@ -371,7 +373,11 @@ class KernelNode:
         return ""
 
     def settle(self) -> list[tuple[str, bytes]]:
-        """All frames that have left since the last time, in order, once nothing moves any more."""
+        """All frames that have left since the last time, in order, once nothing moves any more.
+
+        Raises:
+            AssertionError: That is never. Close the node then: as long as it is there, a CPU does nothing else.
+        """
         frames: list[tuple[str, bytes]] = []
         quiet = 0
         while quiet < _QUIET_ROUNDS:
@@ -390,6 +396,7 @@ class KernelNode:
                 quiet = 0
                 if not _is_listener_report(frame):
                     frames.append((interface, frame))
+                    assert len(frames) <= _MOST_FRAMES, "frames go round without end"
         return frames
 
     def counters(self) -> dict[str, tuple[int, int]]:

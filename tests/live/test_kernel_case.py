@@ -11,7 +11,8 @@ import pytest
 
 from pktsim.kernel.case import StepResult
 from pktsim.kernel.case_recording import compare_step, read_cases
-from pktsim.wire.frame import ETH_P_IP, ethernet, ipv4, udp
+from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, ethernet, ipv4, ipv6, udp
 from tests.live.case_rules import Dice
 from tests.live.case_strategies import tell
 from tests.live.kernel_case import NondeterministicError, Workbench, merge, reusable
@@ -64,6 +65,23 @@ def test_a_used_node_is_as_good_as_a_new_one(bench: Workbench) -> None:
         with Workbench() as fresh:
             merged = merge([result, fresh.result(story.case)])
         assert len(merged["steps"]) == len(story.case["steps"])
+
+
+def test_a_node_that_never_comes_to_rest_is_given_up(bench: Workbench) -> None:
+    """What is for a group comes back to its sender, to be copied again with one hop less, for ever."""
+    rules = "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j TEE --gateway fd00::9\nCOMMIT\n"
+    ends = ip_from_text("fd00::2"), ip_from_text("ff02::1")
+    packet = ipv6(*ends, 17, udp(*ends, 53, 443, b""))
+    frame = ethernet(bytes.fromhex("333300000001"), bytes.fromhex("020000000102"), ETH_P_IPV6, packet)
+    case = {
+        "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "addresses": ["fd00::1/64"]}],
+        "neighbours": [{"address": "fd00::9", "interface": "eth0", "mac": "02:00:00:00:01:02"}],
+        "ipv6": True,
+        "ip6tables": rules,
+        "steps": [{"receive": {"interface": "eth0", "frame": frame.hex()}}],
+    }
+    with pytest.raises(AssertionError, match="without end"):
+        bench.result(case)
 
 
 def _rules(number: int) -> tuple[bytes, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.frame import ETH_P_ARP, ETH_P_IP, ICMP_ECHO, FrameView, arp, ethernet, icmp, ipv4, udp
 from pktsim.wire.summary import summary
-from tests.live.netns import Link, Namespace, Seen
+from tests.live.netns import PREFIX, Link, Namespace, Seen
 
 NODE0, NODE1 = "02:00:00:00:00:01", "02:00:00:00:00:02"
 HOST0, HOST1 = "02:ff:00:00:00:01", "02:ff:00:00:00:02"
@@ -102,10 +103,11 @@ def test_nothing_is_left_behind(namespace: Maker) -> None:
 
 
 def test_a_namespace_that_cannot_be_made_leaves_nothing(namespace: Maker) -> None:
-    before = set(Path("/run/netns").iterdir())
+    own = f"{PREFIX}-{os.getpid()}-*"  # others come and go meanwhile
+    before = set(Path("/run/netns").glob(own))
     with pytest.raises(AssertionError, match="exit status"):
         namespace(LINKS, routes=["10.9.0.0/24 via 10.99.0.1"])
-    assert set(Path("/run/netns").iterdir()) == before
+    assert set(Path("/run/netns").glob(own)) == before
 
 
 def test_a_program_that_fails_inside_is_an_error(namespace: Maker) -> None:
