@@ -67,6 +67,11 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
         # no multicast routing and no memberships but all-hosts: ip_check_mc
         if dst.b[0] == 224 and dst.b[1] == 0 and dst.b[2] == 0 and dst.b[3] == 1:
             memset(&r, 0, sizeof(r))
+            if src.b[0] != 0:
+                # ip_mc_validate_source: as if from no address in particular, which is what ``r`` has yet
+                reason = validate_source(s, p, &src, &r.nexthop, 0)
+                if reason:
+                    return reason
             r.type = RTN_LOCAL
             r.oif = s.lo_ifindex
             r.nexthop = dst

@@ -505,6 +505,19 @@ def tee_of_a_multicast6() -> Script:
 
 
 @case
+def source_of_a_multicast() -> Script:
+    script = Script(
+        "source-of-a-multicast",
+        "rp_filter looks at multicasts too; and nobody else sends them from the node's own address.",
+        table("filter", "-A INPUT -d 224.0.0.1"),
+        sysctls={"net.ipv4.conf.all.rp_filter": "1"},
+    )
+    for source, arrives in ((CLIENT, 1), (SERVER, 0), (NEAR, 0)):
+        script.receive("in", datagram(source, "224.0.0.1", 1000, 53), out=[], rules={"filter/INPUT/1": arrives})
+    return script
+
+
+@case
 def strip_options_of_no_header() -> Script:
     script = Script(
         "strip-options-of-no-header",
