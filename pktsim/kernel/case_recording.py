@@ -159,7 +159,8 @@ def _same_tuple(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
 
 def _compare_entries(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], where: str) -> str:
     ours_left = list(ours)
-    for entry in theirs:
+    # those that may have any number take what the others leave
+    for entry in sorted(theirs, key=lambda entry: None in (entry.get("orig") or entry["gone"]).values()):
         key = "gone" if "gone" in entry else "orig"
         match = next((one for one in ours_left if key in one and _same_tuple(entry[key], one[key])), None)
         if match is None:

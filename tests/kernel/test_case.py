@@ -191,6 +191,14 @@ def test_a_null_in_an_entry_is_anything(recorded: dict[str, Any]) -> None:
     assert verify_case(recorded) == ""
 
 
+def test_a_null_leaves_the_other_entries_theirs() -> None:
+    def entries(*idents: int | None) -> list[dict[str, Any]]:
+        return [{"orig": {"src": HOST, "dst": POD, "proto": 1, "id": ident}} for ident in idents]
+
+    assert compare_step({"conntrack": entries(None, 1)}, StepResult(conntrack=entries(1, 7))) == ""
+    assert "only in the recording" in compare_step({"conntrack": entries(None, 1)}, StepResult(conntrack=entries(6, 7)))
+
+
 def test_masked_checksums_that_are_named_are_zero() -> None:
     inner = ipv4(ip_from_text(HOST), ip_from_text(POD), 17, bytes(8), identification=0x1234)
     error = ipv4(ip_from_text(POD), ip_from_text(HOST), 1, icmp(3, 3, 0, inner))
