@@ -123,7 +123,7 @@ class ProtocolContext:
             self.last_transport = name or self.last_transport
             if name and name not in self.transports:
                 self.transports.append(name)
-        if isinstance(right, Const):
+        if isinstance(right, Const) and (unknown or right.number in TRANSPORTS):
             self.transport = TRANSPORTS.get(right.number, "")
 
     def _learn_network(self, right: Expr, names: Mapping[int, str], unknown: str) -> None:
