@@ -881,19 +881,12 @@ cdef class Datapath:
         bint onlink=False,
     ):
         cdef Pkt *p
-        cdef Pkt *cause
         if not packet:
             raise ValueError("an empty packet")
         self._begin(now_ns)
         p = self._packet(packet)
-        if related is not None and related.p != NULL and related.p.ctinfo != CTINFO_NONE:
-            # nf_ct_attach: the answer belongs to the connection of what it answers, in the other direction. Where that is
-            # none, being untracked, the answer is tracked, and NOTRACK finds that it has been seen.
-            cause = related.p
-            p.ct = cause.ct
-            if p.ct != NULL:
-                p.ct.refs += 1
-            p.ctinfo = CTINFO_RELATED if cause.ctinfo >= CTINFO_ESTABLISHED_REPLY else CTINFO_RELATED_REPLY
+        if related is not None and related.p != NULL:
+            ct_attach(p, related.p)
         p.mark = mark
         p.sk_ifindex = ifindex
         p.uid = uid

@@ -149,6 +149,14 @@ cdef int test_icmp(Pkt *p, const Row *r) noexcept nogil:
     return (r.a == 255 and p.family == AF4) or (icmp[0] == r.a and r.b <= icmp[1] <= r.c)
 
 
+cdef inline void template_set(Pkt *p, uint32_t zone, int zone_dir, int by_mark) noexcept nogil:
+    p.tmpl_set = 1
+    p.tmpl_mark = <uint8_t>by_mark
+    p.tmpl_zone = <uint16_t>zone
+    p.tmpl_zone_dir = <uint8_t>zone_dir
+    p.tmpl_ctinfo = CTINFO_NEW
+
+
 cdef inline Ct *seen_ct(State *s, Pkt *p) noexcept nogil:
     """nf_ct_get: a template, which -j CT gives to a packet, is one as well."""
     if p.ct == NULL and p.tmpl_set:
@@ -157,11 +165,35 @@ cdef inline Ct *seen_ct(State *s, Pkt *p) noexcept nogil:
     return p.ct
 
 
+cdef inline int seen_ctinfo(const Pkt *p) noexcept nogil:
+    return p.tmpl_ctinfo if p.ct == NULL and p.tmpl_set else p.ctinfo
+
+
+cdef void ct_attach(Pkt *p, const Pkt *cause) noexcept nogil:
+    """nf_ct_attach: an answer belongs to the connection of what it answers, in the other direction.
+
+    Where that is none, being untracked, the answer is tracked, and NOTRACK finds that it has been seen. Before conntrack
+    has looked there may be a template, whose zone then is the answer's.
+    """
+    cdef int seen = seen_ctinfo(cause)
+    if seen == CTINFO_NONE:
+        return
+    seen = CTINFO_RELATED if seen >= CTINFO_ESTABLISHED_REPLY else CTINFO_RELATED_REPLY
+    if cause.ct == NULL and cause.tmpl_set:
+        template_set(p, cause.tmpl_zone, cause.tmpl_zone_dir, cause.tmpl_mark)
+        p.tmpl_ctinfo = <uint8_t>seen
+        return
+    p.ct = cause.ct
+    if p.ct != NULL:
+        p.ct.refs += 1
+    p.ctinfo = <uint8_t>seen
+
+
 cdef inline uint32_t ct_state_bits(const Pkt *p) noexcept nogil:
     """The bits that --ctstate compares with (net/netfilter/xt_conntrack.c)."""
     cdef uint32_t bits
     if p.ct == NULL and p.tmpl_set:
-        return 1 << (CTINFO_NEW % 3 + 1)
+        return <uint32_t>1 << (seen_ctinfo(p) % 3 + 1)
     if p.ct != NULL:
         bits = 1 << (p.ctinfo % 3 + 1)
         if p.ct.status & S_SRC_NAT:

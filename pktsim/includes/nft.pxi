@@ -146,7 +146,7 @@ cdef int nft_ct(State *s, Pkt *p, const Row *r, uint8_t *reg) noexcept nogil:
         elif p.ctinfo == CTINFO_UNTRACKED:
             bits = 64
         elif p.tmpl_set:
-            bits = 8               # a template is attached as new
+            bits = <uint32_t>1 << (seen_ctinfo(p) % 3 + 1)
         else:
             bits = 1
         reg_u32(reg, bits)
@@ -738,9 +738,7 @@ cdef int nft_row(State *s, Pkt *p, NftInst *n, const Row *r, uint8_t *regs, int 
             if p.ct != NULL:
                 p.ct.mark = rd32(regs + r.a)
         elif p.ct == NULL and not p.tmpl_set:
-            p.tmpl_set = 1
-            p.tmpl_zone = rd16(regs + r.a)
-            p.tmpl_zone_dir = <uint8_t>r.c
+            template_set(p, rd16(regs + r.a), r.c, 0)
             p.ctinfo = CTINFO_NONE
         return NFT_NEXT
     if op == OP_NFT_SET_PAYLOAD:

@@ -449,7 +449,7 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
                 ok = ct != NULL and ct.tuple[DIR_ORIGINAL].proto == r.a
             elif r.op == OP_CT_DIR:
                 ct = seen_ct(s, p)
-                ok = ct != NULL and (p.ct != NULL and p.ctinfo >= CTINFO_ESTABLISHED_REPLY) == (r.a != 0)
+                ok = ct != NULL and (seen_ctinfo(p) >= CTINFO_ESTABLISHED_REPLY) == (r.a != 0)
             elif r.op == OP_CT_EXISTS:
                 ok = seen_ct(s, p) != NULL
             elif r.op == OP_CT_EXPIRE:
@@ -529,10 +529,7 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
                 trace_add(s, p, TR_UNTRACKED, 0, 0, 0, 0)
         elif r.op == OP_CT_ZONE:
             if p.ctinfo == CTINFO_NONE and not p.tmpl_set:
-                p.tmpl_set = 1
-                p.tmpl_mark = <uint8_t>r.c
-                p.tmpl_zone = <uint16_t>r.a
-                p.tmpl_zone_dir = <uint8_t>r.b
+                template_set(p, <uint32_t>r.a, r.b, r.c)
         elif r.op == OP_TEE:
             do_tee(s, p, pool + r.a, hook)
         elif r.op == OP_LOG:

@@ -175,6 +175,7 @@ cdef struct Pkt:
     uint8_t tmpl_zone_dir
     uint8_t tmpl_set
     uint8_t tmpl_mark          # the zone is the packet's mark (NF_CT_FLAG_MARK)
+    uint8_t tmpl_ctinfo        # NEW, or on an error about a packet with a template RELATED
     int32_t rt_oif
     uint32_t rt_mtu
     uint8_t rt_gateway         # rt_nh is a gateway, not the destination itself

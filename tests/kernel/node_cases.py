@@ -649,6 +649,55 @@ def nat_of_either_family() -> Script:
     )
 
 
+def _refused_before_conntrack(name: str, proves: str, hook: str, *statements: str) -> Script:
+    chain = "".join(f"  {statement}\n" for statement in statements)
+    return Script(
+        name,
+        proves,
+        table("raw", "-A OUTPUT -m conntrack --ctstate RELATED --ctdir REPLY")
+        + table(
+            "filter", "-A OUTPUT -p icmp -m conntrack --ctstate RELATED", "-A OUTPUT -m conntrack --ctstate INVALID"
+        ),
+        nft=f"table ip t {{\n chain c {{\n  type filter hook {hook} priority -310;\n{chain} }}\n}}\n",
+    )
+
+
+@case
+def error_of_a_template() -> Script:
+    script = _refused_before_conntrack(
+        "error-of-a-template",
+        "A refusal has the template of what it answers, as RELATED: so it is not refused itself.",
+        "output",
+        "ct zone set 1",
+        "ct state new reject",
+    )
+    script.send_local(
+        datagram(NEAR, CLIENT, 1000, 53),
+        out=[],
+        rules={"raw/OUTPUT/1": 1, "filter/OUTPUT/1": 0, "filter/OUTPUT/2": 1},
+        entries=0,
+    )
+    return script
+
+
+@case
+def error_in_the_zone_of_a_template() -> Script:
+    script = _refused_before_conntrack(
+        "error-in-the-zone-of-a-template",
+        "The flow that a refusal quotes is looked for in the zone of what it answers.",
+        "prerouting",
+        "ct zone set 1",
+        "ip length > 100 reject",
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    large = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(100)), identification=2)
+    refused = f"in {NEAR} > {CLIENT} icmp 3/3"
+    script.receive("in", large, out=[refused], rules={"raw/OUTPUT/1": 1, "filter/OUTPUT/2": 1})
+    script.receive("in", datagram(CLIENT, SERVER, 1000, 53), out=[f"out {CLIENT}:1000 > {SERVER}:53 udp"], entries=1)
+    script.receive("in", large, out=[refused], rules={"raw/OUTPUT/1": 1, "filter/OUTPUT/1": 1, "filter/OUTPUT/2": 0})
+    return script
+
+
 @case
 def error_about_a_translated_flow_is_routed_again() -> Script:
     script = Script(
