@@ -211,6 +211,7 @@ class Datapath:
     def now_ns(self) -> int:
         """The time that the last call said."""
     context: Any  # what uncommon matches are given to keep their state in; the engine does not look at it
+    continuing: bool  # whether what an arrival set off is still being worked off, so that its bounds hold on
     capture: bool  # whether RX events, and frames in TX events of devices without a wire, are made
     # configuration
     def link_set(
@@ -318,8 +319,10 @@ class Datapath:
         """Let a packet go on where it left: after NEIGHBOUR_MISS, DEFRAGMENT, HELD."""
     def output(self, packet: Packet, data: Sequence[bytes], now_ns: int) -> list[Event]:
         """Send fragments of a packet that left in a FRAGMENT upcall, each from the link layer on."""
-    def discard(self, packet: Packet, reason: int) -> None:
-        """The handler of an upcall lets the packet die: count why (``DropReason``)."""
+    def discard(self, packet: Packet, reason: int, detail: bytes = b"") -> None:
+        """The handler of an upcall lets the packet die: count why (``DropReason``); ``detail`` is for the trace."""
+    def drop_count(self, reason: int) -> None:
+        """Count a packet that had left the engine already and was dropped then (``DropReason``)."""
     def release(self, packet: Packet) -> None:
         """What the upcall asked for has been done, and the packet with its hold on a connection is no more."""
     def address_type(self, address: bytes, ifindex: int = 0) -> int:

@@ -176,6 +176,14 @@ cdef class Datapath:
         return self.s.now_ns
 
     @property
+    def continuing(self):
+        return bool(self.s.continuing)
+
+    @continuing.setter
+    def continuing(self, bint on):
+        self.s.continuing = on
+
+    @property
     def capture(self):
         return bool(self.s.capture)
 
@@ -755,7 +763,9 @@ cdef class Datapath:
             raise RuntimeError("the engine does not call itself: handle events after the call")
         self._busy = True
         self.s.now_ns = now_ns
-        self.s.clones = 0
+        if not self.s.continuing:
+            self.s.clones = 0
+            self.s.rounds = 0
 
     cdef list _end(self):
         """Drain lo, turn the collected events into tuples and raise what a callback raised."""
@@ -839,6 +849,7 @@ cdef class Datapath:
                 dev_receive(s, p, ifindex)
                 lo_drain(s)
                 s.clones = 0
+                s.rounds = 0
                 s.now_ns += gap_ns
                 start = end
                 if s.failed:
@@ -961,12 +972,18 @@ cdef class Datapath:
         pkt_free(s, p)
         return self._end()
 
-    def discard(self, Packet packet not None, int reason):
+    def discard(self, Packet packet not None, int reason, bytes detail not None=b""):
         """The handler of an upcall lets the packet die: count why."""
+        cdef State *s = &self.s
         cdef Pkt *p = self._take(packet)
-        self.s.drops[reason & 63] += 1
-        trace_add(&self.s, p, TR_DROP, reason, 0, 0, 0)
+        cdef int n = len(detail)
+        self.drop_count(reason)
+        trace_add(s, p, TR_DROP, reason, 0, n, trace_aux(s, <const uint8_t *><const char *>detail, n))
         self.release(packet)
+
+    def drop_count(self, int reason):
+        """A packet that had left the engine was dropped."""
+        self.s.drops[reason & 127] += 1
 
     def release(self, Packet packet not None):
         """Its upcall is done with: what it holds, as its connection, others may count on being free."""
@@ -1066,7 +1083,7 @@ cdef class Datapath:
 
     def drop_counts(self):
         cdef int i
-        return {i: self.s.drops[i] for i in range(64) if self.s.drops[i]}
+        return {i: self.s.drops[i] for i in range(128) if self.s.drops[i]}
 
     def upcall_counts(self):
         cdef int i

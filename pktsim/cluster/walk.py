@@ -54,12 +54,8 @@ class Passage:
 
     @property
     def refused(self) -> bool:
-        """Whether it was dropped, rejected or answered with an ICMP error."""
-        return bool(self.dropped) or any(
-            step.kind is TraceKind.UPCALL
-            and step.text.startswith(("rejected", "answered with ICMP", "not answered with ICMP"))
-            for step in self.steps
-        )
+        """Whether it was dropped or rejected: an ICMP redirect alone refuses nothing, the packet goes on."""
+        return bool(self.dropped) or any(step.refused for step in self.steps)
 
     @property
     def changes(self) -> str:

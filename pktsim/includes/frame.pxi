@@ -329,13 +329,17 @@ cdef void event_frame(State *s, int kind, const Pkt *p, int ifindex, uint32_t st
     e.len = n
     s.n_bytes += n
 
-cdef void pkt_drop(State *s, Pkt *p, int reason) noexcept nogil:
-    """The packet goes no further: count it, say why, free it."""
+cdef void drop_event(State *s, const Pkt *p, int reason) noexcept nogil:
+    """Count a packet that goes no further, and report it."""
     cdef EventRec *e = event_add(s, EV_DROP)
     e.pkt_id = p.id
     e.reason = reason
     e.a = p.dev
     s.drops[reason] += 1
+
+cdef void pkt_drop(State *s, Pkt *p, int reason) noexcept nogil:
+    """The packet goes no further: count it, say why, free it."""
+    drop_event(s, p, reason)
     trace_add(s, p, TR_DROP, reason, 0, 0, 0)
     pkt_free(s, p)
 
@@ -354,7 +358,7 @@ cdef EventRec *pkt_upcall(State *s, Pkt *p, int reason, int a, int b, int c) noe
 
 cdef void pkt_refuse(State *s, Pkt *p, int reason, int type, int code, int rest) noexcept nogil:
     """The packet goes no further, and whoever sent it is to be told by an ICMP error."""
-    s.drops[reason] += 1
+    drop_event(s, p, reason)
     trace_add(s, p, TR_DROP, reason, 1, 0, 0)
     pkt_upcall(s, p, UP_ICMP_ERROR, type, code, rest)
 

@@ -752,7 +752,7 @@ cdef int nft_row(State *s, Pkt *p, NftInst *n, const Row *r, uint8_t *regs, int 
         if i < 0:
             s.drop_reason = DR_RULE
             return NFT_DROP
-        s.drops[DR_REJECTED] += 1
+        drop_event(s, p, DR_REJECTED)
         pkt_upcall(s, p, UP_REJECT, i, hook, 0)
         return NFT_STOLEN
     return NFT_NEXT                # OP_NFT_MATCHED: seen by the trace

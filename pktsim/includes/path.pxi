@@ -9,7 +9,7 @@ cdef enum:
     STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
     STAGE_FLOOD = 5            # being flooded, before port number ``phys_out``
     MAX_HOPS = 256             # times round lo: more than any TTL allows
-    MAX_ROUNDS = 1 << 15       # ... of all packets of one call: what a packet was cut into, each with a TTL's rounds
+    MAX_ROUNDS = 1 << 15       # ... of all packets of one arrival: what a packet was cut into, each with a TTL's rounds
     ETH_IP = 0x0800
     ETH_IPV6 = 0x86DD
     ETH_ARP = 0x0806
@@ -448,7 +448,6 @@ cdef void lo_drain(State *s) noexcept nogil:
             netif_receive(s, p)
         else:
             dev_receive(s, p, s.lo_ifindex)
-    s.rounds = 0
 
 
 # -------------------------------------------------------------------------------------------------------------- resume

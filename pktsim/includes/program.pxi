@@ -542,7 +542,7 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
                 s.drop_reason = DR_RULE if ok == 0 else DR_UNSUPPORTED
                 return NF_DROP
         elif r.op == OP_REJECT:
-            s.drops[DR_REJECTED] += 1
+            drop_event(s, p, DR_REJECTED)
             pkt_upcall(s, p, UP_REJECT, r.a, hook, 0)
             return NF_STOLEN
         elif r.op == OP_QUEUE:

@@ -4,7 +4,7 @@
 cdef enum:
     AF4 = 2
     AF6 = 10
-    MAX_CLONES = 4096          # per call: a flood loop in a wrong topology must end
+    MAX_CLONES = 4096          # per arrival: a flood loop in a wrong topology must end
     HEADROOM = 64
     TR_IPV6 = 0x100            # beside a trace record's kind: the packet is of IPv6
     NF_DROP = 0
@@ -475,7 +475,7 @@ cdef struct State:
     uint32_t cap_bytes
     Pkt *lo_first              # packets on their way through lo
     Pkt *lo_last
-    uint32_t rounds            # packets queued there since it was empty
+    uint32_t rounds            # packets queued there since the arrival that is worked off
     Pkt *pool                  # free packets
     uint32_t n_pool
     uint32_t pkt_serial
@@ -484,6 +484,7 @@ cdef struct State:
     uint8_t tracing
     uint8_t failed             # a Python callback raised; the error waits in the Datapath
     uint8_t labels_used        # some rule asks for labels (net.ct.labels_used)
+    uint8_t continuing         # what an arrival has set off is still being worked off: its bounds hold for this call too
     uint8_t in_duplicate       # a copy made by -j TEE is under way (current->in_nf_duplicate): it makes no other
     int32_t *trace
     uint32_t n_trace           # records
@@ -491,7 +492,7 @@ cdef struct State:
     uint8_t *aux
     uint32_t n_aux
     uint32_t cap_aux
-    uint64_t drops[64]
+    uint64_t drops[128]
     uint64_t upcalls[32]
     uint32_t drop_reason       # set by whoever returns NF_DROP
     int32_t lo_ifindex

@@ -69,7 +69,7 @@ class Fragments:
                 self.netns.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.FRAG_NEEDED, mtu)
                 if packet.local:
                     self.netns.send_failed(errno.EMSGSIZE)
-                self.netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
+                self.netns.discard(packet, DropReason.FRAGMENT_NEEDED)
                 return
             if largest:
                 mtu = min(mtu, largest)
@@ -145,7 +145,7 @@ class Fragments:
         """The last fragment goes on as the whole packet."""
         if whole is None:
             if not waits:
-                self.netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+                self.netns.discard(packet, DropReason.FRAGMENT_BAD)
             return
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
@@ -161,8 +161,8 @@ class Fragments:
         data = packet.data
         local = self.netns.datapath.address_type(data[16:20]) == RouteType.LOCAL
         if user != DefragUser.LOCAL_DELIVER and not local:
-            self.netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+            self.netns.discard(packet, DropReason.FRAGMENT_BAD)
             return
         about = replace(About.of(packet), route_type=RouteType.LOCAL if local else packet.route_type, related=None)
         self.netns.icmp.error(about, IcmpType.TIME_EXCEEDED, EXC_FRAGTIME)
-        self.netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+        self.netns.discard(packet, DropReason.FRAGMENT_BAD)

@@ -132,13 +132,13 @@ class Ip6:
             if protocol in (DEST_OPTIONS, ROUTING) or first_options:
                 whole_header = at + 8 <= len(data) and at + header_size(protocol, data[at + 1]) <= len(data)
                 if not whole_header or not self._options_fine(about, data, protocol, at):
-                    self._netns.datapath.discard(packet, DropReason.IP_HEADER)
+                    self._netns.discard(packet, DropReason.IP_HEADER)
                     return
                 protocol, where, at = data[at], at, at + header_size(protocol, data[at + 1])
                 pointer = where + len(about.packet) - len(data)
             elif protocol == FRAGMENT:
                 if at + FRAGMENT_HEADER > len(data):
-                    self._netns.datapath.discard(packet, DropReason.IP_HEADER)
+                    self._netns.discard(packet, DropReason.IP_HEADER)
                     return
                 if not int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF9:
                     # an atomic fragment (RFC 6946) is whole
@@ -190,7 +190,7 @@ class Ip6:
             self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, problem.code, problem.pointer)
             whole = None
         if whole is None and not self.defragmenter.waits:
-            self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+            self._netns.discard(packet, DropReason.FRAGMENT_BAD)
         return whole
 
     def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:
@@ -198,7 +198,7 @@ class Ip6:
         if protocol == HOP_BY_HOP:
             # only the first header may be one: to the host it is a protocol that nobody knows
             netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
-            netns.datapath.discard(packet, DropReason.NO_SOCKET)
+            netns.discard(packet, DropReason.NO_SOCKET)
             return
         if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
             return
@@ -220,7 +220,7 @@ class Ip6:
             elif not (many and protocol == IPPROTO_UDP):
                 # a protocol that there is has had its connection taken off (nf_reset_ct)
                 netns.icmp6.error(replace(about, related=None), Icmp6Type.DEST_UNREACH, Unreach6.PORT_UNREACH)
-        netns.datapath.discard(packet, reason)
+        netns.discard(packet, reason)
 
     # -------------------------------------------------------------------------------------------------------- fragments
 
@@ -236,7 +236,7 @@ class Ip6:
         """``ip6frag_expire_frag_queue``: who sent the first fragment is told, whoever gathered."""
         del user
         self._netns.icmp6.error(replace(about6(packet), related=None), Icmp6Type.TIME_EXCEED, EXC_FRAGTIME)
-        self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+        self._netns.discard(packet, DropReason.FRAGMENT_BAD)
 
     def cut(self, packet: Packet, mtu: int, payload_sizes: Sequence[int]) -> tuple[list[bytes], int]:
         """``ip6_fragment``: the fragments, or none and the errno that the sender gets.
@@ -252,11 +252,11 @@ class Ip6:
         at, _ = fragment_point(data)
         if payload_sizes and at > len(data) - sum(payload_sizes) + payload_sizes[0]:
             # ip6_find_1stfragopt looks no further than the first piece for the headers that each fragment needs
-            self._netns.datapath.discard(packet, DropReason.FRAGMENT_BAD)
+            self._netns.discard(packet, DropReason.FRAGMENT_BAD)
             return [], errno.EINVAL
         if too_big or mtu < at + FRAGMENT_HEADER + 8:
             self._netns.icmp6.error(about6(packet), Icmp6Type.PKT_TOOBIG, 0, mtu)
-            self._netns.datapath.discard(packet, DropReason.FRAGMENT_NEEDED)
+            self._netns.discard(packet, DropReason.FRAGMENT_NEEDED)
             return [], errno.EMSGSIZE
         ident = self._netns.choices.below(f"{self._netns.name}/ip6.frag_id", 0xFFFFFFFF) + 1
         local = packet.local and not largest

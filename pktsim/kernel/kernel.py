@@ -51,7 +51,7 @@ class Outcome:
     Attributes:
         fate: What became of the packet that was given.
         sent: Interface and frame of everything that left, in order.
-        drops: Why packets went no further.
+        drops: Why packets went no further: all of them, also those that it set off, in order.
         visits: What happened to each packet, for reading.
     """
 
@@ -89,9 +89,9 @@ class Kernel:
         self._explainer = Explainer()
         self._explainer.attach(self.netns)
         self._sent: list[tuple[str, bytes]] = []
-        self._drops: list[DropReason] = []
+        self._drops: list[tuple[int, DropReason]] = []
         self._calls: dict[int, int] = {}
-        self.netns.drop_listener = lambda pkt_id, reason, ifindex: self._drops.append(reason)
+        self.netns.drop_listener = lambda pkt_id, reason, ifindex: self._drops.append((pkt_id, reason))
         if forward:
             self.sysctl("net.ipv4.ip_forward", 1)
 
@@ -208,19 +208,20 @@ class Kernel:
         # What went to lo is taken a moment later.
         self.netns.clock.run_for(10_000)
         visits = tuple(self._explainer.visits)
-        return Outcome(self._fate(visits), tuple(self._sent), tuple(self._drops), visits)
+        return Outcome(self._fate(visits), tuple(self._sent), tuple(reason for _, reason in self._drops), visits)
 
     def _fate(self, visits: tuple[Visit, ...]) -> Fate:
         """Of the packet given first; what it set off does not count."""
         first = visits[0].pkt_id if visits else 0
-        kinds = {step.kind for visit in visits if visit.pkt_id == first for step in visit.steps}
+        steps = [step for visit in visits if visit.pkt_id == first for step in visit.steps]
+        kinds = {step.kind for step in steps}
         calls = self.netns.datapath.upcall_counts()
         handed_out = {Upcall(reason) for reason, count in calls.items() if count > self._calls.get(reason, 0)}
         if TraceKind.DELIVER in kinds or Upcall.ARP in handed_out:
             return Fate.DELIVERED
-        if handed_out & {Upcall.REJECT, Upcall.ICMP_ERROR}:
+        if any(step.refused for step in steps):
             return Fate.REFUSED
-        if TraceKind.DROP in kinds:
+        if any(pkt_id == first for pkt_id, _ in self._drops):
             return Fate.DROPPED
         if TraceKind.TX in kinds or Upcall.FRAGMENT in handed_out:
             return Fate.FORWARDED

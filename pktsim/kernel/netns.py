@@ -68,6 +68,7 @@ _REPORTED_AS_EPERM: Final = frozenset(
         DropReason.NAT,
         DropReason.CONNTRACK_TABLE_FULL,
         DropReason.CONNTRACK_CLASH,
+        DropReason.REJECTED,
     )
 )
 
@@ -211,10 +212,10 @@ class Netns(Routing):
             self.icmp.error(About.of(packet), IcmpType.DEST_UNREACH, Unreach.HOST)
         else:
             self.icmp6.error(about6(packet), Icmp6Type.DEST_UNREACH, Unreach6.ADDR_UNREACH)
-        self.datapath.discard(packet, DropReason.NEIGHBOUR_FAILED)
+        self.discard(packet, DropReason.NEIGHBOUR_FAILED)
 
     def neighbour_discard(self, packet: Packet) -> None:
-        self.datapath.discard(packet, DropReason.NEIGHBOUR_FAILED)
+        self.discard(packet, DropReason.NEIGHBOUR_FAILED)
 
     def confirm_neighbour(self, daddr: bytes) -> None:
         route_type, ifindex, next_hop, *_ = self.datapath.route(daddr)
@@ -265,6 +266,12 @@ class Netns(Routing):
         """Give a device a frame to send, beneath the network layer."""
         self.process(self.datapath.transmit(ifindex, frame, self.clock.now_ns))
 
+    def discard(self, packet: Packet, reason: DropReason, detail: str = "") -> None:
+        """What the engine has handed out goes no further; ``detail`` says in a few words what decided."""
+        if self.drop_listener is not None:
+            self.drop_listener(packet.pkt_id, reason, packet.device_ifindex)
+        self.datapath.discard(packet, reason, detail.encode() if self.explainer is not None else b"")
+
     def local_out(
         self,
         packet: bytes,
@@ -312,8 +319,6 @@ class Netns(Routing):
                 return errno.EPERM
             if reason in _REROUTE_ERRORS:
                 return _REROUTE_ERRORS[reason]
-        elif kind == EventKind.UPCALL and reason == Upcall.REJECT and rest[2] in (Hook.OUTPUT, Hook.POSTROUTING):
-            return errno.EPERM
         return 0
 
     @property
@@ -341,6 +346,7 @@ class Netns(Routing):
                 device = self.devices.find(event[2])
                 if device is not None and not device.carrier:
                     # dev_deactivate: noop_qdisc, in front of all taps
+                    self.datapath.drop_count(DropReason.NO_CARRIER)
                     if self.drop_listener is not None:
                         self.drop_listener(event[1], DropReason.NO_CARRIER, event[2])
                     if self.explainer is not None:
@@ -359,7 +365,15 @@ class Netns(Routing):
                 handler = self._handlers.get(reason)
                 if handler is None:
                     raise UnsupportedFeature(f"packets handed out for {Upcall(reason).name}", place=self.name)
-                handler(event[3], event[4], event[5], event[6])
+                if self.datapath.continuing:
+                    handler(event[3], event[4], event[5], event[6])
+                    continue
+                # what handlers give back to the engine is bounded together with what it has done already
+                self.datapath.continuing = True
+                try:
+                    handler(event[3], event[4], event[5], event[6])
+                finally:
+                    self.datapath.continuing = False
             elif self.drop_listener is not None:
                 self.drop_listener(event[1], DropReason(event[2]), event[3])
 
@@ -369,7 +383,7 @@ class Netns(Routing):
         self.arp.receive(ifindex, packet.data, packet.pkt_type)
 
     def _on_other_l2(self, packet: Packet, _a: Any, _b: Any, _c: Any) -> None:
-        self.datapath.discard(packet, DropReason.NO_PROTOCOL)
+        self.discard(packet, DropReason.NO_PROTOCOL)
 
     def _on_held(self, packet: Packet, hook: int, step: int, _c: Any) -> None:
         self.held.append(Held(packet, Hook(hook), step))
@@ -386,7 +400,7 @@ class Netns(Routing):
     def _on_vxlan_xmit(self, packet: Packet, ifindex: int, _b: Any, _c: Any) -> None:
         tunnel = self.tunnels.get(ifindex)
         if tunnel is None:
-            self.datapath.discard(packet, DropReason.NO_CARRIER)
+            self.discard(packet, DropReason.NO_CARRIER)
         else:
             tunnel(packet.frame, packet.mark)
 
@@ -456,7 +470,7 @@ class Netns(Routing):
             elif not (to_many and protocol == IPPROTO_UDP):
                 # a protocol that there is has had its connection taken off (nf_reset_ct)
                 self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
-        self.datapath.discard(packet, reason)
+        self.discard(packet, reason)
 
     def encapsulated(self, data: bytes, offset: int, ifindex: int) -> bool:
         """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset``."""

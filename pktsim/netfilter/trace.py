@@ -95,6 +95,7 @@ class TraceStep:
         changed: What the packet looks like differently after this step, in a few words; empty if nothing changed.
         evaluated: How many rules the kernel looks at from the step before to this one, this one's included: also those
             that the engine's index passes over.
+        refused: Whether the packet goes no further, and its sender is told.
     """
 
     pkt_id: int
@@ -106,6 +107,7 @@ class TraceStep:
     matched: bool = False
     changed: str = ""
     evaluated: int = 0
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -387,10 +389,10 @@ class TraceReader:
     def _upcall(self, pkt_id: int, reason: Upcall, a: int, b: int, rule: str) -> TraceStep:
         if reason is Upcall.REJECT:
             text = f"rejected ({rule})"
-            return TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text)
+            return TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text, refused=True)
         if reason is Upcall.ICMP_ERROR:
             text = f"answered with ICMP type {a} code {b}"
-            return TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text)
+            return TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text, refused=a not in _REDIRECTS)
         words = {
             Upcall.ARP: "an ARP message for this host's neighbour table",
             Upcall.DELIVER: "to the transport layer",
@@ -410,6 +412,8 @@ _IPV6 = 0x100
 _BETWEEN_HOOKS = frozenset(
     {TraceKind.RX, TraceKind.TX, TraceKind.BRIDGE, TraceKind.ROUTE, TraceKind.DELIVER, TraceKind.UPCALL}
 )
+#: Types of ICMP and ICMPv6 messages about packets that are forwarded all the same.
+_REDIRECTS = frozenset({5, 137})
 _BY_RULE = frozenset({DropReason.RULE, DropReason.POLICY, DropReason.HOTDROP, DropReason.NAT})
 
 

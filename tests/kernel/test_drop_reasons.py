@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,8 @@ FILTER = "*filter\n:INPUT ACCEPT\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT\n{}\nCOMMIT\
 MARKED = "*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j MARK --set-mark 1\nCOMMIT\n"
 TRACKED = "-A FORWARD -m conntrack --ctstate NEW"
 
+Story = tuple[str, dict[str, int], Callable[[Host], object]]
+
 
 def world(rules: str = "") -> Host:
     made = host(forward=True)
@@ -40,7 +43,7 @@ def through(**fields: Any) -> bytes:
 
 
 #: For each reason rules, settings, and what leads to it.
-STORIES: dict[DropReason, tuple[str, dict[str, int], Callable[[Host], object]]] = {}
+STORIES: dict[DropReason, Story] = {}
 #: What the trace says in other words, and where that is tested.
 ELSEWHERE = {DropReason.REJECTED: "test_a_rejected_packet_is_counted_and_the_rule_is_named"}
 #: Other ways to the same reasons.
@@ -249,6 +252,23 @@ def test_the_last_line_names_the_reason(reason: DropReason, act: Callable[[Host]
     assert told(world(), act)[-1] == f"dropped: {DROP_TEXT[reason]}"
 
 
+#: Of what is not modelled the caller hears by the exception.
+TOLD = [story for reason, story in STORIES.items() if reason is not DropReason.UNSUPPORTED]
+
+
+@pytest.mark.parametrize("story", [*TOLD, *(("", {}, act) for _, act in MORE)])
+def test_listener_counters_and_trace_tell_of_the_same_drops(story: Story) -> None:
+    rules, sysctls, go = story
+    made = world(rules)
+    for name, value in sysctls.items():
+        made.netns.sysctl_set(name, value)
+    reasons: list[DropReason] = []
+    made.netns.drop_listener = lambda _number, reason, _ifindex: reasons.append(reason)
+    lines = told(made, go)
+    assert Counter(reasons) == made.netns.datapath.drop_counts()
+    assert sum(line.startswith(("dropped: ", "rejected ")) for line in lines) == len(reasons) > 0
+
+
 def test_a_segment_that_a_socket_takes_is_not_dropped() -> None:
     made = world()
     server = made.netns.sockets.tcp()
@@ -318,6 +338,18 @@ def test_copies_that_go_round_without_end_are_dropped_before_long() -> None:
     events = made.netns.datapath.receive(device.ifindex, frame, made.clock.now_ns)
     assert 10_000 < len(events) < 100_000
     assert made.netns.datapath.drop_counts()[DropReason.LOOP] > 1
+
+
+@pytest.mark.slow
+def test_copies_that_draw_a_redirect_in_each_round_are_dropped_before_long() -> None:
+    """The engine is left and called again for each redirect: all calls of one arrival are bounded together."""
+    rules = "-A PREROUTING -j TTL --ttl-set 64\n-A PREROUTING -j TEE --gateway 192.0.2.9\n"
+    made = world(f"*mangle\n:PREROUTING ACCEPT\n{rules}COMMIT\n")
+    made.netns.route_add("192.0.2.0/24 dev lo")
+    for _ in range(2):
+        before = made.netns.datapath.drop_counts().get(DropReason.LOOP, 0)
+        given(made, udp_packet("192.0.2.5", "192.0.2.1"))
+        assert 10_000 < made.netns.datapath.drop_counts()[DropReason.LOOP] - before < 100_000
 
 
 def test_a_local_ipv6_packet_is_traced_by_its_own_tables() -> None:

@@ -31,7 +31,7 @@ COMMIT
 """
 
 
-def node() -> Kernel:
+def node(rules: str = RULES) -> Kernel:
     kernel = Kernel(forward=True)
     kernel.interface("eth0", "10.0.0.1/24", mac=MAC)
     kernel.interface("pod0", mac="ee:ee:ee:ee:ee:ee")
@@ -39,7 +39,7 @@ def node() -> Kernel:
     kernel.route("10.244.1.2 dev pod0 scope link")
     kernel.neighbour("10.0.0.254", "02:00:00:00:01:fe", "eth0")
     kernel.neighbour("10.244.1.2", "02:00:00:00:02:0a", "pod0")
-    kernel.iptables_restore(RULES)
+    kernel.iptables_restore(rules)
     return kernel
 
 
@@ -68,9 +68,9 @@ def test_service_address_is_translated_and_the_rule_named() -> None:
     ("name", "packet", "fate", "drops"),
     [
         ("dropped by a rule", udp_packet("203.0.113.9", "10.244.1.2", dport=9), Fate.DROPPED, (DropReason.RULE,)),
-        ("rejected", udp_packet("203.0.113.9", "10.244.1.2", dport=10), Fate.REFUSED, ()),
-        ("expired", udp_packet("203.0.113.9", "10.244.1.2", ttl=1), Fate.REFUSED, ()),
-        ("for the node", udp_packet("203.0.113.9", "10.0.0.1"), Fate.DELIVERED, ()),
+        ("rejected", udp_packet("203.0.113.9", "10.244.1.2", dport=10), Fate.REFUSED, (DropReason.REJECTED,)),
+        ("expired", udp_packet("203.0.113.9", "10.244.1.2", ttl=1), Fate.REFUSED, (DropReason.TTL_EXPIRED,)),
+        ("for the node", udp_packet("203.0.113.9", "10.0.0.1"), Fate.DELIVERED, (DropReason.NO_SOCKET,)),
         ("without neighbour", udp_packet("203.0.113.9", "10.0.0.77"), Fate.WAITING, ()),
     ],
 )
@@ -78,6 +78,13 @@ def test_fate_of_a_packet(name: str, packet: bytes, fate: Fate, drops: tuple[Dro
     outcome = node().receive("eth0", frame(packet))
     assert (outcome.fate, outcome.drops) == (fate, drops), name
     assert str(outcome).endswith(str(fate))
+
+
+def test_a_packet_that_draws_a_redirect_is_forwarded() -> None:
+    kernel = node("")
+    outcome = kernel.receive("eth0", frame(udp_packet("10.0.0.254", "203.0.113.9")))
+    assert (outcome.fate, outcome.drops) == (Fate.FORWARDED, ())
+    assert len(outcome.sent) == 2
 
 
 def test_arp_request_is_answered() -> None:
