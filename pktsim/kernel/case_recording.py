@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +74,7 @@ def _compare_last(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: Case
 
 
 def _compare_nth(case: Mapping[str, Any], theirs: Mapping[str, Any], ours: CaseRun, index: int) -> str:
-    difference = compare_step(theirs["steps"][index], ours.steps[index])
+    difference = compare_step(theirs["steps"][index], ours.steps[index], _given_labels(case["steps"]))
     return f"step {index} ({describe_step(case['steps'][index])}): {difference}" if difference else ""
 
 
@@ -87,9 +87,15 @@ def describe_step(step: Mapping[str, Any]) -> str:
     return ""
 
 
-def compare_step(theirs: Mapping[str, Any], ours: StepResult) -> str:
-    """The first difference of one step from a recorded one; nothing if they agree."""
-    difference = _compare_frames(theirs.get("emitted", []), ours.emitted)
+def compare_step(theirs: Mapping[str, Any], ours: StepResult, given_labels: Set[int] = frozenset()) -> str:
+    """The first difference of one step from a recorded one; nothing if they agree.
+
+    Args:
+        theirs: As the format has it.
+        ours: What came of the same step here.
+        given_labels: The IPv6 flow labels that the case's own packets have; all others are the node's.
+    """
+    difference = _compare_frames(theirs.get("emitted", []), ours.emitted, given_labels)
     if difference:
         return difference
     if theirs.get("error", "") != ours.error:
@@ -111,12 +117,14 @@ def mask_fields(frame: bytes, names: Iterable[str]) -> bytes:
     return frame
 
 
-def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[str, bytes]]) -> str:
+def _compare_frames(
+    theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[str, bytes]], given_labels: Set[int]
+) -> str:
     for index, (recorded, (interface, frame)) in enumerate(zip(theirs, ours, strict=False)):
         if recorded["interface"] != interface:
             return f"frame {index} leaves by {recorded['interface']} in the recording, ours by {interface}"
         wanted = bytes.fromhex(recorded["frame"])
-        masked = _with_flow_label(mask_fields(frame, recorded.get("random", [])), wanted)
+        masked = _with_flow_labels(mask_fields(frame, recorded.get("random", [])), wanted, given_labels)
         if masked != wanted:
             return f"frame {index} on {interface} differs: recorded {wanted.hex()}, ours {masked.hex()}"
     if len(theirs) != len(ours):
@@ -126,19 +134,29 @@ def _compare_frames(theirs: Sequence[Mapping[str, Any]], ours: Sequence[tuple[st
     return ""
 
 
-def _with_flow_label(frame: bytes, wanted: bytes) -> bytes:
-    """Our frame with the recorded flow label, if both have one: a hash under a secret (``ip6_make_flowlabel``).
+def _given_labels(steps: Sequence[Mapping[str, Any]]) -> Set[int]:
+    labels = set()
+    for step in steps:
+        for verb, key, offset in (("receive", "frame", 14), ("send_local", "packet", 0)):
+            if verb in step:
+                head = bytes.fromhex(step[verb][key][2 * offset : 2 * offset + 8])
+                if head and head[0] >> 4 == 6:
+                    labels.add(int.from_bytes(head, "big") & _FLOW_LABEL)
+    return labels
 
-    So is that of an error which a host sends to itself about a packet of its own.
+
+def _with_flow_labels(frame: bytes, wanted: bytes, given: Set[int]) -> bytes:
+    """Our frame with the recorded flow labels where both have one of the node's own: a hash under a secret
+    (``ip6_make_flowlabel``). Such a label may be quoted as well.
     """
     if frame[12:14] != b"\x86\xdd" or wanted[12:14] != b"\x86\xdd":
         return frame
     dissection = dissect(frame)
     writer = FieldWriter(dissection)
-    sources = [dissection.value(part) for part in dissection.named("ipv6.src")]
-    for part, source in zip(dissection.named("ipv6.version/tclass/flow"), sources, strict=False):
+    for part in dissection.named("ipv6.version/tclass/flow"):
         ours, recorded = (int.from_bytes(each[part.start : part.end], "big") for each in (frame, wanted))
-        if source == sources[0] and ours & _FLOW_LABEL and recorded & _FLOW_LABEL:
+        labels = {ours & _FLOW_LABEL, recorded & _FLOW_LABEL}
+        if 0 not in labels and not labels & given:
             writer.write(part.start, (ours & ~_FLOW_LABEL | recorded & _FLOW_LABEL).to_bytes(4, "big"))
     return bytes(writer.data)
 

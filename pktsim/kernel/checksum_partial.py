@@ -21,8 +21,9 @@ def with_partial_checksum(packet: bytes) -> bytes:
     """Return a packet as its sender left it, addresses translated since.
 
     Who leaves the sum to the device says so when sending (``checksum_partial``): TCP always (``tcp_v4_send_check``),
-    but for resets that belong to no socket, which are summed when they are made (``ip_send_unicast_reply``); UDP if the
-    device can sum, which here only ``lo`` can (``__ip_append_data``); REJECT's resets (``nf_reject_ip_tcphdr_put``).
+    but for IPv4's answers of no socket, which are summed when they are made (``ip_send_unicast_reply``); UDP if the
+    device can sum, which here only ``lo`` can (``__ip_append_data``); REJECT's resets over IPv4
+    (``nf_reject_ip_tcphdr_put``).
 
     Args:
         packet: From its IP header on, its transport checksum finished.

@@ -262,9 +262,10 @@ class TcpDemux:
         try:
             if len(laddr) == 4:
                 self.layer.stack.route_output(raddr, saddr=laddr, ifindex=ifindex, mark=mark)
-            # ip_send_unicast_reply builds it in the kernel's own socket, tcp_v6_send_response in none
-            owner = NO_FILE if len(laddr) == 4 else NO_SOCKET
-            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=owner)
+            # ip_send_unicast_reply builds it in the kernel's own socket and sums it, tcp_v6_send_response does neither
+            version6 = len(laddr) == 16
+            owner = NO_SOCKET if version6 else NO_FILE
+            self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=owner, checksum_partial=version6)
         except OSError:
             return  # as the kernel: an answer that cannot be sent is not sent
 

@@ -774,6 +774,28 @@ def error_about_a_loopback_address6() -> Script:
     return script
 
 
+@case
+def refused_reset6() -> Script:
+    script = Script(
+        "refused-reset6",
+        "What refuses a reset of no socket quotes it as it is: over IPv6 the device would have summed it.",
+        rules6=table("nat", f"-A PREROUTING -d {NEAR6} -p tcp -j DNAT --to-destination [{SERVER6}]:8080")
+        + table("filter", "-A OUTPUT -p tcp -j REJECT"),
+        sysctls=NO_LIMIT6,
+    )
+    script.receive(
+        "in", segment(CLIENT6, NEAR6, 1000, 443, "S", 1), out=[f"out {CLIENT6}:1000 > {SERVER6}:8080 tcp S*"]
+    )
+    # without any flags it belongs to no flow, and so comes to the node itself
+    script.receive(
+        "in",
+        segment(CLIENT6, NEAR6, 1000, 443, "", 5),
+        out=[f"out {NEAR6} > {SERVER6} icmp6 1/4"],
+        rules={"6:filter/OUTPUT/1": 1},
+    )
+    return script
+
+
 # ------------------------------------------------------------------------------------------------ NETMAP and GRE, IPv6
 
 

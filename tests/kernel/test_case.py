@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -208,15 +208,15 @@ def test_masked_checksums_that_are_named_are_zero() -> None:
     assert FrameView(masked).bad_checksums() == FrameView(frame).bad_checksums() == ()
 
 
-@pytest.mark.parametrize(("sender", "agree"), [("fd00::1", True), ("fd00::2", False)])
-def test_the_label_of_a_quoted_packet_is_any_if_the_host_told_itself(sender: str, agree: bool) -> None:
+@pytest.mark.parametrize(("given", "agree"), [(frozenset(), True), ({5}, True), ({7}, False), ({9}, False)])
+def test_the_label_of_a_quoted_packet_is_any_if_the_case_has_not_given_it(given: Set[int], agree: bool) -> None:
     def error(label: int) -> bytes:
-        host, quoted = ip_from_text("fd00::1"), ip_from_text(sender)
+        host, quoted = ip_from_text("fd00::1"), ip_from_text("fd00::2")
         about = ipv6(quoted, host, 17, udp(quoted, host, 1, 2, b"x"), flow_label=label)
         return ethernet(bytes(6), bytes(6), ETH_P_IPV6, ipv6(host, quoted, 58, icmpv6(host, quoted, 1, 4, 0, about)))
 
     found = compare_step(
-        {"emitted": [{"interface": "eth0", "frame": error(7).hex()}]}, StepResult([("eth0", error(9))])
+        {"emitted": [{"interface": "eth0", "frame": error(7).hex()}]}, StepResult([("eth0", error(9))]), given
     )
     assert (found == "") is agree
 

@@ -14,6 +14,8 @@ from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.rng import SeededChoices
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import pseudo_header_sum, transport_checksum
+from tests.kernel.node_cases import refused_reset6
+from tests.netfilter.case_script import run
 
 SOURCE, TARGET = ip_from_text("192.168.0.11"), ip_from_text("10.96.1.5")
 SYN, RST, ACK = 2, 4, 16
@@ -85,3 +87,10 @@ def test_what_left_by_a_device_is_whole() -> None:
     assert netns.local_out(tcp(SYN)) == 0
     (frame,) = network.capture.select(space="node", interface="eth0")
     assert frame.frame[14:] == tcp(SYN)
+
+
+def test_a_reset_of_no_socket_is_left_to_the_device_over_ipv6() -> None:
+    ((_, frame),) = run(refused_reset6()).steps[1].emitted
+    quoted = frame[14 + 40 + 8 :]
+    # as Linux quotes it, NAT having changed addresses and port of what was not summed yet
+    assert quoted[40 + 16 : 40 + 18] == bytes.fromhex("dc49")

@@ -231,7 +231,7 @@ def segment(
     window: int = 65535,
     options: bytes = b"",
 ) -> bytes:
-    """An IPv4 packet with a TCP segment."""
+    """A packet with a TCP segment."""
     saddr, daddr = ip_from_text(source), ip_from_text(destination)
     bits = 0
     for letter in flags:
@@ -239,6 +239,8 @@ def segment(
     payload = build.tcp(
         saddr, daddr, sport, dport, bytes(length), seq=seq, ack=ack, flags=bits, window=window, options=options
     )
+    if len(saddr) == 16:
+        return build.ipv6(saddr, daddr, IPPROTO_TCP, payload)
     return build.ipv4(saddr, daddr, IPPROTO_TCP, payload, dont_fragment=True, identification=0x1234)
 
 
