@@ -24,7 +24,7 @@ _REFUSED_RT: Final = ("mtu",)
 EXPRESSIONS: Final = (
     *(f"{protocol.name}: {', '.join(protocol.fields)}" for protocol in PROTOCOLS.values()),
     *(f"{header}: {', '.join(fields)}" for header, (_, fields) in EXTENSION_HEADERS.items()),
-    *(f"tcp option {option}: {', '.join(fields)}" for option, (_, fields) in TCP_OPTIONS.items()),
+    *(f"tcp option {option}: {', '.join(('exists', *fields))}" for option, (_, fields) in TCP_OPTIONS.items()),
     f"meta {', '.join(META)}",
     f"ct {', '.join(CT)}",
     f"fib {', '.join(FIB_RESULTS)}",
@@ -50,4 +50,6 @@ REFUSED: Final = (
     *(f"expression rt {key}" for key in _REFUSED_RT),
     *(f"statement {name}" for name in sorted(REFUSED_STATEMENTS)),
     "statement ct count",
+    "match of << and >>",
+    "match of ^ with several values",
 )

@@ -99,6 +99,17 @@ def boolean_form(expr: Expr) -> Expr:
     return bitwise(inner, mask, xor)
 
 
+def moved_operators(expr: Expr) -> set[str]:
+    """The operators in an expression that nft would move to what it is compared with (``binop_transfer``)."""
+    found: set[str] = set()
+    for part in concat_parts(expr):
+        inner = part
+        while isinstance(inner, Binop):
+            found.add(inner.op)
+            inner = inner.left
+    return found & {"^", "<<", ">>"}
+
+
 def bitwise(inner: Expr, mask: int, xor: int) -> Expr:
     """``(inner & mask) ^ xor`` as nft prints it."""
     full = (1 << inner.bits) - 1
@@ -539,6 +550,8 @@ class ExpressionParser:
     def anonymous_set(self, left: Expr, data: Sequence[tuple[Datatype, int]] | None = None) -> AnonymousSet:
         """A set in a rule: its elements in nft's order."""
         token = self.stream.token
+        if not isinstance(left, Concat) and moved_operators(left):
+            raise self.stream.refuse("nft match of ^, << or >> with several values", token)
         types = [(part.datatype, part.bits) for part in concat_parts(left)]
         elements = self.elements(types, data)
         if not elements:

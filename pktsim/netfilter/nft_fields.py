@@ -109,7 +109,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             "spi": HeaderField(32, 32), "sequence": HeaderField(64, 32),
         }, 51),
         Protocol("comp", PayloadBase.TRANSPORT, {
-            "nexthdr": HeaderField(0, 8, t.INET_PROTO), "flags": HeaderField(8, 8), "cpi": HeaderField(16, 16),
+            "nexthdr": HeaderField(0, 8, t.INET_PROTO), "flags": HeaderField(8, 8, t.BITMASK),
+            "cpi": HeaderField(16, 16),
         }, 108),
         Protocol("icmpv6", PayloadBase.TRANSPORT, {
             "type": HeaderField(0, 8, t.ICMPV6_TYPE), "code": HeaderField(8, 8, t.ICMPV6_CODE),
@@ -135,19 +136,19 @@ EXTENSION_HEADERS: Final[Mapping[str, tuple[int, Mapping[str, HeaderField]]]] = 
                  "type": HeaderField(16, 8, t.MH_TYPE), "reserved": HeaderField(24, 8),
                  "checksum": HeaderField(32, 16)}),
 }  # fmt: skip
-_KIND_LENGTH: Final = {"kind": HeaderField(0, 8), "length": HeaderField(8, 8)}
-#: TCP options: kind and fields.
+_LENGTH: Final = {"length": HeaderField(8, 8)}
+#: TCP options: kind and fields; any may be asked for by ``exists``.
 TCP_OPTIONS: Final[Mapping[str, tuple[int, Mapping[str, HeaderField]]]] = {
-    "eol": (0, {"kind": HeaderField(0, 8)}),
-    "nop": (1, {"kind": HeaderField(0, 8)}),
-    "maxseg": (2, {**_KIND_LENGTH, "size": HeaderField(16, 16)}),
-    "window": (3, {**_KIND_LENGTH, "count": HeaderField(16, 8)}),
-    "sack-perm": (4, _KIND_LENGTH),
-    "sack": (5, {**_KIND_LENGTH, "left": HeaderField(16, 32), "right": HeaderField(48, 32)}),
-    "timestamp": (8, {**_KIND_LENGTH, "tsval": HeaderField(16, 32), "tsecr": HeaderField(48, 32)}),
-    "md5sig": (19, _KIND_LENGTH),
-    "mptcp": (30, {**_KIND_LENGTH, "subtype": HeaderField(16, 4)}),
-    "fastopen": (34, _KIND_LENGTH),
+    "eol": (0, {}),
+    "nop": (1, {}),
+    "maxseg": (2, {**_LENGTH, "size": HeaderField(16, 16)}),
+    "window": (3, {**_LENGTH, "count": HeaderField(16, 8)}),
+    "sack-perm": (4, _LENGTH),
+    "sack": (5, {**_LENGTH, "left": HeaderField(16, 32), "right": HeaderField(48, 32)}),
+    "timestamp": (8, {**_LENGTH, "tsval": HeaderField(16, 32), "tsecr": HeaderField(48, 32)}),
+    "md5sig": (19, _LENGTH),
+    "mptcp": (30, {**_LENGTH, "subtype": HeaderField(16, 4)}),
+    "fastopen": (34, _LENGTH),
 }
 TCP_OPTION_ALIASES: Final = {"sack-permitted": "sack-perm"}
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pktsim.netfilter import nft_types as t
 from pktsim.netfilter.nft_elements import canonical_key
-from pktsim.netfilter.nft_expressions import ExpressionParser, boolean_form
+from pktsim.netfilter.nft_expressions import ExpressionParser, boolean_form, moved_operators
 from pktsim.netfilter.nft_fields import PROTOCOLS, PayloadBase
 from pktsim.netfilter.nft_lexer import Kind, TokenStream
 from pktsim.netfilter.nft_protocols import ProtocolContext
@@ -50,6 +50,7 @@ from pktsim.netfilter.nft_ruleset import (
     VerdictMap,
     VerdictStatement,
     concat_parts,
+    const,
     flag_type,
     leaves,
 )
@@ -188,7 +189,16 @@ class StatementParser:
     def _relation(self, left: Expr, explicit: str) -> Statement:
         stream = self.stream
         left = self._normal(left)
+        if moved_operators(left) & {"<<", ">>"}:
+            # in the wrong byte order, or it gives up, or is given up by the kernel
+            raise stream.refuse("nft match of a shifted value")
         right = self.expressions.right_side(left)
+        if isinstance(left, Binop) and left.op == "^" and not isinstance(right, SetRef):
+            if not isinstance(right, Const):
+                raise stream.refuse("nft match of ^ with several values")
+            # binop_transfer, though it makes something else of < and >
+            right = const(right.number ^ left.right.number, right.type, right.width)
+            left = left.left
         op = explicit or "=="
         simple = isinstance(right, Const)
         if op in ("<", "<=", ">", ">=") and not simple:
@@ -303,7 +313,7 @@ class StatementParser:
         if stream.take(":"):
             if not found.data_types:
                 raise stream.error(f"{reference.name} is a set, not a map", token)
-            data = self.mapped(found.data_types[0], found.data_types[0].bits)
+            data = self._normal(expressions.part(found.data_types[0], found.data_types[0].bits))
             expressions.dependencies.require(data)
         elif found.is_map:
             raise stream.error(f"{reference.name} is a map: what should the key lead to?", token)

@@ -191,6 +191,9 @@ CLASSID: Final = Datatype("classid", 32, host=True, per_line=5)
 TIME: Final = Datatype("time", 64, host=True)
 VERDICT: Final = Datatype("verdict", 0, Base.VERDICT)
 
+#: Bits that have no names, and are compared as a number is.
+BITMASK: Final = Datatype("bitmask", 8, hex_digits=1)
+
 #: The names that ``type`` takes.
 DATATYPES: Final[Mapping[str, Datatype]] = {
     one.name: one
@@ -323,7 +326,7 @@ def value_to_text(
         return "none" if number == 0 else f"{number >> 16:x}:{number & 0xFFFF:x}"
     if datatype.base is Base.BITMASK and numeric and number & (number - 1):
         return " | ".join(f"{1 << bit:#x}" for bit in range(number.bit_length()) if number >> bit & 1)
-    if datatype.base is Base.BITMASK and numeric:
+    if datatype.base is Base.BITMASK and (numeric or not number):
         return f"{number:#x}"
     if datatype.base is Base.BITMASK and number and datatype.symbols:
         left = number

@@ -118,6 +118,8 @@ WRONG = (
     ("table ip t { chain c { ip saddr . tcp dport 10.0.0.1 . 80; } }", "sets and maps only"),
     ("table ip t { chain c { ip protocol icmp ip protocol { tcp, icmp } reject with tcp reset; } }", "this is icmp"),
     ("table ip t { chain c { meta l4proto 99 reject with tcp reset; } }", "a reset answers tcp"),
+    ("table ip t { chain c { tcp option maxseg kind 2; } }", "kind"),
+    ("table ip t { map m { type mark : mark; }; chain c { add @m { mark : mark map { 1 : 2 } }; } }", "map"),
     ("table ip t {", "the end"),
 )  # fmt: skip
 #: What is refused by name.
@@ -129,6 +131,9 @@ REFUSED = (
     ("table ip t { chain c { type filter hook ingress device eth0 priority 0; } }", "ingress"),
     ("table ip t { flowtable f { hook ingress priority 0; } }", "flowtable"),
     ("table ip t { chain c { ct helper set \"ftp\"; } }", "ct helper"),
+    ("table ip t { chain c { ip length >> 4 1; } }", "shifted value"),
+    ("table ip t { chain c { tcp dport ^ 1 1-3; } }", "several values"),
+    ("table ip t { chain c { tcp dport ^ 1 vmap { 1 : drop }; } }", "several values"),
     ("include \"x\"", "include"),
 )  # fmt: skip
 
