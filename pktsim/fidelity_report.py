@@ -27,7 +27,7 @@ from pktsim.cluster.kubeproxy import config as kube_proxy
 from pktsim.cluster.objects_meta import KubeModel, LenientModel, api_name
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel import configuration, sysctl, tcp_settings
-from pktsim.netfilter import catalogue, ipset, lower, nft_catalogue, timeouts
+from pktsim.netfilter import catalogue, ipset_types, lower, nft_catalogue, timeouts
 from pktsim.netfilter.opcodes import DropReason, Hook, LinkKind, RouteType, Step
 from pktsim.netfilter.option import Extension
 from pktsim.netfilter.ruleset import BUILTIN_CHAINS, Family
@@ -83,7 +83,7 @@ def ledger() -> tuple[Entry, ...]:
         *(Entry("nft expression", name, Status.MODELLED) for name in nft_catalogue.EXPRESSIONS),
         *(Entry("nft statement", name, Status.MODELLED) for name in nft_catalogue.STATEMENTS),
         *(Entry("nft", name, Status.REFUSED) for name in nft_catalogue.REFUSED),
-        *(Entry("ipset type", name, Status.MODELLED) for name in sorted(ipset.TYPES)),
+        *(Entry("ipset type", name, Status.MODELLED) for name in sorted(ipset_types.TYPES)),
         *_conntrack(),
         *_settings(modules),
         *(Entry("device", kind.name.lower(), Status.MODELLED) for kind in LinkKind),

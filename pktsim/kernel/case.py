@@ -18,6 +18,7 @@ from pktsim.kernel.case_format import check_case
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.transport import AF_INET, AF_INET6, parse_ip
+from pktsim.netfilter.ipset_text import restore_sets, save_elements
 from pktsim.netfilter.iptables_text import parse_save, print_save, restore
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.opcodes import CtStatus, DropReason, LinkKind, TableId
@@ -138,7 +139,7 @@ class CaseRun:
         for name, value in case.get("sysctls", {}).items():
             node.sysctl_set(name, value)
         if case.get("ipsets"):
-            node.datapath.context.sets.restore(case["ipsets"])
+            restore_sets(node.datapath.context.sets, case["ipsets"], file=self.name)
         for key, family in (("iptables", Family.IPV4), ("ip6tables", Family.IPV6)):
             if case.get(key):
                 node.load_ruleset(parse_save(case[key], family, file=self.name))
@@ -311,6 +312,10 @@ class CaseRun:
     def final_rules(self, family: Family) -> str:
         """The save tool's text with counters."""
         return print_save(self.node.ruleset(family), counters=True)
+
+    def final_sets(self) -> list[str]:
+        """The ``add`` lines of ``ipset save``, sorted."""
+        return save_elements(self.node.datapath.context.sets, self.clock.now_ns)
 
 
 #: The format's field names in the words of ``wire.fields``.

@@ -225,8 +225,7 @@ def _compare_final(theirs: Mapping[str, Any], run: CaseRun) -> str:
         if difference:
             return difference
     if "ipsets" in theirs:
-        sets = run.node.datapath.context.sets
-        difference = _compare_text(theirs["ipsets"], "\n".join(sets.save_elements(run.clock.now_ns)), "ipsets")
+        difference = _compare_text(theirs["ipsets"], "\n".join(run.final_sets()), "ipsets")
         if difference:
             return difference
     if "recent" in theirs:

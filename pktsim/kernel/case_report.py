@@ -45,7 +45,7 @@ class ExplainedCase:
             if run.case.get(key):
                 final[key] = run.final_rules(family)
         if run.case.get("ipsets"):
-            final["ipsets"] = "\n".join(run.node.datapath.context.sets.save_elements(run.clock.now_ns))
+            final["ipsets"] = "\n".join(run.final_sets())
         return {"steps": [_step_result(step) for step in run.steps], "final": final}
 
     def lines(self, *, trace: bool = False) -> Iterator[str]:

@@ -15,6 +15,7 @@ What its interfaces send is collected; time passes only when asked for. Where a 
 from __future__ import annotations
 
 import enum
+import shlex
 from dataclasses import dataclass
 from typing import Final, SupportsBytes
 
@@ -25,6 +26,7 @@ from pktsim.kernel.explain import Explainer, Visit
 from pktsim.kernel.netdev import NetDevice
 from pktsim.kernel.netns import Netns
 from pktsim.netfilter.conntrack import ConntrackTable, Entry, list_text
+from pktsim.netfilter.ipset_text import restore_sets, run_ipset, save_text
 from pktsim.netfilter.iptables_command import run_command
 from pktsim.netfilter.iptables_text import print_save, restore
 from pktsim.netfilter.opcodes import DropReason, LinkKind, TraceKind, Upcall
@@ -156,6 +158,18 @@ class Kernel:
     def iptables_save(self, *, family: Family = Family.IPV4, counters: bool = False) -> str:
         """``iptables-save``."""
         return print_save(self.netns.ruleset(family), counters=counters)
+
+    def ipset(self, arguments: str) -> str:
+        """One ``ipset`` command. Returns what it prints."""
+        return run_ipset(self.netns.datapath.context.sets, shlex.split(arguments), now_ns=self.clock.now_ns)
+
+    def ipset_restore(self, text: str) -> None:
+        """``ipset restore``: a command on each line."""
+        restore_sets(self.netns.datapath.context.sets, text, now_ns=self.clock.now_ns)
+
+    def ipset_save(self) -> str:
+        """``ipset save -sorted``; without ``initval``, which Linux draws."""
+        return save_text(self.netns.datapath.context.sets, self.clock.now_ns)
 
     def nft(self, text: str) -> str:
         """``nft -f``: all commands of a script or none of them. Returns what they print."""

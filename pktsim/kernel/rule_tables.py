@@ -10,6 +10,7 @@ from typing import Final
 from pktsim.clock import Clock
 from pktsim.kernel.configuration import Configuration
 from pktsim.netfilter.lower import TABLE_IDS, Lowered, without_collector
+from pktsim.netfilter.matches.set import SetMatch
 from pktsim.netfilter.nft_lower import LoweredNft
 from pktsim.netfilter.nft_print import Printer
 from pktsim.netfilter.nft_ruleset import NftRuleset
@@ -19,6 +20,7 @@ from pktsim.netfilter.opcodes import Step, TableId
 from pktsim.netfilter.programs import lower_table
 from pktsim.netfilter.relower import unlike
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
+from pktsim.netfilter.targets.set import SetTarget
 from pktsim.netfilter.uncommon_state import Connlabel
 from pktsim.rng import Choices
 
@@ -45,6 +47,19 @@ class RuleTables(Configuration):
         #: When what is at the hooks was put there: see ``NftRuntime.hook_orders``.
         self._hook_serials: dict[object, int] = {}
         self._hook_serial = 0
+        self.datapath.context.sets.named_by_rules = self._set_names
+
+    def _set_names(self) -> frozenset[str]:
+        """The ipsets that rules in force name."""
+        return frozenset(
+            name
+            for lowered in self._lowered.values()
+            for chain in lowered.table.chains
+            for rule in chain.rules
+            for one in (*rule.matches, rule.target)
+            if isinstance(one, (SetMatch, SetTarget))
+            for name in one.set_names()
+        )
 
     @without_collector()
     def load_ruleset(self, ruleset: Ruleset, lowered: Sequence[Lowered] | None = None) -> None:
@@ -60,13 +75,15 @@ class RuleTables(Configuration):
             for each in lowered
             or [lower_table(table, self._lowered.get((family, TABLE_IDS[table.name]))) for table in ruleset.tables]
         }
+        for table_id, new in programs.items():
+            old = self._lowered.get((family, table_id))
+            if old is None or old.program is not new.program:
+                new.prepare(self.datapath.context)  # which may refuse: nothing has changed yet
         for table_id in TableId:
-            new = programs.get(table_id)
             old = self._lowered.pop((family, table_id), None)
-            if new is not None:
+            if table_id in programs:
+                new = programs[table_id]
                 self._lowered[family, table_id] = new
-                if old is None or old.program is not new.program:
-                    new.prepare(self.datapath.context)
                 counters = _first_counters(new, self._counted.get((family, table_id)))
                 self.datapath.table_set(family, table_id, new.program, counters)
                 self._counted[family, table_id] = _Counted(

@@ -1,115 +1,324 @@
-"""IP sets: ``ipset restore`` text in, ``-m set`` and ``-j SET`` look-ups, ``ipset save`` text out.
+"""IP sets of a namespace: what is in them, and what packets find, add and delete there.
 
-Types and options that a policy engine or kube-proxy uses are modelled (``TYPES``); another one is refused by name.
-Elements are kept as the kernel stores them: a range of addresses or ports becomes single elements.
+Elements are kept as the kernel keeps them, one by one (see :mod:`pktsim.netfilter.ipset_elements`). What makes, fills
+and prints sets by words is :mod:`pktsim.netfilter.ipset_text`.
 
-Source: net/netfilter/ipset/ip_set_*.c, ipset(8).
+Source: net/netfilter/ipset/ip_set_core.c, ip_set_hash_gen.h, ip_set_bitmap_gen.h, ip_set_list_set.c.
 """
 
 from __future__ import annotations
 
 import enum
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
 from typing import Any
 
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
-from pktsim.netfilter.names import PROTOCOL_NUMBERS
+from pktsim.fidelity import approximated
+from pktsim.netfilter.ipset_elements import ICMP, ICMPV6, Element, Iface
+from pktsim.netfilter.ipset_types import TYPES, Families, Part, SetType
+from pktsim.netfilter.matches.set import Comparison, CounterCondition
 from pktsim.netfilter.ruleset import Family
 
-NS_PER_S = 1_000_000_000
+approximated(
+    "netfilter.ipset",
+    "elements are kept and shown in order, not as their hash has them, and initval, which Linux draws, is shown only "
+    "if it was given; a full set with forceadd is refused where an element would have to go",
+    source="net/netfilter/ipset/ip_set_hash_gen.h",
+)
+
+#: Of the jiffies that time-outs count.
+HZ = 250
+NS_PER_JIFFY = 1_000_000_000 // HZ
 #: ``hash:*`` sets refuse more elements than ``maxelem`` says.
 DEFAULT_MAXELEM = 65536
-#: Protocols whose packets have a port to look up; ICMP's is type and code (ip_set_get_ip_port).
-_PORT_PROTOCOLS = frozenset({6, 17, 33, 132, 136})
-_ICMP = 1
-_ICMPV6 = 58
-
-Element = tuple[Any, ...]
+#: How much of a header there must be for its ports (``get_port``).
+_PORT_HEADERS = {6: 20, 17: 8, 136: 8, 132: 12, ICMP: 8, ICMPV6: 8}
+_BITMAP_PORT_PROTOCOLS = frozenset({6, 17})
+_ETH_HLEN = 14
 
 
-class Dimension(enum.Enum):
-    """What one part of an element is."""
-
-    IP = "ip"
-    NET = "net"
-    PORT = "port"
-    IFACE = "iface"
-    MARK = "mark"
-    MAC = "mac"
-    SET = "set"
+Mac = bytes
 
 
-#: Set types by name: the dimensions of an element.
-TYPES: dict[str, tuple[Dimension, ...]] = {
-    "hash:ip": (Dimension.IP,),
-    "hash:net": (Dimension.NET,),
-    "hash:mac": (Dimension.MAC,),
-    "hash:ip,port": (Dimension.IP, Dimension.PORT),
-    "hash:ip,mark": (Dimension.IP, Dimension.MARK),
-    "hash:net,port": (Dimension.NET, Dimension.PORT),
-    "hash:net,iface": (Dimension.NET, Dimension.IFACE),
-    "hash:net,net": (Dimension.NET, Dimension.NET),
-    "hash:ip,port,ip": (Dimension.IP, Dimension.PORT, Dimension.IP),
-    "hash:ip,port,net": (Dimension.IP, Dimension.PORT, Dimension.NET),
-    "hash:net,port,net": (Dimension.NET, Dimension.PORT, Dimension.NET),
-    "bitmap:port": (Dimension.PORT,),
-    "bitmap:ip": (Dimension.IP,),
-    "list:set": (Dimension.SET,),
-}
-#: Options of ``create`` that take a value and have no say in what matches.
-_IGNORED_WITH_VALUE = frozenset({"hashsize", "bucketsize", "initval", "markmask", "size"})
-_IGNORED_FLAGS = frozenset({"comment", "counters", "skbinfo", "forceadd"})
+class Found(enum.Enum):
+    """What became of an element to be added or deleted."""
+
+    DONE = enum.auto()
+    EXISTS = enum.auto()
+    MISSING = enum.auto()
+    FULL = enum.auto()
 
 
 @dataclass(slots=True)
-class Stored:
-    """What is kept of an element beside its key."""
+class SkbInfo:
+    """What ``SET --map-set`` gives a packet."""
+
+    mark: int = 0
+    mark_mask: int = 0
+    priority: int = 0
+    queue: int = 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is kept of an element beside its key.
+
+    Attributes:
+        expires_jiffy: The last jiffy at which it is there; ``None``: always.
+        waiting_s: In ``bitmap:ip,mac`` without a MAC yet: the time-out, which begins when it has one.
+    """
 
     nomatch: bool = False
-    expires_ns: int | None = None
+    expires_jiffy: int | None = None
+    packets: int = 0
+    bytes: int = 0
+    comment: str = ""
+    skbinfo: SkbInfo = field(default_factory=SkbInfo)
+    mac: Mac | None = None
+    waiting_s: int | None = None
+
+    def remaining_s(self, now_ns: int) -> int:
+        """What ``ipset save`` says of its time: 0 for ever, else at least 1."""
+        if self.waiting_s is not None:
+            return self.waiting_s
+        if self.expires_jiffy is None:
+            return 0
+        return max((self.expires_jiffy - now_ns // NS_PER_JIFFY) // HZ, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What an element is added with."""
+
+    timeout_s: int | None = None
+    packets: int = 0
+    bytes: int = 0
+    comment: str = ""
+    skbinfo: SkbInfo = field(default_factory=SkbInfo)
+    nomatch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a rule asks for beside the set and the sides."""
+
+    return_nomatch: bool = False
+    update_counters: bool = True
+    update_subcounters: bool = True
+    packets: CounterCondition | None = None
+    bytes: CounterCondition | None = None
+
+
+_PLAIN = Query()
 
 
 @dataclass(slots=True)
 class IpSet:
-    """One set. Elements are in the order in which they were added."""
+    """One set. Elements are in the order in which they were added, but for ``before`` and ``after`` in ``list:set``."""
 
     name: str
-    type_name: str
-    family: Family = Family.IPV4
+    type: SetType
+    family: Family | None = Family.IPV4  # None: of both
     timeout_s: int | None = None
+    counters: bool = False
+    comment: bool = False
+    skbinfo: bool = False
+    forceadd: bool = False
+    hashsize: int = 1024
     maxelem: int = DEFAULT_MAXELEM
+    bucketsize: int = 12
+    initval: int | None = None  # None: drawn by the kernel, and of no consequence here
+    size: int = 8
     netmask: int | None = None
-    port_range: tuple[int, int] | None = None
-    elements: dict[Element, Stored] = field(default_factory=dict)
+    bitmask: int | None = None
+    markmask: int = 0xFFFFFFFF
+    bounds: tuple[int, int] | None = None
+    elements: dict[Element, Entry] = field(default_factory=dict)
+    #: How many elements have a network of that prefix length, for each part that is one.
+    _lengths: list[dict[int, int]] = field(default_factory=list)
+    _longest_first: list[list[int]] = field(default_factory=list)
+    #: ``hash:net,iface``: elements by their network.
+    _by_net: dict[tuple[int, int], list[Element]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Take all elements away."""
+        self.elements.clear()
+        self._by_net.clear()
+        self._lengths = [{} for _ in self.type.nets]
+        self._longest_first = [[] for _ in self.type.nets]
 
     @property
-    def dimensions(self) -> tuple[Dimension, ...]:
-        return TYPES[self.type_name]
+    def bits(self) -> int:
+        """Of an address."""
+        return 128 if self.family is Family.IPV6 else 32
+
+    @property
+    def ip_mask(self) -> int:
+        """What addresses are masked with."""
+        bits = self.bits
+        if self.bitmask is not None:
+            return self.bitmask
+        return ((1 << bits) - 1) ^ ((1 << (bits - (self.netmask or bits))) - 1)
+
+    @property
+    def stride(self) -> int:
+        """From one element of a range of addresses to the next."""
+        return 1 << (self.bits - self.netmask) if self.netmask and self.type.parts == (Part.IP,) else 1
 
     @property
     def knows_nomatch(self) -> bool:
-        """``IPSET_TYPE_NOMATCH``: types with networks in them."""
-        return "net" in self.type_name
+        """``IPSET_TYPE_NOMATCH``."""
+        return bool(self.type.nets)
 
-    def live(self, element: Element, now_ns: int) -> Stored | None:
-        """The element if it is there and has not timed out."""
-        stored = self.elements.get(element)
-        if stored is not None and stored.expires_ns is not None and stored.expires_ns <= now_ns:
-            del self.elements[element]
-            return None
-        return stored
+    # ------------------------------------------------------------------------------------------------------ elements
 
-    def add(self, element: Element, now_ns: int, *, timeout_s: int | None = None, nomatch: bool = False) -> bool:
-        """Add or renew. Returns whether it is in the set afterwards (a full set takes no more)."""
-        if element not in self.elements and len(self.elements) >= self.maxelem:
-            return False
-        seconds = self.timeout_s if timeout_s is None else timeout_s
-        expires_ns = now_ns + seconds * NS_PER_S if seconds and self.timeout_s is not None else None
-        self.elements[element] = Stored(nomatch, expires_ns)
-        return True
+    @staticmethod
+    def expired(entry: Entry, now_ns: int) -> bool:
+        """Whether its time is up."""
+        return entry.expires_jiffy is not None and now_ns // NS_PER_JIFFY > entry.expires_jiffy
+
+    def live(self, now_ns: int) -> Iterator[tuple[Element, Entry]]:
+        """The elements whose time is not up."""
+        return ((element, entry) for element, entry in self.elements.items() if not self.expired(entry, now_ns))
+
+    def find(self, element: Element) -> Element | None:
+        """The element that is equal to this one, and be it by a wildcard."""
+        if Part.IFACE not in self.type.parts:
+            return element if element in self.elements else None
+        return next((one for one in self._by_net.get(element[0], ()) if _same_iface(one[1], element[1])), None)
+
+    def add(self, element: Element, given: Extensions, now_ns: int, *, exist: bool = False) -> Found:
+        """Add, or with ``exist`` renew what is there."""
+        mac: Mac | None = None
+        if self.type.name == "bitmap:ip,mac":
+            mac = element[1]
+            element = element[:1]
+        there = self.find(element)
+        entry = self.elements[there] if there is not None else None
+        if entry is not None and there is not None and not self.expired(entry, now_ns):
+            filled = mac is not None and entry.mac is None and self.type.name == "bitmap:ip,mac"
+            if not exist and not filled:
+                return Found.EXISTS
+            waited = entry.waiting_s if filled else None
+            self._extend(entry, given, now_ns, mac if mac is not None else entry.mac, waited)
+            return Found.DONE
+        if there is not None:
+            self._remove(there)
+        if self.type.hashed and len(self.elements) >= self.maxelem:
+            for old in [one for one, kept in self.elements.items() if self.expired(kept, now_ns)]:
+                self._remove(old)
+            if len(self.elements) >= self.maxelem:
+                if self.forceadd:  # which element goes, and whether one does, hangs on the hash
+                    raise UnsupportedFeature(
+                        f"ipset forceadd of a full set ({self.name})", mend="create it with a larger maxelem"
+                    )
+                return Found.FULL
+        entry = self.elements[element] = Entry()
+        self._extend(entry, given, now_ns, mac, None)
+        for at, part in enumerate(self.type.nets):
+            length = element[part][1]
+            counts = self._lengths[at]
+            counts[length] = counts.get(length, 0) + 1
+            self._longest_first[at] = sorted(counts, reverse=True)
+        if Part.IFACE in self.type.parts:
+            self._by_net.setdefault(element[0], []).append(element)
+        return Found.DONE
+
+    def _extend(self, entry: Entry, given: Extensions, now_ns: int, mac: Mac | None, waited_s: int | None) -> None:
+        entry.nomatch = given.nomatch
+        entry.packets, entry.bytes = given.packets, given.bytes
+        entry.comment = given.comment
+        entry.skbinfo = given.skbinfo
+        entry.mac = mac
+        if self.timeout_s is None:
+            return
+        seconds = self.timeout_s if given.timeout_s is None else given.timeout_s
+        if waited_s is not None and seconds == self.timeout_s:
+            seconds = waited_s
+        entry.waiting_s = None
+        if self.type.name == "bitmap:ip,mac" and mac is None:
+            entry.waiting_s, entry.expires_jiffy = seconds, None
+        else:
+            entry.expires_jiffy = now_ns // NS_PER_JIFFY + seconds * HZ if seconds else None
+
+    def delete(self, element: Element, now_ns: int) -> Found:
+        """Delete what is equal to this one."""
+        if self.type.name == "bitmap:ip,mac":
+            element = element[:1]
+        there = self.find(element)
+        if there is None or self.expired(self.elements[there], now_ns):
+            return Found.MISSING
+        self._remove(there)
+        return Found.DONE
+
+    def _remove(self, element: Element) -> None:
+        del self.elements[element]
+        for at, part in enumerate(self.type.nets):
+            length = element[part][1]
+            counts = self._lengths[at]
+            counts[length] -= 1
+            if not counts[length]:
+                del counts[length]
+                self._longest_first[at] = sorted(counts, reverse=True)
+        if Part.IFACE in self.type.parts:
+            same = self._by_net[element[0]]
+            same.remove(element)
+            if not same:
+                del self._by_net[element[0]]
+
+    def insert(self, element: Element, given: Extensions, now_ns: int, before: str, after: str) -> None:
+        """``list:set``: put a new element where it was asked for."""
+        kept = list(self.elements.items())
+        anchor = next(at for at, (one, _) in enumerate(kept) if one == (before or after,))
+        entry = Entry()
+        self._extend(entry, given, now_ns, None, None)
+        kept.insert(anchor if before else anchor + 1, (element, entry))
+        self.elements = dict(kept)
+
+    def longest(self, at: int) -> int | None:
+        """The longest prefix length in the ``at``-th part that is a network; ``None`` if there are no elements."""
+        found = self._longest_first[at]
+        return found[0] if found else None
+
+    def candidates(self, key: Element) -> Iterator[list[Element]]:
+        """The elements that hold ``key``, with networks of each length that occurs, the longest first.
+
+        Elements of one list differ in their interface only: Linux looks no further once it has found their network,
+        even if it was another interface's (``multi`` of ``mtype_test_cidrs``).
+        """
+        parts = self.type.nets
+        if not parts:
+            yield [key] if key in self.elements else []
+            return
+        bits = self.bits
+        current = list(key)
+        several = Part.IFACE in self.type.parts
+
+        def narrow(at: int) -> Iterator[list[Element]]:
+            if at == len(parts):
+                if several:
+                    yield self._by_net.get(current[0], [])
+                else:
+                    element = tuple(current)
+                    yield [element] if element in self.elements else []
+                return
+            part = parts[at]
+            number = key[part][0]
+            for length in self._longest_first[at]:
+                current[part] = (number >> (bits - length) << (bits - length), length)
+                yield from narrow(at + 1)
+
+        yield from narrow(0)
+
+
+def _same_iface(kept: Iface, other: Iface) -> bool:
+    if kept.physdev != other.physdev:
+        return False
+    return other.name.startswith(kept.name) if kept.wildcard else kept.name == other.name
 
 
 class IpSets:
@@ -117,6 +326,8 @@ class IpSets:
 
     def __init__(self) -> None:
         self.sets: dict[str, IpSet] = {}
+        #: The sets that rules in force name.
+        self.named_by_rules: Callable[[], frozenset[str]] = frozenset
 
     def __getitem__(self, name: str) -> IpSet:
         """Return a set.
@@ -131,334 +342,238 @@ class IpSets:
                 f"Set {name} doesn't exist", token=name, mend="create it before the rules"
             ) from None
 
-    def restore(self, text: str, *, now_ns: int = 0, file: str | None = None) -> None:
-        """Run ``ipset restore`` text.
+    def in_use(self, name: str) -> bool:
+        """Whether a rule or a ``list:set`` names it."""
+        return self.in_list(name) or name in self.named_by_rules()
 
-        Raises:
-            RulesetSyntaxError: What the tool would refuse.
-            UnsupportedFeature: A type or option that is not modelled.
-        """
-        for number, line in enumerate(text.splitlines(), start=1):
-            words = shlex.split(line, comments=True)
-            if words:
-                try:
-                    self.command(words, now_ns=now_ns)
-                except (RulesetSyntaxError, UnsupportedFeature) as error:
-                    error.file, error.line = file, number
-                    raise
-
-    def command(self, words: Sequence[str], *, now_ns: int) -> None:
-        """One command without the leading ``ipset``."""
-        verb = words[0].removeprefix("-")
-        arguments = [word for word in words[1:] if word not in ("-exist", "-!")]
-        exist = len(arguments) != len(words) - 1
-        if verb in ("create", "N", "n"):
-            self._create(arguments, exist=exist)
-        elif verb in ("add", "A", "a"):
-            self._add(arguments, now_ns)
-        elif verb in ("del", "D", "d"):
-            target = self[arguments[0]]
-            for element in self._parse(target, arguments[1]):
-                if element not in target.elements and not exist:
-                    raise RulesetSyntaxError(f"Element cannot be deleted from the set: it's not added ({arguments[1]})")
-                target.elements.pop(element, None)
-        elif verb in ("flush", "F"):
-            for target in [self[arguments[0]]] if arguments else list(self.sets.values()):
-                target.elements.clear()
-        elif verb in ("destroy", "x", "X"):
-            for name in arguments or list(self.sets):
-                del self.sets[self[name].name]
-        elif verb in ("swap", "W"):
-            first, second = self[arguments[0]], self[arguments[1]]
-            first.name, second.name = second.name, first.name
-            self.sets[first.name], self.sets[second.name] = first, second
-        elif verb != "COMMIT":
-            raise UnsupportedFeature(f"ipset command {words[0]}")
-
-    def _create(self, words: Sequence[str], *, exist: bool) -> None:
-        if len(words) < 2:
-            raise RulesetSyntaxError("create needs a name and a type", mend="create NAME TYPE [options]")
-        name, type_name = words[0], words[1]
-        if type_name not in TYPES:
-            raise UnsupportedFeature(f"ipset type {type_name}", mend=f"modelled are {', '.join(sorted(TYPES))}")
-        if name in self.sets:
-            if exist:
-                return
-            raise RulesetSyntaxError(f"Set cannot be created: set with the same name already exists ({name})")
-        new = IpSet(name, type_name)
-        options = iter(words[2:])
-        for option in options:
-            if option in _IGNORED_FLAGS:
-                continue
-            value = next(options, None)
-            if value is None:
-                raise RulesetSyntaxError(f"create: option {option} needs a value", token=option)
-            if option == "family":
-                new.family = Family.IPV6 if value in ("inet6", "-6") else Family.IPV4
-            elif option == "timeout":
-                new.timeout_s = int(value)
-            elif option == "maxelem":
-                new.maxelem = int(value)
-            elif option == "netmask":
-                new.netmask = int(value)
-            elif option == "range" and type_name == "bitmap:port":
-                low, _, high = value.partition("-")
-                new.port_range = (int(low), int(high or low))
-            elif option not in _IGNORED_WITH_VALUE and option != "range":
-                raise UnsupportedFeature(f"ipset create option {option}")
-        self.sets[name] = new
-
-    def _add(self, words: Sequence[str], now_ns: int) -> None:
-        target = self[words[0]]
-        timeout_s: int | None = None
-        nomatch = False
-        options = iter(words[2:])
-        for option in options:
-            if option == "nomatch":
-                nomatch = True
-            elif option == "timeout":
-                timeout_s = int(next(options, "0"))
-            elif option in ("packets", "bytes", "comment"):
-                next(options, None)
-            else:
-                raise UnsupportedFeature(f"ipset add option {option}")
-        if timeout_s is not None and target.timeout_s is None:
-            raise RulesetSyntaxError("Timeout cannot be used: set was created without timeout support")
-        for element in self._parse(target, words[1]):
-            if not target.add(element, now_ns, timeout_s=timeout_s, nomatch=nomatch):
-                raise RulesetSyntaxError(f"Hash is full, cannot add more elements ({target.name})")
-
-    def _parse(self, target: IpSet, text: str) -> Iterator[Element]:
-        """All elements that the text of one stands for."""
-        parts = text.split(",")
-        dimensions = target.dimensions
-        if len(parts) != len(dimensions):
-            raise RulesetSyntaxError(
-                f"an element of {target.type_name} has {len(dimensions)} parts, not {len(parts)}", token=text
-            )
-        choices = [self._parse_part(target, dimension, part) for dimension, part in zip(dimensions, parts, strict=True)]
-
-        def combine(index: int, prefix: Element) -> Iterator[Element]:
-            if index == len(choices):
-                yield prefix
-                return
-            for choice in choices[index]:
-                yield from combine(index + 1, (*prefix, choice))
-
-        yield from combine(0, ())
-
-    def _parse_part(self, target: IpSet, dimension: Dimension, text: str) -> list[Any]:
-        try:
-            return _PARSERS[dimension](target, text)
-        except ValueError as error:
-            raise RulesetSyntaxError(f"bad {dimension.value} {text!r}: {error}", token=text) from None
+    def in_list(self, name: str) -> bool:
+        """Whether a ``list:set`` has it."""
+        return any((name,) in one.elements for one in self.sets.values() if one.type.name == "list:set")
 
     # ------------------------------------------------------------------------------------------------------- packets
 
     def test(
-        self, name: str, sides: Sequence[str], packet: Any, *, interfaces: Callable[[int], str], now_ns: int
-    ) -> bool | None:
-        """Whether the packet is in the set; ``None`` if it is there as ``nomatch``.
+        self, name: str, sides: Sequence[str], packet: Any, context: PacketContext, query: Query = _PLAIN
+    ) -> Entry | None:
+        """``ip_set_test``: what the packet was found as, or ``None``.
 
         Args:
             name: The set's.
-            sides: ``src`` or ``dst`` for each dimension.
+            sides: ``src`` or ``dst`` for each part of its elements.
             packet: The engine's packet.
-            interfaces: ifindex -> name.
-            now_ns: For time-outs.
+            context: When and where.
+            query: What else the rule wants.
         """
         target = self[name]
-        if target.type_name == "list:set":
-            for (member,) in list(target.elements):
-                found = self.test(member, sides, packet, interfaces=interfaces, now_ns=now_ns)
-                if found:
-                    return True
-            return False
-        key = self.element_of(target, sides, packet, interfaces)
-        if key is None:
-            return False
-        for candidate in _candidates(target, key):
-            stored = target.live(candidate, now_ns)
-            if stored is not None:
-                return None if stored.nomatch else True
-        return False
-
-    def element_of(
-        self, target: IpSet, sides: Sequence[str], packet: Any, interfaces: Callable[[int], str]
-    ) -> Element | None:
-        """The packet's own element (nets at full length), or ``None`` if it has none (no ports, other family)."""
-        data: bytes = packet.data
-        v4 = data[0] >> 4 == 4
-        if not _any_family(target) and v4 != (target.family is Family.IPV4):
+        if not _fits(target, sides, packet):
             return None
-        parts: list[Any] = []
-        for index, dimension in enumerate(target.dimensions):
-            source = (sides[index] if index < len(sides) else sides[-1]) == "src"
-            if dimension in (Dimension.IP, Dimension.NET):
-                raw = (data[12:16] if source else data[16:20]) if v4 else (data[8:24] if source else data[24:40])
-                number = int.from_bytes(raw, "big")
-                bits = 32 if v4 else 128
-                if dimension is Dimension.IP and target.netmask is not None:
-                    number &= ((1 << target.netmask) - 1) << (bits - target.netmask)
-                parts.append(number if dimension is Dimension.IP else (number, bits))
-            elif dimension is Dimension.PORT:
-                port = _packet_port(packet, data, source=source)
-                if port is None:
-                    return None
-                if target.type_name == "bitmap:port":
-                    low, high = target.port_range or (0, 65535)
-                    if not low <= port[1] <= high:
-                        return None
-                    parts.append(port[1])
-                else:
-                    parts.append(port)
-            elif dimension is Dimension.IFACE:
-                index_ = packet.in_ifindex if source else packet.out_ifindex
-                if not index_:
-                    return None
-                parts.append(interfaces(index_))
-            elif dimension is Dimension.MARK:
-                parts.append(packet.mark)
-            else:
-                frame: bytes = packet.frame
-                if packet.local or len(frame) - len(data) < 14:
-                    return None
-                parts.append(frame[6:12] if source else frame[0:6])
-        return tuple(parts)
-
-    # ---------------------------------------------------------------------------------------------------------- text
-
-    def save_elements(self, now_ns: int = 0) -> list[str]:
-        """``add NAME ELEMENT [nomatch]`` for every live element, sorted."""
-        lines = []
-        for name in self.sets:
-            target = self.sets[name]
-            for element in list(target.elements):
-                stored = target.live(element, now_ns)
-                if stored is not None:
-                    suffix = " nomatch" if stored.nomatch else ""
-                    lines.append(f"add {name} {_element_text(target, element)}{suffix}")
-        return sorted(lines)
-
-
-def _any_family(target: IpSet) -> bool:
-    return target.type_name in ("bitmap:port", "hash:mac", "list:set")
-
-
-def _packet_port(packet: Any, data: bytes, *, source: bool) -> tuple[int, int] | None:
-    """(protocol, port) as ip_set_get_ip4_port: type and code for ICMP, 0 for protocols without ports is no element."""
-    offset: int = packet.transport_offset
-    protocol: int = packet.protocol
-    if not offset:
+        if target.type.name == "list:set":
+            return self._test_list(target, sides, packet, context, query)
+        key = packet_element(target, sides, packet, context.interface_name, adding=False)
+        if key is None:
+            return None
+        mac = None
+        if target.type.name == "bitmap:ip,mac":
+            key, mac = key[:1], key[1]
+        for found in target.candidates(key):
+            met = False
+            for element in found:
+                met = True
+                entry = target.elements[element]
+                if target.type.name == "bitmap:ip,mac" and entry.mac is None:
+                    target.add((*element, mac), _from_packet(packet), context.now_ns)
+                    return entry
+                if (mac is not None and entry.mac != mac) or (len(key) > 1 and not _on_interface(element, key)):
+                    continue
+                if not _extensions_match(target, entry, packet, context.now_ns, query):
+                    met = False
+                    continue
+                if query.return_nomatch and target.knows_nomatch:
+                    return entry if entry.nomatch else None
+                return None if entry.nomatch else entry
+            if met and Part.IFACE in target.type.parts:
+                return None
         return None
-    transport = data[offset:]
-    if protocol in _PORT_PROTOCOLS and len(transport) >= 4:
-        return protocol, int.from_bytes(transport[0:2] if source else transport[2:4], "big")
-    if protocol in (_ICMP, _ICMPV6) and len(transport) >= 2:
-        return protocol, transport[0] << 8 | transport[1]
-    return None
+
+    def _test_list(
+        self, target: IpSet, sides: Sequence[str], packet: Any, context: PacketContext, query: Query
+    ) -> Entry | None:
+        inner = Query(query.return_nomatch, query.update_counters and query.update_subcounters)
+        for (member,), entry in list(target.elements.items()):
+            found = self.test(member, sides, packet, context, inner)
+            if found is not None and _extensions_match(target, entry, packet, context.now_ns, query):
+                return entry if target.skbinfo else found
+        return None
+
+    def add(
+        self,
+        name: str,
+        sides: Sequence[str],
+        packet: Any,
+        context: PacketContext,
+        timeout_s: int | None,
+        *,
+        exist: bool,
+    ) -> bool:
+        """``SET --add-set``. Returns whether that did something."""
+        target = self[name]
+        if not _fits(target, sides, packet):
+            return False
+        if target.type.name == "list:set":
+            return any(
+                self.add(member, sides, packet, context, timeout_s, exist=exist)
+                for (member,), _ in list(target.live(context.now_ns))
+            )
+        element = packet_element(target, sides, packet, context.interface_name, adding=True)
+        if element is None:
+            return False
+        given = _from_packet(packet, timeout_s)
+        return target.add(element, given, context.now_ns, exist=exist) is Found.DONE
+
+    def delete(self, name: str, sides: Sequence[str], packet: Any, context: PacketContext) -> bool:
+        """``SET --del-set``. Returns whether that did something."""
+        target = self[name]
+        if not _fits(target, sides, packet):
+            return False
+        if target.type.name == "list:set":
+            return any(
+                self.delete(member, sides, packet, context) for (member,), _ in list(target.live(context.now_ns))
+            )
+        element = packet_element(target, sides, packet, context.interface_name, adding=True)
+        return element is not None and target.delete(element, context.now_ns) is Found.DONE
 
 
-def _candidates(target: IpSet, key: Element) -> Iterator[Element]:
-    """The elements that could hold ``key``: for nets every prefix length that occurs, longest first."""
-    nets = [index for index, dimension in enumerate(target.dimensions) if dimension is Dimension.NET]
-    if not nets:
-        yield key
-        return
-    lengths = [sorted({element[index][1] for element in target.elements}, reverse=True) for index in nets]
+@dataclass(frozen=True, slots=True)
+class PacketContext:
+    """When a packet asks, and how interfaces are called there."""
 
-    def narrow(at: int, current: list[Any]) -> Iterator[Element]:
-        if at == len(nets):
-            yield tuple(current)
-            return
-        index = nets[at]
-        number, bits = key[index]
-        for length in lengths[at]:
-            current[index] = (number & ((1 << length) - 1) << (bits - length), length)
-            yield from narrow(at + 1, current)
-
-    yield from narrow(0, list(key))
+    now_ns: int
+    interface_name: Callable[[int], str]
 
 
-# ------------------------------------------------------------------------------------------------------------ elements
+def _fits(target: IpSet, sides: Sequence[str], packet: Any) -> bool:
+    """Whether the rule says enough sides for this set, and the packet is of its family."""
+    version = Family.IPV4 if packet.data[0] >> 4 == 4 else Family.IPV6
+    return len(sides) >= len(target.type.parts) and target.family in (None, version)
 
 
-def _parse_ip(target: IpSet, text: str) -> list[Any]:
-    first, _, last = text.partition("-")
-    if last:
-        return list(range(int(ip_address(first)), int(ip_address(last)) + 1))
-    if "/" in first:
-        network = ip_network(first, strict=False)
-        return [int(address) for address in network]
-    number = int(ip_address(first))
-    if target.netmask is not None:
-        bits = 32 if target.family is Family.IPV4 else 128
-        number &= ((1 << target.netmask) - 1) << (bits - target.netmask)
-    return [number]
+def _from_packet(packet: Any, timeout_s: int | None = None) -> Extensions:
+    """What an element has at first that a packet made (``IP_SET_INIT_KEXT``)."""
+    return Extensions(timeout_s, 1, len(packet.data))
 
 
-def _parse_net(_target: IpSet, text: str) -> list[Any]:
-    first, _, last = text.partition("-")
-    if last:
-        low, high = ip_address(first), ip_address(last)
-        return [(int(network.network_address), network.prefixlen) for network in summarize_address_range(low, high)]
-    network = ip_network(text, strict=False)
-    return [(int(network.network_address), network.prefixlen)]
+def _on_interface(element: Element, key: Element) -> bool:
+    return not isinstance(element[1], Iface) or _same_iface(element[1], key[1])
 
 
-def _parse_port(target: IpSet, text: str) -> list[Any]:
-    protocol_text, colon, ports = text.rpartition(":")
-    protocol = 6
-    if colon:
-        known = PROTOCOL_NUMBERS.get(protocol_text)
-        protocol = known if known is not None else int(protocol_text)
-    first, _, last = ports.partition("-")
-    numbers = range(int(first), int(last or first) + 1)
-    if target.type_name == "bitmap:port":
-        return list(numbers)
-    return [(protocol, number) for number in numbers]
+def _extensions_match(target: IpSet, entry: Entry, packet: Any, now_ns: int, query: Query) -> bool:
+    """``ip_set_match_extensions``: counters count before they are compared."""
+    if target.expired(entry, now_ns):
+        return False
+    if target.counters:
+        if query.update_counters:
+            entry.packets += 1
+            entry.bytes += len(packet.data)
+        return _compare(query.packets, entry.packets) and _compare(query.bytes, entry.bytes)
+    return True
 
 
-def _parse_mac(_target: IpSet, text: str) -> list[Any]:
-    raw = bytes.fromhex(text.replace(":", ""))
-    if len(raw) != 6:
-        raise ValueError("a MAC address has six bytes")
-    return [raw]
+def _compare(condition: CounterCondition | None, value: int) -> bool:
+    if condition is None:
+        return True
+    if condition.comparison is Comparison.EQ:
+        return (value == condition.value) != condition.inverted
+    return value < condition.value if condition.comparison is Comparison.LT else value > condition.value
 
 
-_PARSERS: dict[Dimension, Callable[[IpSet, str], list[Any]]] = {
-    Dimension.IP: _parse_ip,
-    Dimension.NET: _parse_net,
-    Dimension.PORT: _parse_port,
-    Dimension.IFACE: lambda _target, text: [text],
-    Dimension.MARK: lambda _target, text: [int(text, 0)],
-    Dimension.MAC: _parse_mac,
-    Dimension.SET: lambda _target, text: [text],
-}
+def packet_element(
+    target: IpSet, sides: Sequence[str], packet: Any, interface_name: Callable[[int], str], *, adding: bool
+) -> Element | None:
+    """The packet's own element, or ``None`` if it has none (``kadt`` of the type).
 
-_PORT_NAMES = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite", 1: "icmp", 58: "icmpv6"}
-
-
-def _element_text(target: IpSet, element: Element) -> str:
-    parts = []
-    make: type[IPv4Address] | type[IPv6Address] = IPv4Address if target.family is Family.IPV4 else IPv6Address
-    full = 32 if target.family is Family.IPV4 else 128
-    for dimension, value in zip(target.dimensions, element, strict=True):
-        if dimension is Dimension.IP:
-            parts.append(str(make(value)))
-        elif dimension is Dimension.NET:
-            number, length = value
-            parts.append(str(make(number)) if length == full else f"{make(number)}/{length}")
-        elif dimension is Dimension.PORT:
-            if isinstance(value, tuple):
-                protocol, port = value
-                parts.append(f"{_PORT_NAMES.get(protocol, str(protocol))}:{port}")
+    Networks have their full length for a look-up; to add or delete they have the longest length in the set.
+    """
+    data: bytes = packet.data
+    v4 = data[0] >> 4 == 4
+    bits = 32 if v4 else 128
+    type_ = target.type
+    if Part.IFACE in type_.parts and target.longest(0) == 0:
+        return None  # a set with nothing but 0.0.0.0/0 finds nothing (hash_netiface4_kadt)
+    parts: list[Any] = []
+    net = 0
+    for side, part in zip(sides, type_.parts, strict=False):
+        source = side == "src"
+        if part in (Part.IP, Part.NET):
+            raw = (data[12:16] if source else data[16:20]) if v4 else (data[8:24] if source else data[24:40])
+            number = int.from_bytes(raw)
+            if part is Part.NET:
+                length = bits
+                if adding:
+                    longest = target.longest(net)
+                    length = bits if longest is None else longest
+                net += 1
+                parts.append(((number & target.ip_mask) >> (bits - length) << (bits - length), length))
+                continue
+            if target.netmask is not None or target.bitmask is not None:
+                number &= target.ip_mask
+            if not type_.zero and not number:
+                return None
+            if target.bounds is not None and not target.bounds[0] <= number <= target.bounds[1]:
+                return None
+            parts.append(number)
+        elif part is Part.PORT:
+            port = _packet_port(packet, data, v4, source=source)
+            if port is None:
+                return None
+            if type_.name == "bitmap:port":
+                assert target.bounds is not None
+                if port[0] not in _BITMAP_PORT_PROTOCOLS or not target.bounds[0] <= port[1] <= target.bounds[1]:
+                    return None
+                parts.append(port[1])
             else:
-                parts.append(str(value))
-        elif dimension is Dimension.MARK:
-            parts.append(f"0x{value:08x}")
-        elif dimension is Dimension.MAC:
-            parts.append(":".join(f"{byte:02X}" for byte in value))
+                parts.append(port)
+        elif part is Part.IFACE:
+            ifindex = packet.in_ifindex if source else packet.out_ifindex
+            if not ifindex:
+                return None
+            parts.append(Iface(interface_name(ifindex)))
+        elif part is Part.MARK:
+            parts.append(packet.mark & target.markmask)
         else:
-            parts.append(str(value))
-    return ",".join(parts)
+            frame: bytes = packet.frame
+            if packet.local or len(frame) - len(data) < _ETH_HLEN:
+                return None
+            mac = frame[6:12] if source else frame[0:6]
+            if type_.hashed and not any(mac):
+                return None
+            parts.append(mac)
+    return tuple(parts)
+
+
+def _packet_port(packet: Any, data: bytes, v4: bool, *, source: bool) -> tuple[int, int] | None:
+    """(protocol, port) as ``ip_set_get_ip4_port``: ICMP's is type and code, of what has no ports it is 0."""
+    protocol: int = data[9] if v4 else packet.protocol
+    offset: int = packet.transport_offset
+    need = _PORT_HEADERS.get(protocol)
+    if v4:
+        if not protocol:
+            return None
+        if int.from_bytes(data[6:8]) & 0x1FFF:
+            return None if need is not None and protocol != ICMPV6 else (protocol, 0)
+        offset = (data[0] & 0xF) * 4
+    elif not offset:
+        return None
+    if need is None:
+        return protocol, 0
+    transport = data[offset : offset + need]
+    if len(transport) < need:
+        return None
+    if protocol in (ICMP, ICMPV6):
+        return protocol, transport[0] << 8 | transport[1]
+    return protocol, int.from_bytes(transport[0:2] if source else transport[2:4])
+
+
+def new_set(name: str, type_name: str, family: Family = Family.IPV4) -> IpSet:
+    """An empty set with nothing but the defaults; ``family`` counts where the type has a choice."""
+    type_ = TYPES[type_name]
+    return IpSet(name, type_, None if type_.families is Families.ANY else family)

@@ -6,55 +6,100 @@ Source: net/netfilter/xt_set.c.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
+from pktsim.errors import RulesetSyntaxError
+from pktsim.netfilter.ipset import PacketContext, Query
 from pktsim.netfilter.lower import Builder, Pending
 from pktsim.netfilter.lower_extensions import match, target
 from pktsim.netfilter.matches.set import SetMatch
 from pktsim.netfilter.opcodes import Op
+from pktsim.netfilter.ruleset import Family
 from pktsim.netfilter.targets.set import SetElement, SetTarget
+
+_U32 = 0xFFFFFFFF
+#: ``UINT_MAX / MSEC_PER_SEC``: longer time-outs are cut down to it.
+_MAX_TIMEOUT_S = _U32 // 1000
+
+
+class SetUser:
+    """What a rule does with sets."""
+
+    def __init__(self, names: Iterable[str], builder: Builder) -> None:
+        self._names = tuple(names)
+        self._family = builder.family
+        self._place = f"table {builder.table}, chain {builder.chain}, rule {builder.number}"
+
+    def prepare(self, state: Any) -> None:
+        """Refuse a set that does not exist or is of the other family (``get_set_byname`` of libxt_set)."""
+        for name in self._names:
+            found = state.sets.sets.get(name)
+            if found is None:
+                self._refuse(f"Set {name} doesn't exist", name, "create it before the rules")
+            if found.family not in (None, self._family):
+                other = "IPv4" if found.family is Family.IPV4 else "IPv6"
+                self._refuse(f"The protocol family of set {name} is {other}, which is not applicable", name)
+
+    def _refuse(self, what: str, name: str, mend: str = "") -> NoReturn:
+        error = RulesetSyntaxError(what, token=name, mend=mend)
+        error.place = self._place
+        raise error
+
+    @staticmethod
+    def context(datapath: Any) -> PacketContext:
+        return PacketContext(datapath.now_ns, datapath.context.interface_name)
+
+
+class SetTest(SetUser):
+    """``set_match_v4``."""
+
+    def __init__(self, match: SetMatch, builder: Builder) -> None:
+        super().__init__(match.set_names(), builder)
+        self._name = match.name
+        self._sides = tuple(side.value for side in match.sides)
+        self._query = Query(
+            match.return_nomatch, match.update_counters, match.update_subcounters, match.packets, match.bytes
+        )
+
+    def __call__(self, datapath: Any, packet: Any, _hook: int) -> bool:
+        sets = datapath.context.sets
+        return sets.test(self._name, self._sides, packet, self.context(datapath), self._query) is not None
+
+
+class SetChange(SetUser):
+    """``set_target_v3``: add, delete, and take a mark and a priority from what is found."""
+
+    def __init__(self, target: SetTarget, builder: Builder) -> None:
+        super().__init__(target.set_names(), builder)
+        self._target = target
+
+    def __call__(self, datapath: Any, packet: Any, _hook: int) -> bool:
+        target, context, sets = self._target, self.context(datapath), datapath.context.sets
+        if target.add is not None:
+            timeout_s = None if target.timeout_s is None else min(target.timeout_s, _MAX_TIMEOUT_S)
+            sets.add(target.add.name, _sides(target.add), packet, context, timeout_s, exist=target.exist)
+        if target.delete is not None:
+            sets.delete(target.delete.name, _sides(target.delete), packet, context)
+        if target.map is not None:
+            found = sets.test(target.map.name, _sides(target.map), packet, context)
+            if found is not None:
+                info = found.skbinfo
+                if target.map_mark:
+                    packet.mark = (packet.mark & ~info.mark_mask & _U32) ^ info.mark
+                if target.map_prio:
+                    packet.priority = info.priority
+        return True
+
+
+def _sides(where: SetElement) -> tuple[str, ...]:
+    return tuple(side.value for side in where.sides)
 
 
 @match(SetMatch)
 def _set(match: SetMatch, builder: Builder) -> Iterable[Pending]:
-    if match.packets is not None or match.bytes is not None:
-        raise builder.refuse("match set with --packets-* or --bytes-*")
-    sides = tuple(side.value for side in match.sides)
-
-    def test(datapath: Any, packet: Any, _hook: int) -> bool:
-        state = datapath.context
-        found = state.sets.test(match.name, sides, packet, interfaces=state.interface_name, now_ns=datapath.now_ns)
-        # an element that is there as "nomatch" is a match only for who asked for that, of sets that know the word
-        if match.return_nomatch and state.sets[match.name].knows_nomatch:
-            return found is None
-        return bool(found)
-
-    return (Pending(Op.PYTHON, match.inverted, builder.call(test)),)
+    return (Pending(Op.PYTHON, match.inverted, builder.call(SetTest(match, builder))),)
 
 
 @target(SetTarget)
 def _change(target: SetTarget, builder: Builder) -> Iterable[Pending]:
-    if target.map is not None:
-        raise builder.refuse("target SET --map-set")
-
-    def element(datapath: Any, packet: Any, where: SetElement) -> Any:
-        state = datapath.context
-        sides = tuple(side.value for side in where.sides)
-        return state.sets.element_of(state.sets[where.name], sides, packet, state.interface_name)
-
-    def act(datapath: Any, packet: Any, _hook: int) -> bool:
-        sets = datapath.context.sets
-        if target.add is not None:
-            key = element(datapath, packet, target.add)
-            if key is not None:
-                added = sets[target.add.name]
-                there = added.live(key, datapath.now_ns) is not None
-                if not there or target.exist:
-                    added.add(key, datapath.now_ns, timeout_s=target.timeout_s)
-        if target.delete is not None:
-            key = element(datapath, packet, target.delete)
-            if key is not None:
-                sets[target.delete.name].elements.pop(key, None)
-        return True
-
-    return (Pending(Op.PYTHON_TARGET, a=builder.call(act)),)
+    return (Pending(Op.PYTHON_TARGET, a=builder.call(SetChange(target, builder))),)

@@ -80,6 +80,10 @@ class RuleExtension:
     #: Names of the built-in chains from which the rule may be reached.
     hooks: ClassVar[frozenset[str]] = frozenset()
 
+    def allowed_tables(self) -> frozenset[str]:
+        """``tables``, for an extension of which only some uses are bound to a table."""
+        return self.tables
+
     def options_text(self) -> str:
         """The options as the save tool prints them, each with a space in front."""
         return ""

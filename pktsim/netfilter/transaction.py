@@ -390,8 +390,9 @@ def find_problem(table: Table) -> Problem | None:
 
 
 def _extension_problem(one: RuleExtension, rule: Rule, table: Table, hooks: frozenset[str]) -> str:
-    if one.tables and table.name not in one.tables:
-        return f"{one.extension} can be used in table {' or '.join(sorted(one.tables))} only, not in {table.name}"
+    tables = one.allowed_tables()
+    if tables and table.name not in tables:
+        return f"{one.extension} can be used in table {' or '.join(sorted(tables))} only, not in {table.name}"
     if one.hooks and not hooks <= one.hooks:
         where = ", ".join(sorted(hooks - one.hooks))
         return f"{one.extension} can be reached from {where}, where it is not allowed"

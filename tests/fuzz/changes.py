@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pktsim.kernel.netdev import AF_INET, AF_INET6
+from pktsim.netfilter.ipset_text import restore_sets
 from pktsim.netfilter.opcodes import DropReason, Hook, LinkKind, Step
 from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.wire.addr import mac_to_text
@@ -321,7 +322,7 @@ def _neighbours(space: Space, rng: random.Random) -> None:
 
 
 def _ipset(space: Space, rng: random.Random) -> None:
-    space.datapath.context.sets.restore(rng.choice(_IPSET_COMMANDS), now_ns=space.clock.now_ns)
+    restore_sets(space.datapath.context.sets, rng.choice(_IPSET_COMMANDS), now_ns=space.clock.now_ns)
 
 
 def _path(space: Space, rng: random.Random) -> None:

@@ -15,6 +15,7 @@ from pktsim.kernel.netdev import AF_INET6, NetDevice
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.task import Task
 from pktsim.kernel.udp import UdpSocket
+from pktsim.netfilter.ipset_text import restore_sets
 from pktsim.netfilter.opcodes import CtStatus, DropReason, Event, LinkKind, Upcall
 from pktsim.rng import SeededChoices
 from pktsim.wire.addr import mac_to_text
@@ -86,7 +87,7 @@ def make_space(rng: random.Random, rules: Rules, *, trace: bool) -> Space:
     for setting in rng.sample(list(SETTINGS), len(SETTINGS) // 2):
         space.sysctl_set(setting, rng.choice(SETTINGS[setting]))
     processes.start(space)
-    space.datapath.context.sets.restore(IPSETS, now_ns=space.clock.now_ns)
+    restore_sets(space.datapath.context.sets, IPSETS, now_ns=space.clock.now_ns)
     for ruleset in rules.rulesets:
         space.load_ruleset(ruleset)
     if rules.nft:

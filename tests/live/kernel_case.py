@@ -360,6 +360,7 @@ class KernelNode:
                     empty += f"*{table}\n" + "".join(f":{chain} ACCEPT\n" for chain in _CHAINS[table]) + "COMMIT\n"
                 self.run(f"{tool}-restore", *_WAIT, stdin=empty)
         if case.get("ipsets"):
+            self.run("ipset", "flush")  # lists of sets hold their members
             self.run("ipset", "destroy")
 
     # ----------------------------------------------------------------------------------------------------------- frames

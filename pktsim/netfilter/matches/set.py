@@ -49,6 +49,10 @@ class SetMatch(Match):
     packets: CounterCondition | None = None
     bytes: CounterCondition | None = None
 
+    def set_names(self) -> tuple[str, ...]:
+        """The sets that the kernel holds for this rule."""
+        return (self.name,)
+
     def options_text(self) -> str:
         text = f"{' !' if self.inverted else ''} --match-set {self.name} {','.join(side.value for side in self.sides)}"
         if self.return_nomatch:

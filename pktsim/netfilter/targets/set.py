@@ -36,6 +36,10 @@ class SetTarget(Target):
     map_prio: bool = False
     map_queue: bool = False
 
+    def set_names(self) -> tuple[str, ...]:
+        """The sets that the kernel holds for this rule."""
+        return tuple(one.name for one in (self.add, self.delete, self.map) if one is not None)
+
     def options_text(self) -> str:
         text = "" if self.add is None else f" --add-set {self.add}"
         if self.exist:
@@ -50,6 +54,9 @@ class SetTarget(Target):
             if said:
                 text += f" --map-{what}"
         return text
+
+    def allowed_tables(self) -> frozenset[str]:
+        return frozenset({"mangle"}) if self.map is not None else frozenset()
 
     def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
         if (self.map_prio or self.map_queue) and hooks - {"FORWARD", "OUTPUT", "POSTROUTING"}:
