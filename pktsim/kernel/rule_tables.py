@@ -9,8 +9,9 @@ from typing import Final
 
 from pktsim.clock import Clock
 from pktsim.kernel.configuration import Configuration
+from pktsim.netfilter.ipset import rule_sets
 from pktsim.netfilter.lower import TABLE_IDS, Lowered, without_collector
-from pktsim.netfilter.matches.set import SetMatch
+from pktsim.netfilter.lower_sets import SetUser
 from pktsim.netfilter.nft_lower import LoweredNft
 from pktsim.netfilter.nft_print import Printer
 from pktsim.netfilter.nft_ruleset import NftRuleset
@@ -20,7 +21,6 @@ from pktsim.netfilter.opcodes import Step, TableId
 from pktsim.netfilter.programs import lower_table
 from pktsim.netfilter.relower import unlike
 from pktsim.netfilter.ruleset import Counters, Family, Ruleset, Table
-from pktsim.netfilter.targets.set import SetTarget
 from pktsim.netfilter.uncommon_state import Connlabel
 from pktsim.rng import Choices
 
@@ -54,11 +54,10 @@ class RuleTables(Configuration):
         return frozenset(
             name
             for lowered in self._lowered.values()
+            if _uses_sets(lowered)
             for chain in lowered.table.chains
             for rule in chain.rules
-            for one in (*rule.matches, rule.target)
-            if isinstance(one, (SetMatch, SetTarget))
-            for name in one.set_names()
+            for name in rule_sets(rule)
         )
 
     @without_collector()
@@ -78,7 +77,9 @@ class RuleTables(Configuration):
         for table_id, new in programs.items():
             old = self._lowered.get((family, table_id))
             if old is None or old.program is not new.program:
-                new.prepare(self.datapath.context)  # which may refuse: nothing has changed yet
+                if _uses_sets(new):
+                    self.datapath.context.sets.check(new.table)  # which may refuse: nothing has changed yet
+                new.prepare(self.datapath.context)
         for table_id in TableId:
             old = self._lowered.pop((family, table_id), None)
             if table_id in programs:
@@ -195,6 +196,11 @@ class RuleTables(Configuration):
                 self._counted[table_family, table_id] = now
                 tables.append(now.table)
         return Ruleset(family, tuple(tables))
+
+
+def _uses_sets(lowered: Lowered) -> bool:
+    """Whether a rule may name an ipset; quick, and true also for a while after such a rule has gone."""
+    return any(isinstance(function, SetUser) for function in lowered.callables)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.netfilter.ipset_elements import ICMP, ICMPV6, Element, Iface
 from pktsim.netfilter.ipset_types import TYPES, Families, Part, SetType
-from pktsim.netfilter.matches.set import Comparison, CounterCondition
-from pktsim.netfilter.ruleset import Family
+from pktsim.netfilter.matches.set import Comparison, CounterCondition, SetMatch
+from pktsim.netfilter.ruleset import Family, Rule, Table
+from pktsim.netfilter.targets.set import SetTarget
 
 approximated(
     "netfilter.ipset",
@@ -92,8 +93,8 @@ class Extensions:
     """What an element is added with."""
 
     timeout_s: int | None = None
-    packets: int = 0
-    bytes: int = 0
+    packets: int | None = None
+    bytes: int | None = None
     comment: str = ""
     skbinfo: SkbInfo = field(default_factory=SkbInfo)
     nomatch: bool = False
@@ -138,6 +139,8 @@ class IpSet:
     #: How many elements have a network of that prefix length, for each part that is one.
     _lengths: list[dict[int, int]] = field(default_factory=list)
     _longest_first: list[list[int]] = field(default_factory=list)
+    #: Of bitmaps: counters of what is not there any more.
+    _left: dict[Element, tuple[int, int]] = field(default_factory=dict)
     #: ``hash:net,iface``: elements by their network.
     _by_net: dict[tuple[int, int], list[Element]] = field(default_factory=dict)
 
@@ -146,10 +149,18 @@ class IpSet:
 
     def flush(self) -> None:
         """Take all elements away."""
+        for element in self.elements:
+            self._leave(element)
         self.elements.clear()
         self._by_net.clear()
         self._lengths = [{} for _ in self.type.nets]
         self._longest_first = [[] for _ in self.type.nets]
+
+    def _leave(self, element: Element) -> None:
+        """A bit that is cleared leaves its counters behind, for the next one that is set without any."""
+        entry = self.elements[element]
+        if self.bounds is not None and (entry.packets or entry.bytes):
+            self._left[element] = entry.packets, entry.bytes
 
     @property
     def bits(self) -> int:
@@ -218,6 +229,8 @@ class IpSet:
                     )
                 return Found.FULL
         entry = self.elements[element] = Entry()
+        if element in self._left:
+            entry.packets, entry.bytes = self._left.pop(element)
         self._extend(entry, given, now_ns, mac, None)
         for at, part in enumerate(self.type.nets):
             length = element[part][1]
@@ -230,7 +243,10 @@ class IpSet:
 
     def _extend(self, entry: Entry, given: Extensions, now_ns: int, mac: Mac | None, waited_s: int | None) -> None:
         entry.nomatch = given.nomatch
-        entry.packets, entry.bytes = given.packets, given.bytes
+        if given.packets is not None:
+            entry.packets = given.packets
+        if given.bytes is not None:
+            entry.bytes = given.bytes
         entry.comment = given.comment
         entry.skbinfo = given.skbinfo
         entry.mac = mac
@@ -256,6 +272,7 @@ class IpSet:
         return Found.DONE
 
     def _remove(self, element: Element) -> None:
+        self._leave(element)
         del self.elements[element]
         for at, part in enumerate(self.type.nets):
             length = element[part][1]
@@ -321,6 +338,13 @@ def _same_iface(kept: Iface, other: Iface) -> bool:
     return other.name.startswith(kept.name) if kept.wildcard else kept.name == other.name
 
 
+def rule_sets(rule: Rule) -> Iterator[str]:
+    """The sets that a rule names, which the kernel holds for it."""
+    for one in (*rule.matches, rule.target):
+        if isinstance(one, (SetMatch, SetTarget)):
+            yield from one.set_names()
+
+
 class IpSets:
     """All the sets of a namespace."""
 
@@ -341,6 +365,28 @@ class IpSets:
             raise RulesetSyntaxError(
                 f"Set {name} doesn't exist", token=name, mend="create it before the rules"
             ) from None
+
+    def check(self, table: Table) -> None:
+        """Refuse a table with a rule that names a set which is not there or of the other family.
+
+        Raises:
+            RulesetSyntaxError: As iptables says (``get_set_byname`` of libxt_set).
+        """
+        for chain in table.chains:
+            for number, rule in enumerate(chain.rules, 1):
+                for name in rule_sets(rule):
+                    found = self.sets.get(name)
+                    if found is None:
+                        what, mend = f"Set {name} doesn't exist", "create it before the rules"
+                    elif found.family not in (None, table.family):
+                        other = "IPv4" if found.family is Family.IPV4 else "IPv6"
+                        what = f"The protocol family of set {name} is {other}, which is not applicable"
+                        mend = "use a set of the rule's family"
+                    else:
+                        continue
+                    error = RulesetSyntaxError(what, token=name, mend=mend)
+                    error.place = f"table {table.name}, chain {chain.name}, rule {number}"
+                    raise error
 
     def in_use(self, name: str) -> bool:
         """Whether a rule or a ``list:set`` names it."""

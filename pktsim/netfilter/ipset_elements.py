@@ -127,7 +127,7 @@ def to_ip(text: str, family: Family) -> int:
     try:
         if family is Family.IPV6:
             return int.from_bytes(inet_pton(AF_INET6, text))
-        if text and not any(letter.isspace() for letter in text):
+        if text and not any(letter.isspace() for letter in text) and ("." in text or text.isdecimal()):
             return int.from_bytes(inet_aton(text))
     except OSError:
         pass
@@ -190,9 +190,7 @@ def to_tcp_port(text: str, protocol: int = _TCP) -> int:
     if found is not None and not found[1] and found[0] <= 0xFFFF:
         return found[0]
     known = SERVICE_PORTS.get(text)
-    if known is not None and text not in {_TCP: _TCP_SERVICES, _UDP: UDP_SERVICES}.get(protocol, ()):
-        known = None
-    if known is None:
+    if known is None or text not in {_TCP: _TCP_SERVICES, _UDP: UDP_SERVICES}.get(protocol, ()):
         raise BadValue(f"cannot parse {text!r} as a {PROTOCOL_NAMES.get(protocol, 'tcp')} port")
     return known
 
@@ -239,7 +237,9 @@ def _protocol_ports(text: str, family: Family) -> list[tuple[int, int]]:
     if not protocol:
         raise BadValue("Invalid protocol specified")
     if protocol in PORT_PROTOCOLS:
-        return [(protocol, port) for port in port_range(rest, protocol)]
+        # services are looked up by the protocol's name as written
+        known_as = protocol if name.islower() or name.isdecimal() else 0
+        return [(protocol, port) for port in port_range(rest, known_as)]
     if protocol in (ICMP, ICMPV6):
         if (protocol == ICMP) != (family is Family.IPV4):
             raise BadValue(f"Protocol {name} can be used with the other family only")

@@ -371,8 +371,8 @@ class IpsetCommand:
                 raise BadValue(f"Comment is longer than the maximum allowed {_LONGEST_COMMENT} characters")
         return Extensions(
             self._number(given, "timeout", 0, _MAX_TIMEOUT_S, 0) if "timeout" in values else None,
-            self._number(given, "packets", 0, _MAX_COUNTER, 0),
-            self._number(given, "bytes", 0, _MAX_COUNTER, 0),
+            self._number(given, "packets", 0, _MAX_COUNTER, 0) if "packets" in values else None,
+            self._number(given, "bytes", 0, _MAX_COUNTER, 0) if "bytes" in values else None,
             comment,
             self._skbinfo(given),
             "nomatch" in given.flags,

@@ -6,15 +6,13 @@ Source: net/netfilter/xt_set.c.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
-from pktsim.errors import RulesetSyntaxError
 from pktsim.netfilter.ipset import PacketContext, Query
 from pktsim.netfilter.lower import Builder, Pending
 from pktsim.netfilter.lower_extensions import match, target
 from pktsim.netfilter.matches.set import SetMatch
 from pktsim.netfilter.opcodes import Op
-from pktsim.netfilter.ruleset import Family
 from pktsim.netfilter.targets.set import SetElement, SetTarget
 
 _U32 = 0xFFFFFFFF
@@ -25,26 +23,6 @@ _MAX_TIMEOUT_S = _U32 // 1000
 class SetUser:
     """What a rule does with sets."""
 
-    def __init__(self, names: Iterable[str], builder: Builder) -> None:
-        self._names = tuple(names)
-        self._family = builder.family
-        self._place = f"table {builder.table}, chain {builder.chain}, rule {builder.number}"
-
-    def prepare(self, state: Any) -> None:
-        """Refuse a set that does not exist or is of the other family (``get_set_byname`` of libxt_set)."""
-        for name in self._names:
-            found = state.sets.sets.get(name)
-            if found is None:
-                self._refuse(f"Set {name} doesn't exist", name, "create it before the rules")
-            if found.family not in (None, self._family):
-                other = "IPv4" if found.family is Family.IPV4 else "IPv6"
-                self._refuse(f"The protocol family of set {name} is {other}, which is not applicable", name)
-
-    def _refuse(self, what: str, name: str, mend: str = "") -> NoReturn:
-        error = RulesetSyntaxError(what, token=name, mend=mend)
-        error.place = self._place
-        raise error
-
     @staticmethod
     def context(datapath: Any) -> PacketContext:
         return PacketContext(datapath.now_ns, datapath.context.interface_name)
@@ -53,8 +31,7 @@ class SetUser:
 class SetTest(SetUser):
     """``set_match_v4``."""
 
-    def __init__(self, match: SetMatch, builder: Builder) -> None:
-        super().__init__(match.set_names(), builder)
+    def __init__(self, match: SetMatch) -> None:
         self._name = match.name
         self._sides = tuple(side.value for side in match.sides)
         self._query = Query(
@@ -69,8 +46,7 @@ class SetTest(SetUser):
 class SetChange(SetUser):
     """``set_target_v3``: add, delete, and take a mark and a priority from what is found."""
 
-    def __init__(self, target: SetTarget, builder: Builder) -> None:
-        super().__init__(target.set_names(), builder)
+    def __init__(self, target: SetTarget) -> None:
         self._target = target
 
     def __call__(self, datapath: Any, packet: Any, _hook: int) -> bool:
@@ -97,9 +73,9 @@ def _sides(where: SetElement) -> tuple[str, ...]:
 
 @match(SetMatch)
 def _set(match: SetMatch, builder: Builder) -> Iterable[Pending]:
-    return (Pending(Op.PYTHON, match.inverted, builder.call(SetTest(match, builder))),)
+    return (Pending(Op.PYTHON, match.inverted, builder.call(SetTest(match))),)
 
 
 @target(SetTarget)
 def _change(target: SetTarget, builder: Builder) -> Iterable[Pending]:
-    return (Pending(Op.PYTHON_TARGET, a=builder.call(SetChange(target, builder))),)
+    return (Pending(Op.PYTHON_TARGET, a=builder.call(SetChange(target))),)

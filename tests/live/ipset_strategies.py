@@ -95,7 +95,7 @@ def _create(rng: random.Random, name: str, kinds: dict[str, str]) -> list[str]:
     ]  # fmt: skip
     if kind.startswith("hash"):
         options += [
-            ["family", rng.choice(("inet", "inet6", "inet6", "ipv6", "inet4", "unspec"))], ["-6"], ["-4"],
+            ["family", rng.choice(("inet", "inet6", "inet6", "ipv6", "inet4"))], ["-6"], ["-4"],
             ["maxelem", rng.choice(("2", "5", "100", "0", "x"))],
             ["hashsize", rng.choice(("64", "100", "1", "1024"))],
             ["bucketsize", rng.choice(("2", "3", "1", "12", "13", "0", "255", "256"))],

@@ -40,10 +40,13 @@ def _ipset(namespace: str, words: Sequence[str]) -> subprocess.CompletedProcess[
 
 
 def _comparable(saved: str) -> list[str]:
-    """Without what the kernel draws or changes by itself: the hash's seed and size, and what is left of time-outs."""
+    """Without what the kernel draws or changes by itself: the hash's seed and size, and what is left of time-outs.
+
+    The tool sometimes prints an uninitialised prefix length behind a bitmask.
+    """
     lines = []
     for line in saved.splitlines():
-        text = re.sub(r" initval \S+| hashsize \d+", "", line)
+        text = re.sub(r" initval \S+| hashsize \d+|(?<= bitmask )(\S+?)/\d+", r"\1", line)
         lines.append(re.sub(r" timeout ([1-9]\d*)", " timeout N", text) if line.startswith("add") else text)
     return sorted(lines)
 
