@@ -448,7 +448,7 @@ cdef class Datapath:
             n.addr = a
             n.ifindex = ifindex
             n.family = family
-            slot = neigh_bucket(s, ifindex, &a)
+            slot = neigh_bucket(s, family, ifindex, &a)
             n.next = s.neigh[slot]
             s.neigh[slot] = n
         n.cls = neighbour_class
@@ -464,7 +464,7 @@ cdef class Datapath:
         cdef Neighbour **at
         cdef Neighbour *n
         self._load_addr(&a, address, family)
-        at = s.neigh + neigh_bucket(s, ifindex, &a)
+        at = s.neigh + neigh_bucket(s, family, ifindex, &a)
         while at[0] != NULL:
             n = at[0]
             if n.ifindex == ifindex and n.family == family and addr_eq(&n.addr, &a):

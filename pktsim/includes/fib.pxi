@@ -27,7 +27,7 @@ cdef RouteTable *route_table(State *s, int family, uint32_t id) noexcept nogil:
 
 
 cdef inline uint32_t route_bucket(const RouteTable *t, const Addr *dst, int plen) noexcept nogil:
-    return (bytes_hash(dst.b, 16) ^ <uint32_t>plen * <uint32_t>0x9E3779B1) & (t.n_buckets - 1)
+    return addr_hash(dst, t.family, plen) & (t.n_buckets - 1)
 
 
 cdef Route *table_lookup(State *s, RouteTable *t, const Addr *dst, int oif) noexcept nogil:
@@ -37,7 +37,7 @@ cdef Route *table_lookup(State *s, RouteTable *t, const Addr *dst, int oif) noex
     cdef Route *r
     for i in range(t.n_plens):
         plen = t.plens[i]
-        addr_masked(&masked, dst, plen, t.family)
+        addr_masked(&masked, dst, plen)
         at = t.buckets[route_bucket(t, &masked, plen)]
         while at >= 0:
             r = t.routes + at
@@ -59,11 +59,11 @@ cdef bint hop_usable(State *s, const Route *r) noexcept nogil:
     return l != NULL and l.up
 
 
-cdef inline bint prefix_match(const Addr *a, const Addr *net, int plen, int family) noexcept nogil:
+cdef inline bint prefix_match(const Addr *a, const Addr *net, int plen) noexcept nogil:
     cdef Addr masked
     if plen == 0:
         return True
-    addr_masked(&masked, a, plen, family)
+    addr_masked(&masked, a, plen)
     return addr_eq(&masked, net)
 
 
@@ -237,9 +237,9 @@ cdef int fib_lookup(State *s, int family, const Addr *dst, const Addr *src, uint
             continue
         if rule.iif and rule.iif != iif:
             continue
-        if not prefix_match(src, &rule.src, rule.src_len, family):
+        if not prefix_match(src, &rule.src, rule.src_len):
             continue
-        if not prefix_match(dst, &rule.dst, rule.dst_len, family):
+        if not prefix_match(dst, &rule.dst, rule.dst_len):
             continue
         t = route_table(s, family, rule.table)
         if t == NULL:
@@ -372,8 +372,8 @@ cdef bint select_addr(State *s, int family, int ifindex, const Addr *dst, Addr *
         a = s.addrs + i
         if a.family != family or a.ifindex != ifindex or a.scope > 0:
             continue
-        addr_masked(&net, &a.addr, a.plen, family)
-        if dst == NULL or prefix_match(dst, &net, a.plen, family):
+        addr_masked(&net, &a.addr, a.plen)
+        if dst == NULL or prefix_match(dst, &net, a.plen):
             out[0] = a.addr
             return True
         if found == NULL:
@@ -523,12 +523,12 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
 
 # ---------------------------------------------------------------------------------------------------------- neighbours
 
-cdef inline uint32_t neigh_bucket(State *s, int ifindex, const Addr *a) noexcept nogil:
-    return (bytes_hash(a.b, 16) ^ <uint32_t>ifindex * <uint32_t>0x9E3779B1) & (s.n_neigh - 1)
+cdef inline uint32_t neigh_bucket(State *s, int family, int ifindex, const Addr *a) noexcept nogil:
+    return addr_hash(a, family, ifindex) & (s.n_neigh - 1)
 
 
 cdef Neighbour *neigh_find(State *s, int family, int ifindex, const Addr *a) noexcept nogil:
-    cdef Neighbour *n = s.neigh[neigh_bucket(s, ifindex, a)]
+    cdef Neighbour *n = s.neigh[neigh_bucket(s, family, ifindex, a)]
     while n != NULL:
         if n.ifindex == ifindex and n.family == family and addr_eq(&n.addr, a):
             return n

@@ -51,16 +51,47 @@ cdef inline bint addr_eq(const Addr *a, const Addr *b) noexcept nogil:
 cdef inline bint addr_zero(const Addr *a) noexcept nogil:
     return a.q[0] == 0 and a.q[1] == 0
 
-cdef inline void addr_masked(Addr *out, const Addr *a, int plen, int family) noexcept nogil:
-    cdef int i, n = addr_len(family), bits
-    out.q[0] = 0
-    out.q[1] = 0
-    for i in range(n):
-        bits = plen - 8 * i
-        if bits >= 8:
-            out.b[i] = a.b[i]
-        elif bits > 0:
-            out.b[i] = <uint8_t>(a.b[i] & (<uint32_t>0xFF00 >> bits))
+cdef inline uint64_t high_bits(int n) noexcept nogil:
+    """The ``n`` first bits of eight bytes, as they lie in memory."""
+    cdef uint64_t word
+    cdef uint8_t b[8]
+    if n <= 0:
+        return 0
+    word = ~<uint64_t>0 << (64 - n) if n < 64 else ~<uint64_t>0
+    wr32(b, <uint32_t>(word >> 32))
+    wr32(b + 4, <uint32_t>word)
+    memcpy(&word, b, 8)
+    return word
+
+cdef inline void addr_masked(Addr *out, const Addr *a, int plen) noexcept nogil:
+    """The network of ``plen`` bits that an address is in; behind an IPv4 address is nothing but zero."""
+    out.q[0] = a.q[0] & high_bits(plen)
+    out.q[1] = a.q[1] & high_bits(plen - 64)
+
+cdef inline uint64_t hash_mix(uint64_t h, uint64_t v) noexcept nogil:
+    h = (h ^ v) * <uint64_t>0x9FB21C651E98DF25
+    return h ^ (h >> 29)
+
+cdef inline uint32_t bytes_hash(const uint8_t *p, uint32_t n) noexcept nogil:
+    """Only finds slots, no order depends on it."""
+    cdef uint64_t h = n
+    cdef uint64_t word
+    while n >= 8:
+        memcpy(&word, p, 8)
+        h = hash_mix(h, word)
+        p += 8
+        n -= 8
+    if n:
+        word = 0
+        memcpy(&word, p, n)
+        h = hash_mix(h, word)
+    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+
+cdef inline uint32_t addr_hash(const Addr *a, int family, int beside) noexcept nogil:
+    cdef uint64_t h = hash_mix(<uint64_t>beside, a.q[0])
+    if family == AF6:
+        h = hash_mix(h, a.q[1])
+    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32)
 
 # ------------------------------------------------------------------------------------------------------------ checksums
 

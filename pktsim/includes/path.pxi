@@ -128,8 +128,8 @@ cdef bint redirect_wanted(State *s, Pkt *p) noexcept nogil:
     for i in range(s.n_addrs):
         a = s.addrs + i
         if a.family == AF4 and a.ifindex == p.in_if:
-            addr_masked(&masked, &a.addr, a.plen, AF4)
-            if prefix_match(&src, &masked, a.plen, AF4) and prefix_match(&gateway, &masked, a.plen, AF4):
+            addr_masked(&masked, &a.addr, a.plen)
+            if prefix_match(&src, &masked, a.plen) and prefix_match(&gateway, &masked, a.plen):
                 return True
     return False
 

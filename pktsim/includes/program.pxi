@@ -26,15 +26,6 @@ cdef struct ProgramData:
     int32_t n_dispatch
 
 
-cdef inline uint32_t bytes_hash(const uint8_t *p, uint32_t n) noexcept nogil:
-    """FNV-1a; only finds slots, no order depends on it."""
-    cdef uint32_t h = 2166136261
-    cdef uint32_t i
-    for i in range(n):
-        h = (h ^ p[i]) * <uint32_t>16777619
-    return h ^ (h >> 15)
-
-
 @cython.final
 cdef class Program:
     """One lowered table: immutable, shared between namespaces that loaded equal tables."""

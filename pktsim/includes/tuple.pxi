@@ -42,11 +42,6 @@ cdef inline bint tuple_eq(const Tuple *a, const Tuple *b) noexcept nogil:
     return addr_eq(&a.src, &b.src) and addr_eq(&a.dst, &b.dst) and tuple_word(a) == tuple_word(b)
 
 
-cdef inline uint64_t hash_mix(uint64_t h, uint64_t v) noexcept nogil:
-    h = (h ^ v) * <uint64_t>0x9FB21C651E98DF25
-    return h ^ (h >> 29)
-
-
 cdef inline uint32_t tuple_hash(const Tuple *t, uint32_t zone) noexcept nogil:
     """Which bucket; the kernel's is keyed afresh at every boot, so any good one will do."""
     cdef uint64_t h = hash_mix(<uint64_t>0x8BB84B93962EACC9, zone)
