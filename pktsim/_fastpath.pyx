@@ -585,6 +585,7 @@ cdef class Datapath:
             raise ValueError("counters are uint64[n_counters, 2]")
         self._table_drop(f, table)
         if program is None:
+            hooks_settle(&self.s)
             return
         t = &self.s.tables[f][table]
         t.counters = <uint64_t *>calloc(2 * program.n_counters + 2, sizeof(uint64_t))
@@ -601,6 +602,7 @@ cdef class Datapath:
         t.pool = <const uint8_t *><const char *>program._pool
         t.entries = program._entries
         program.init_nth(t.nth_state)
+        hooks_settle(&self.s)
 
     cdef _nft_drop(self):
         cdef State *s = &self.s
@@ -667,6 +669,7 @@ cdef class Datapath:
                         last = step
         self._nft_drop()
         if not kept:
+            hooks_settle(s)
             return
         s.nft = <NftInst *>calloc(len(kept), sizeof(NftInst))
         if s.nft == NULL:
@@ -706,6 +709,7 @@ cdef class Datapath:
             s.nat_chains[i][hook] = self._hook_entries(order)
             s.n_nat_chains[i][hook] = len(order)
             s.nat_loaded[i] = 1
+        hooks_settle(s)
 
     cdef HookEntry *_hook_entries(self, order) except NULL:
         cdef HookEntry *made = <HookEntry *>calloc(len(order) + 1, sizeof(HookEntry))
@@ -736,6 +740,7 @@ cdef class Datapath:
             self.s.ct.enabled4 = on
         else:
             self.s.ct.enabled6 = on
+        hooks_settle(&self.s)
 
     def defragment_enable(self, int family, bint on):
         self._check_family(family)
@@ -743,6 +748,7 @@ cdef class Datapath:
             self.s.ct.gathers4 = on
         else:
             self.s.ct.gathers6 = on
+        hooks_settle(&self.s)
 
     def labels_enable(self, bint on):
         """Whether connections made from now on have room for labels (nf_connlabels_get)."""
@@ -755,6 +761,7 @@ cdef class Datapath:
             self.s.hold[hook] |= 1 << step
         else:
             self.s.hold[hook] &= <uint16_t>~(1 << step)
+        hooks_settle(&self.s)
 
     # ----------------------------------------------------------------------------------------------------------- packets
 

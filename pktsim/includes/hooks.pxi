@@ -8,7 +8,12 @@ cdef enum:
     HOOK_MASK_POST = 1 << STEP_MANGLE | 1 << STEP_NAT_SRC | 1 << STEP_CONFIRM
 
 
-cdef inline int hook_mask(int hook) noexcept nogil:
+cdef extern from *:
+    int lowest_bit "__builtin_ctz"(unsigned int word) noexcept nogil
+
+
+cdef int hook_mask(int hook) noexcept nogil:
+    """The built-in steps of a hook."""
     if hook == HOOK_PREROUTING:
         return HOOK_MASK_PRE
     if hook == HOOK_INPUT:
@@ -18,6 +23,38 @@ cdef inline int hook_mask(int hook) noexcept nogil:
     if hook == HOOK_OUTPUT:
         return HOOK_MASK_OUT
     return HOOK_MASK_POST
+
+
+cdef bint step_idle(State *s, int f, int hook, int step) noexcept nogil:
+    """Whether nothing can come of a step, whatever the packet."""
+    cdef bint tracked = s.ct.enabled6 if f else s.ct.enabled4
+    cdef int table = -1
+    if step == STEP_DEFRAG:
+        return not (s.ct.gathers6 if f else s.ct.gathers4)
+    if step == STEP_RAW:
+        table = TABLE_RAW
+    elif step == STEP_MANGLE:
+        table = TABLE_MANGLE
+    elif step == STEP_FILTER:
+        table = TABLE_FILTER
+    elif step == STEP_SECURITY:
+        table = TABLE_SECURITY
+    elif step == STEP_NAT_DST or step == STEP_NAT_SRC:
+        return not (tracked and nat_table_loaded(s, f))
+    else:
+        return not tracked
+    return s.tables[f][table].program == NULL or s.tables[f][table].entries[hook] < 0
+
+
+cdef void hooks_settle(State *s) noexcept nogil:
+    """Note which steps are worth a look. To be called after everything that ``step_idle`` asks about."""
+    cdef int f, hook, step
+    for f in range(2):
+        for hook in range(5):
+            s.steps[f][hook] = s.hold[hook] & <uint16_t>hook_mask(hook)
+            for step in range(STEP_CONFIRM + 1):
+                if hook_mask(hook) & (1 << step) and not step_idle(s, f, hook, step):
+                    s.steps[f][hook] |= <uint16_t>(1 << step)
 
 
 cdef int nat_rules(State *s, Pkt *p, int hook, int manip) noexcept nogil:
@@ -66,8 +103,7 @@ cdef int nat_step(State *s, Pkt *p, int hook, int manip) noexcept nogil:
     return nat_packet(s, p, hook)
 
 
-cdef bint nat_table_loaded(State *s, int family) noexcept nogil:
-    cdef int f = 1 if family == AF6 else 0
+cdef inline bint nat_table_loaded(State *s, int f) noexcept nogil:
     return s.tables[f][TABLE_NAT].program != NULL or s.nat_loaded[f]
 
 
@@ -146,7 +182,7 @@ cdef inline int hook_step(State *s, Pkt *p, int hook, int step) noexcept nogil:
     if step == STEP_CONNTRACK:
         return ct_in(s, p, hook)
     elif step == STEP_NAT_DST or step == STEP_NAT_SRC:
-        if nat_table_loaded(s, p.family):
+        if nat_table_loaded(s, 1 if p.family == AF6 else 0):
             return nat_hooked(s, p, hook, MANIP_DST if step == STEP_NAT_DST else MANIP_SRC)
     elif step == STEP_CONFIRM:
         return ct_confirm(s, p)
@@ -178,14 +214,16 @@ cdef inline bint hook_ended(State *s, Pkt *p, int verdict) noexcept nogil:
 
 cdef int hook_run(State *s, Pkt *p, int hook) noexcept nogil:
     """All steps of a hook from ``p.step`` on. NF_ACCEPT, or the packet is gone (NF_STOLEN)."""
+    cdef int f = 1 if p.family == AF6 else 0
     cdef int step
-    cdef int mask = hook_mask(hook)
+    cdef unsigned int left
     p.hook = hook
-    if s.hooks[1 if p.family == AF6 else 0][hook] != NULL:
+    if s.hooks[f][hook] != NULL:
         return hook_run_ordered(s, p, hook)
-    for step in range(p.step & 63, STEP_CONFIRM + 1):
-        if not mask & (1 << step):
-            continue
+    left = s.steps[f][hook] & ~<unsigned int>((1 << (p.step & 63)) - 1)
+    while left:
+        step = lowest_bit(left)
+        left &= left - 1
         if hook_held(s, p, hook, step):
             return NF_STOLEN
         if hook_ended(s, p, hook_step(s, p, hook, step)):

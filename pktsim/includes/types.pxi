@@ -108,33 +108,33 @@ cdef struct SctpCt:
     uint8_t init[2]
     uint32_t vtag[2]
 
-cdef struct Ct:
+cdef struct Ct:                # what every packet of a flow looks at comes first and lies together
     Tuple tuple[2]             # [DIR_ORIGINAL], [DIR_REPLY]
     size_t hash_next[2]        # chains of the two tuples: the next Ct with its direction in the lowest bit
     uint32_t hash[2]
+    int64_t timeout_ns         # absolute once confirmed, relative before
+    uint32_t status
+    int32_t refs               # the table and every packet in flight hold one each
+    uint32_t mark
+    uint16_t zone
+    uint8_t zone_dir           # NF_CT_ZONE_DIR_*: 3 = both
+    uint8_t has_acct           # accounting was on when it was made
+    TcpCt tcp
+    int32_t masq_ifindex       # of a masqueraded flow
+    int64_t timeout_set_ns     # what it was last set to, relative
+    uint64_t acct_packets[2]
+    uint64_t acct_bytes[2]
+    int64_t start_ns           # when the flow began
+    int64_t stream_ts_ns       # UDP and GRE: from when on it counts as a stream
     Ct *src_next               # chain by source (nat_bysource)
     Ct *all_prev               # every confirmed entry in order of confirmation
     Ct *all_next
     Ct *master                 # of an expected entry
     uint64_t id
-    int64_t timeout_ns         # absolute once confirmed, relative before
-    int64_t timeout_set_ns     # what it was last set to, relative
-    int64_t start_ns           # when the flow began
-    int64_t stream_ts_ns       # UDP and GRE: from when on it counts as a stream
-    uint32_t status
-    uint32_t mark
     uint32_t labels[4]
-    uint16_t zone
-    uint8_t zone_dir           # NF_CT_ZONE_DIR_*: 3 = both
     uint8_t in_bysource
     uint8_t linked             # bit 1 << dir: that tuple is in the hash
-    uint8_t has_acct           # accounting was on when it was made
-    uint8_t has_labels         # ... and some rule used labels
-    int32_t refs               # the table and every packet in flight hold one each
-    int32_t masq_ifindex       # of a masqueraded flow
-    uint64_t acct_packets[2]
-    uint64_t acct_bytes[2]
-    TcpCt tcp
+    uint8_t has_labels         # some rule used labels when it was made
     SctpCt sctp
 
 cdef struct NatRange:          # struct nf_nat_range2
@@ -410,6 +410,17 @@ cdef struct EventRec:
     uint8_t addr_len           # of addr below (NEIGHBOUR_*)
     Addr addr
 
+cdef struct Record:            # of an event, where many are reported at once
+    int32_t kind
+    int32_t reason
+    int32_t data
+    int32_t len
+
+cdef struct Records:
+    Record *of
+    size_t n
+    size_t cap
+
 cdef struct CtTable:
     size_t *buckets            # a Ct with its direction in the lowest bit, 0 = end
     uint32_t n_buckets         # a power of two; grows with the entries, unlike the kernel's (SYSCTL_CT_HASHSIZE)
@@ -465,6 +476,7 @@ cdef struct State:
     int32_t n_nat_chains[2][5]
     uint8_t nat_loaded[2]      # there is such a chain at some hook
     uint16_t hold[5]           # per hook: bits of the steps to hold at
+    uint16_t steps[2][5]       # [family][hook]: bits of the steps where there is something to do, or to hold at
     CtTable ct
     Ct template_ct             # what a packet with a template seems to belong to, before conntrack has looked
     EventRec *events
