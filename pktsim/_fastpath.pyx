@@ -833,17 +833,18 @@ cdef class Datapath:
         """Frames that arrive one after the other, ``gap_ns`` apart, in one call without the GIL."""
         cdef State *s = &self.s
         cdef Pkt *p
-        cdef uint32_t start = 0, end
+        cdef uint32_t start = 0, end, kept = 0, k
         cdef Py_ssize_t i, n = ends.shape[0]
         cdef EventRec *e
         cdef Packet view
-        cdef int32_t *records
+        cdef Records records
         cdef list handed = []
         for i in range(n):
             end = ends[i]
             if end < start or end > <size_t>data.shape[0]:
                 raise ValueError(f"frame {i} does not lie within the data")
             start = end
+        memset(&records, 0, sizeof(Records))
         self._begin(now_ns)
         with nogil:
             start = 0
@@ -855,6 +856,13 @@ cdef class Datapath:
                 p.end = HEADROOM + end - start
                 dev_receive(s, p, ifindex)
                 lo_drain(s)
+                # what the frame led to becomes short records, so that the events' memory stays small; what has a packet waits
+                for k in range(kept, s.n_events):
+                    records_add(&records, s.events + k)
+                    if s.events[k].pkt != NULL:
+                        s.events[kept] = s.events[k]
+                        kept += 1
+                s.n_events = kept
                 s.clones = 0
                 s.rounds = 0
                 s.now_ns += gap_ns
@@ -862,27 +870,21 @@ cdef class Datapath:
                 if s.failed:
                     break
         self._busy = False
-        made = bytearray(s.n_events * 16)
-        if s.n_events:
-            records = <int32_t *><char *>made
-            for i in range(<Py_ssize_t>s.n_events):
-                e = s.events + i
-                records[4 * i] = e.kind
-                records[4 * i + 1] = e.reason
-                records[4 * i + 2] = <int32_t>e.data
-                records[4 * i + 3] = <int32_t>e.len
-                if e.pkt != NULL:
-                    view = Packet.__new__(Packet)
-                    view.p = e.pkt
-                    view.datapath = self
-                    e.pkt = NULL
-                    handed.append((e.kind, e.pkt_id, e.reason, view, e.a,
-                                   (<const char *>e.addr.b)[:e.addr_len] if e.addr_len else e.b, e.c))
+        for k in range(kept):
+            e = s.events + k
+            view = Packet.__new__(Packet)
+            view.p = e.pkt
+            view.datapath = self
+            e.pkt = NULL
+            handed.append((e.kind, e.pkt_id, e.reason, view, e.a,
+                           (<const char *>e.addr.b)[:e.addr_len] if e.addr_len else e.b, e.c))
+        made = (<const char *>records.of)[: records.n * sizeof(Record)] if records.n else b""
+        free(records.of)
         frames = (<const char *>s.bytes)[: s.n_bytes] if s.n_bytes else b""
         s.n_events = 0
         s.n_bytes = 0
         self._raise_kept()
-        return bytes(made), frames, handed
+        return made, frames, handed
 
     def send_local(
         self,

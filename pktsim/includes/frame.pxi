@@ -360,6 +360,20 @@ cdef void event_frame(State *s, int kind, const Pkt *p, int ifindex, uint32_t st
     e.len = n
     s.n_bytes += n
 
+cdef inline void records_add(Records *all, const EventRec *e) noexcept nogil:
+    cdef Record *r
+    if all.n == all.cap:
+        all.cap = all.cap * 2 if all.cap else 256
+        all.of = <Record *>realloc(all.of, all.cap * sizeof(Record))
+        if all.of == NULL:
+            abort()
+    r = all.of + all.n
+    all.n += 1
+    r.kind = e.kind
+    r.reason = e.reason
+    r.data = <int32_t>e.data
+    r.len = <int32_t>e.len
+
 cdef void drop_event(State *s, const Pkt *p, int reason) noexcept nogil:
     """Count a packet that goes no further, and report it."""
     cdef EventRec *e = event_add(s, EV_DROP)
