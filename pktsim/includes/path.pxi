@@ -82,7 +82,7 @@ cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
     cdef uint8_t new[2]
     cdef uint32_t n = p.end - p.l3
     if p.pkt_type != PKT_HOST:
-        pkt_drop(s, p, DR_OTHER_HOST)
+        pkt_drop(s, p, DR_UNICAST_IN_L2_MULTICAST)
         return
     if ip[8] <= 1:
         pkt_refuse(s, p, DR_TTL_EXPIRED, 11, 0, 0)
@@ -142,7 +142,7 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
     cdef uint32_t mtu = <uint32_t>out.mtu if out != NULL and out.mtu > 1280 else 1280
     cdef Addr src
     if p.pkt_type != PKT_HOST:
-        pkt_drop(s, p, DR_OTHER_HOST)
+        pkt_drop(s, p, DR_UNICAST_IN_L2_MULTICAST)
         return
     if ip[7] <= 1:
         pkt_refuse(s, p, DR_TTL_EXPIRED, 3, 0, 0)
@@ -195,7 +195,7 @@ cdef void ip_local_out(State *s, Pkt *p) noexcept nogil:
     pkt_daddr(p, &dst)
     type = route_output(s, p, &src, &dst, p.sk_ifindex)
     if type == 0 or type == RTN_BLACKHOLE or type == RTN_UNREACHABLE or type == RTN_PROHIBIT:
-        pkt_drop(s, p, DR_NO_ROUTE if type != RTN_BLACKHOLE else DR_ROUTE_BLACKHOLE)
+        pkt_drop(s, p, route_refusal(type))
         return
     trace_add(s, p, TR_ROUTE, type, p.rt_oif, 0, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
     p.in_if = 0

@@ -77,7 +77,7 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
             r.nexthop = dst
             route_attach(s, p, &r)
             return 0
-        return DR_NO_ROUTE
+        return DR_GROUP_NOT_JOINED
     type = fib_lookup(s, AF4, &dst, &src, p.mark, p.in_if, 0, &r)
     if type == RTN_BROADCAST:
         reason = validate_source(s, p, &src, &dst, 0)
@@ -100,10 +100,10 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
         return DR_ROUTE_BLACKHOLE
     if type == RTN_UNREACHABLE:
         icmp_code[0] = 1
-        return DR_NO_ROUTE
+        return DR_ROUTE_UNREACHABLE
     if type == RTN_PROHIBIT:
         icmp_code[0] = 13
-        return DR_NO_ROUTE
+        return DR_ROUTE_PROHIBIT
     if type != RTN_UNICAST:
         return DR_MARTIAN_DESTINATION
     reason = validate_source(s, p, &src, &dst, r.oif)
@@ -120,7 +120,7 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
     cdef int type
     if dst.b[0] == 0xFF:
         if not group_joined(s, p.in_if, dst):
-            return DR_OTHER_HOST       # ip6_mc_input
+            return DR_GROUP_NOT_JOINED # ip6_mc_input
         memset(&r, 0, sizeof(r))
         r.type = RTN_MULTICAST
         r.oif = s.lo_ifindex
@@ -146,10 +146,10 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
         return DR_ROUTE_BLACKHOLE
     if type == RTN_UNREACHABLE:
         icmp_code[0] = 0
-        return DR_NO_ROUTE
+        return DR_ROUTE_UNREACHABLE
     if type == RTN_PROHIBIT:
         icmp_code[0] = 1
-        return DR_NO_ROUTE
+        return DR_ROUTE_PROHIBIT
     if type != RTN_UNICAST:
         return DR_MARTIAN_DESTINATION
     if not s.sysctl[SYSCTL_IP6_FORWARDING]:
@@ -236,6 +236,15 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
     return r.type
 
 
+cdef int route_refusal(int type) noexcept nogil:
+    """The DropReason of a packet whose route is none, or of a type that refuses."""
+    if type == RTN_BLACKHOLE:
+        return DR_ROUTE_BLACKHOLE
+    if type == RTN_UNREACHABLE:
+        return DR_ROUTE_UNREACHABLE
+    return DR_ROUTE_PROHIBIT if type == RTN_PROHIBIT else DR_NO_ROUTE
+
+
 cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
     """ip_route_me_harder: the packet's addresses or mark changed on the way out. False: ``s.drop_reason`` says why."""
     cdef Addr src, dst
@@ -244,13 +253,7 @@ cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     type = route_output(s, p, &src, &dst, p.sk_ifindex)
-    s.drop_reason = DR_NO_ROUTE
-    if type == RTN_BLACKHOLE:
-        s.drop_reason = DR_ROUTE_BLACKHOLE
-    elif type == RTN_UNREACHABLE:
-        s.drop_reason = DR_ROUTE_UNREACHABLE
-    elif type == RTN_PROHIBIT:
-        s.drop_reason = DR_ROUTE_PROHIBIT
+    s.drop_reason = route_refusal(type)
     if type == 0 or s.drop_reason != DR_NO_ROUTE:
         return False
     if p.family == AF4 and src.b[0] == 127 and p.rt_oif != s.lo_ifindex and not s.sysctl[SYSCTL_ROUTE_LOCALNET]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from pktsim.kernel.neighbour import Neighbour, Nud
 from pktsim.kernel.netdev import NetDevice, Scope
 from pktsim.kernel.timer_wheel import HZ
-from pktsim.netfilter.opcodes import RouteType
-from pktsim.wire.addr import MAC_BROADCAST, MAC_ZERO
+from pktsim.netfilter.opcodes import DropReason, RouteType
+from pktsim.wire.addr import MAC_BROADCAST, MAC_ZERO, ip_to_text
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
@@ -108,38 +108,62 @@ class Arp:
 
     # -------------------------------------------------------------------------------------------------------- answering
 
-    def receive(self, ifindex: int, data: bytes, pkt_type: int) -> None:
-        """``arp_rcv``: a frame's ARP packet, from the network header on."""
+    def receive(self, ifindex: int, data: bytes, pkt_type: int, *, pkt_id: int = 0) -> DropReason | None:
+        """``arp_rcv``: a frame's ARP packet, from the network header on; ``pkt_id`` is for the trace.
+
+        Returns:
+            Why it is dropped, if it is. What is no drop in Linux, as a question about another host, is none here.
+        """
         device = self._netns.devices.find(ifindex)
         packet = ArpPacket.unpack(data)
-        if device is None or packet is None or device.noarp or device.loopback:
-            return
-        if packet.operation in (ARPOP_REQUEST, ARPOP_REPLY):
-            self._process(device, packet, pkt_type, queued=False)
+        if device is None:
+            return DropReason.LINK_DOWN
+        if packet is None or packet.operation not in (ARPOP_REQUEST, ARPOP_REPLY):
+            return DropReason.ARP_INVALID
+        if device.noarp or device.loopback:
+            self._unanswered(pkt_id, f"{device.name} does without ARP")
+            return None
+        return self._process(device, packet, pkt_type, pkt_id, queued=False)
 
-    def _process(self, device: NetDevice, packet: ArpPacket, pkt_type: int, *, queued: bool) -> None:
+    def _unanswered(self, pkt_id: int, why: str, *, common: bool = False) -> None:
+        """Say why a question is not answered; ``common``: that is so often that no capture's comment shall say so."""
+        if self._netns.explainer is not None and pkt_id:
+            self._netns.explainer.unanswered(self._netns, pkt_id, "an ARP reply", why, common=common)
+
+    def _process(
+        self, device: NetDevice, packet: ArpPacket, pkt_type: int, pkt_id: int, *, queued: bool
+    ) -> DropReason | None:
         """``arp_process``."""
         netns = self._netns
         sysctls = netns.sysctls
         sip, tip = packet.sip, packet.tip
         request = packet.operation == ARPOP_REQUEST
         if tip[0] >> 4 == 14 or (tip[0] == 127 and not sysctls.conf_or(device.name, "route_localnet")):
-            return
+            return DropReason.ARP_INVALID
         if sip == tip and sysctls.conf_or(device.name, "drop_gratuitous_arp"):
-            return
+            return DropReason.ARP_GRATUITOUS
+        elsewhere = f"{ip_to_text(tip)} is not an address of this host"
         if sip == bytes(4):
             # duplicate address detection (RFC 5227)
-            if request and netns.datapath.address_type(tip) == RouteType.LOCAL and not self._ignored(device, sip, tip):
+            if request and netns.datapath.address_type(tip) != RouteType.LOCAL:
+                self._unanswered(pkt_id, elsewhere, common=True)
+            elif request and self._ignored(device, sip, tip):
+                self._unanswered(pkt_id, f"net.ipv4.conf.{device.name}.arp_ignore is set")
+            elif request:
                 self._reply(device, packet)
-            return
+            return None
         if request:
             route_type, out_ifindex = netns.route_input_type(device, sip, tip)
             if route_type == RouteType.LOCAL:
-                if self._ignored(device, sip, tip) or self._filtered(device, sip, tip):
-                    return
-                if netns.arp_table.learn(device.ifindex, sip, packet.sha) is not None:
+                if self._ignored(device, sip, tip):
+                    self._unanswered(pkt_id, f"net.ipv4.conf.{device.name}.arp_ignore is set")
+                elif self._filtered(device, sip, tip):
+                    self._unanswered(pkt_id, f"net.ipv4.conf.{device.name}.arp_filter is set")
+                elif netns.arp_table.learn(device.ifindex, sip, packet.sha) is not None:
                     self._reply(device, packet)
-                return
+                else:
+                    self._unanswered(pkt_id, "the neighbour table is full (net.ipv4.neigh.default.gc_thresh3)")
+                return None
             if (
                 route_type == RouteType.UNICAST
                 and sysctls.conf("net.ipv4.conf", device.name, "forwarding")
@@ -149,9 +173,11 @@ class Arp:
                 if queued or pkt_type == PACKET_HOST or not self._proxy_delay(device):
                     self._reply(device, packet)
                 else:
-                    self._delay_reply(device, packet, pkt_type)
-                return
+                    return self._delay_reply(device, packet, pkt_type)
+                return None
+            self._unanswered(pkt_id, elsewhere, common=True)
         self._update(device, packet, pkt_type)
+        return None
 
     def _update(self, device: NetDevice, packet: ArpPacket, pkt_type: int) -> None:
         """The end of ``arp_process``: what a packet not meant to be answered tells about its sender."""
@@ -237,11 +263,11 @@ class Arp:
     def _proxy_delay(self, device: NetDevice) -> int:
         return self._netns.neighbour_setting(2, device.ifindex, "proxy_delay") * HZ // _USER_HZ
 
-    def _delay_reply(self, device: NetDevice, packet: ArpPacket, pkt_type: int) -> None:
+    def _delay_reply(self, device: NetDevice, packet: ArpPacket, pkt_type: int) -> DropReason | None:
         """``pneigh_enqueue``: a proxy lets the owner answer first."""
         waiting = self._proxy_queue_lengths.get(device.ifindex, 0)
         if waiting > self._netns.neighbour_setting(2, device.ifindex, "proxy_qlen"):
-            return
+            return DropReason.NEIGH_QUEUEFULL
         self._proxy_queue_lengths[device.ifindex] = waiting + 1
         delay = self._netns.choices.below(
             f"{self._netns.name}/{device.name}/arp.proxy_delay", self._proxy_delay(device)
@@ -250,6 +276,7 @@ class Arp:
         def answer() -> None:
             self._proxy_queue_lengths[device.ifindex] -= 1
             if device.up and self._netns.devices.find(device.ifindex) is device:
-                self._process(device, packet, pkt_type, queued=True)
+                self._process(device, packet, pkt_type, 0, queued=True)
 
         self._netns.wheel.after(delay, answer)
+        return None

@@ -153,10 +153,10 @@ class CaseRun:
                 raise ObjectError(what, place=f"{self.name}, listeners[{index}]") from None
         deliver = node.sockets.deliver
 
-        def counted(packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0) -> DropReason | None:
+        def counted(packet: bytes, **how: Any) -> DropReason | None:
             parsed = parse_ip(packet)
             self._current.delivered += parsed is not None and parsed.protocol in _TRANSPORTS
-            return deliver(packet, ifindex=ifindex, broadcast=broadcast, reply_mark=reply_mark)
+            return deliver(packet, **how)
 
         node.sockets.deliver = counted  # type: ignore[method-assign]
 

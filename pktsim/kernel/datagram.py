@@ -94,15 +94,16 @@ class DatagramSocket:
 
     # Receiving.
 
-    def enqueue(self, data: bytes, saddr: bytes, sport: int, ifindex: int) -> None:
-        """A datagram has arrived; dropped if the process is too slow."""
+    def enqueue(self, data: bytes, saddr: bytes, sport: int, ifindex: int) -> bool:
+        """A datagram has arrived; dropped if the process is too slow. Returns whether it was queued."""
         size = len(data) + _OVERHEAD
         if self._queued_bytes + size > self.rcvbuf and self._queue:
             self.drops += 1
-            return
+            return False
         self._queued_bytes += size
         self._queue.append((data, saddr, sport, ifindex))
         self._changed.fire()
+        return True
 
     def report(self, error: int) -> None:
         """An ICMP error that the process is to see with its next call."""

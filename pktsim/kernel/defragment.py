@@ -16,6 +16,7 @@ from pktsim._fastpath import Packet
 from pktsim.kernel.ip import IP_DF, IP_MF, IP_OFFSET_MASK, with_header
 from pktsim.kernel.neighbour import packet_truesize
 from pktsim.kernel.timer_wheel import HZ, TimerWheel, WheelTimer
+from pktsim.netfilter.opcodes import DropReason
 
 _MAX_PACKET: Final = 65535
 
@@ -70,6 +71,7 @@ class Queue:
     fragments: list[_Fragment] = field(default_factory=list)  # by offset
     runs: list[tuple[int, int]] = field(default_factory=list)  # what is there without gaps
     first: Packet | None = None  # the fragment with offset 0, for its header and for an error about it
+    packets: list[Packet] = field(default_factory=list)  # all that wait, in the order in which they came
     header: bytes = b""
     length: int = 0
     last_in: bool = False
@@ -149,20 +151,26 @@ class Defragmenter:
     Args:
         wheel: For their time-outs.
         setting: Reads ``net.ipv4.NAME``.
-        expired: Told of a queue that timed out and whose first fragment is there.
+        expired: Told of a queue that timed out and whose first fragment is there, before that is dropped.
+        drop: Told of each fragment that had waited and goes no further, and why.
     """
 
     def __init__(
-        self, wheel: TimerWheel, setting: Callable[[str], int], expired: Callable[[Packet, DefragUser], None]
+        self,
+        wheel: TimerWheel,
+        setting: Callable[[str], int],
+        expired: Callable[[Packet, DefragUser], None],
+        drop: Callable[[Packet, DropReason], None],
     ) -> None:
         self._wheel = wheel
         self._setting = setting
         self._expired = expired
+        self._drop = drop
         self._queues: dict[_Key, Queue] = {}
         self._memory = 0
         self._peer_rids: dict[bytes, int] = {}
-        #: Whether the last fragment waits for others, if it made nothing whole; else it is gone.
-        self.waits = False
+        #: Why the last fragment goes no further; ``None`` if it waits for others, or has made something whole.
+        self.reason: DropReason | None = None
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -191,9 +199,10 @@ class Defragmenter:
     def _open(self, key: _Key, user: DefragUser, *, high: str, timeout: str) -> Queue | None:
         """``inet_frag_find``: the queue, a new one if there is none; ``None`` if there is too much in all already."""
         queue = self._queues.get(key)
-        self.waits = False
+        self.reason = DropReason.FRAGMENT_BAD
         if queue is None:
             if self._memory > self._setting(high):
+                self.reason = DropReason.FRAG_MEMORY
                 return None
             queue = self._queues[key] = Queue()
             queue.timer = self._wheel.after(self._setting(timeout) * HZ, lambda: self._expire(key, user))
@@ -208,9 +217,16 @@ class Defragmenter:
                 self._kill(key)
             return None
         if not complete:
+            if self.reason is None:
+                queue.packets.append(packet)
             return None
+        whole = self._put_together(queue)
+        if whole is not None:
+            queue.packets.clear()
+        else:
+            self.reason = DropReason.FRAGMENT_BAD
         self._kill(key)
-        return self._put_together(queue)
+        return whole
 
     def _survives_contradiction(self, key: _Key) -> bool:
         """Whether only the fragment goes, not what was gathered before it."""
@@ -228,6 +244,7 @@ class Defragmenter:
     def _empty(self, queue: Queue) -> None:
         """``ip_frag_reinit``."""
         self._memory -= queue.memory
+        self._drop_all(queue, DropReason.FRAG_TOO_FAR)
         timer = queue.timer
         rid = queue.rid
         queue.__init__()  # type: ignore[misc]
@@ -239,6 +256,11 @@ class Defragmenter:
         self._memory -= queue.memory
         if queue.timer is not None:
             queue.timer.cancel()
+        self._drop_all(queue, DropReason.FRAGMENT_BAD)
+
+    def _drop_all(self, queue: Queue, reason: DropReason) -> None:
+        for packet in queue.packets:
+            self._drop(packet, reason)
 
     def _expire(self, key: _Key, user: DefragUser) -> None:
         """``ip_expire``."""
@@ -246,6 +268,7 @@ class Defragmenter:
         self._memory -= queue.memory
         if queue.first is not None:
             self._expired(queue.first, user)
+        self._drop_all(queue, DropReason.FRAG_REASM_TIMEOUT)
 
     def _insert(self, queue: Queue, packet: Packet, piece: Piece) -> bool:
         """``ip_frag_queue``. Returns whether nothing is missing any more."""
@@ -263,10 +286,11 @@ class Defragmenter:
         if end == offset:
             raise Contradiction
         if not self._insert_run(queue, offset, end):
+            self.reason = DropReason.DUP_FRAG
             return False
         fragment = _Fragment(offset, piece.payload[: end - offset])
         bisect.insort(queue.fragments, fragment, key=lambda each: each.offset)
-        self.waits = True
+        self.reason = None
         size = packet_truesize(piece.size)
         queue.memory += size
         self._memory += size

@@ -6,7 +6,6 @@ it the host that the packet is for gathers at delivery. The rules of the queues 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from pktsim._fastpath import Packet
@@ -14,8 +13,8 @@ from pktsim.kernel.addrconf import is_link_local, is_multicast6
 from pktsim.kernel.defragment import Defragmenter, DefragUser, Piece, Queue, Reassembled, ecn_verdict
 from pktsim.kernel.exthdr import EXTENSIONS, FRAGMENT, FRAGMENT_HEADER, header_size, skip_headers
 from pktsim.kernel.icmp6 import HDR_FIELD, HDR_INCOMP
-from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
+from pktsim.netfilter.opcodes import DropReason
 
 _MAX_PAYLOAD: Final = 65535
 _MORE: Final = 1
@@ -56,18 +55,7 @@ def find_fragment_header(data: bytes) -> tuple[int, int] | None:
 
 
 class Defragmenter6(Defragmenter):
-    """The IPv6 fragment queues of one namespace.
-
-    Args:
-        wheel: For their time-outs.
-        setting: Reads ``net.ipv6.NAME`` or ``net.netfilter.NAME``.
-        expired: Told of a queue that timed out and whose first fragment is there.
-    """
-
-    def __init__(
-        self, wheel: TimerWheel, setting: Callable[[str], int], expired: Callable[[Packet, DefragUser], None]
-    ) -> None:
-        super().__init__(wheel, setting, expired)
+    """The IPv6 fragment queues of one namespace; ``setting`` reads ``net.ipv6.NAME`` or ``net.netfilter.NAME``."""
 
     def add(self, packet: Packet, user: DefragUser, zone: int = 0) -> Reassembled | None:
         """Take one fragment (``nf_ct_frag6_gather``, ``ipv6_frag_rcv``).
@@ -77,7 +65,7 @@ class Defragmenter6(Defragmenter):
                 whoever it is for to complain, and hands it on as it is.
         """
         data = packet.data
-        self.waits = False
+        self.reason = DropReason.FRAGMENT_BAD
         found = find_fragment_header(data)
         if found is None:
             return None

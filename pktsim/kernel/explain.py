@@ -100,10 +100,10 @@ class Explainer:
         if records:
             self._pending.append(_Raw(netns.clock.now_ns, netns, records, aux))
 
-    def withheld(self, netns: Netns, pkt_id: int, icmp_type: int, code: int, setting: str) -> None:
-        """An ICMP message about a packet is not sent, for there were too many."""
-        text = f"not {_ANSWERED} type {icmp_type} code {code}: the rate limit withholds it ({setting})"
-        self._note(netns, TraceStep(pkt_id, TraceKind.UPCALL, text, changed=text))
+    def unanswered(self, netns: Netns, pkt_id: int, answer: str, why: str, *, common: bool = False) -> None:
+        """What a packet would have been answered with is not sent; nothing for a comment if that is ``common``."""
+        text = f"not answered with {answer}: {why}"
+        self._note(netns, TraceStep(pkt_id, TraceKind.UPCALL, text, changed="" if common else text))
 
     def dropped(self, netns: Netns, pkt_id: int, reason: DropReason) -> None:
         """A packet was dropped behind the engine."""

@@ -49,7 +49,7 @@ class Fragments:
     def __init__(self, netns: Netns) -> None:
         self.netns = netns
         self.defragmenter = Defragmenter(
-            netns.wheel, lambda key: netns.sysctls.number(f"net.ipv4.{key}"), self._expired
+            netns.wheel, lambda key: netns.sysctls.number(f"net.ipv4.{key}"), self._expired, netns.discard
         )
         self._pieces: OrderedDict[int, tuple[int, ...]] = OrderedDict()
 
@@ -129,7 +129,7 @@ class Fragments:
 
     def gather(self, packet: Packet, hook: int, local: int, _c: Any) -> None:
         if packet.family != AF_INET:
-            self._reassembled(packet, self.netns.ip6.defragment(packet, hook), waits=self.netns.ip6.defragmenter.waits)
+            self._reassembled(packet, self.netns.ip6.defragment(packet, hook), self.netns.ip6.defragmenter.reason)
             return
         if local:
             user = DefragUser.LOCAL_DELIVER
@@ -139,13 +139,13 @@ class Fragments:
             user = DefragUser.CONNTRACK_BRIDGE_IN
         else:
             user = DefragUser.CONNTRACK_IN
-        self._reassembled(packet, self.defragmenter.add(packet, user), waits=self.defragmenter.waits)
+        self._reassembled(packet, self.defragmenter.add(packet, user), self.defragmenter.reason)
 
-    def _reassembled(self, packet: Packet, whole: Reassembled | None, *, waits: bool) -> None:
+    def _reassembled(self, packet: Packet, whole: Reassembled | None, reason: DropReason | None) -> None:
         """The last fragment goes on as the whole packet."""
         if whole is None:
-            if not waits:
-                self.netns.discard(packet, DropReason.FRAGMENT_BAD)
+            if reason is not None:
+                self.netns.discard(packet, reason)
             return
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
@@ -161,8 +161,6 @@ class Fragments:
         data = packet.data
         local = self.netns.datapath.address_type(data[16:20]) == RouteType.LOCAL
         if user != DefragUser.LOCAL_DELIVER and not local:
-            self.netns.discard(packet, DropReason.FRAGMENT_BAD)
             return
         about = replace(About.of(packet), route_type=RouteType.LOCAL if local else packet.route_type, related=None)
         self.netns.icmp.error(about, IcmpType.TIME_EXCEEDED, EXC_FRAGTIME)
-        self.netns.discard(packet, DropReason.FRAGMENT_BAD)

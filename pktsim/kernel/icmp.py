@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
@@ -93,6 +94,12 @@ _REDIRECT_SILENCE: Final = _REDIRECT_LOAD << (REDIRECT_NUMBER + 1)  # ip_rt_redi
 
 PACKET_HOST: Final = 0
 
+#: Why a packet is not answered, as the trace says it.
+TO_MANY: Final = "it was sent to many"
+ABOUT_AN_ERROR: Final = "no error is sent about an error"
+WHILE_SENDING: Final = "it is met while another message of the kind is being sent"
+NO_WAY_BACK: Final = "there is no way to its sender"
+
 
 @dataclass(frozen=True, slots=True)
 class About:
@@ -151,10 +158,15 @@ class Icmp:
             return False
         return bool(self._netns.sysctls.number("net.ipv4.icmp_ratemask") & 1 << icmp_type)
 
-    def withheld(self, about: About, icmp_type: int, code: int, setting: str) -> None:
-        """Say that there were too many messages for this one, by which setting."""
-        if self._netns.explainer is not None and about.pkt_id:
-            self._netns.explainer.withheld(self._netns, about.pkt_id, icmp_type, code, setting)
+    def unanswered(self, pkt_id: int, icmp_type: int, code: int, why: str) -> bool:
+        """Say why a packet is not answered with a message. Returns False: that none was sent."""
+        if self._netns.explainer is not None and pkt_id:
+            self._netns.explainer.unanswered(self._netns, pkt_id, f"ICMP type {icmp_type} code {code}", why)
+        return False
+
+    def withheld(self, pkt_id: int, icmp_type: int, code: int, setting: str) -> bool:
+        """Say that there were too many messages for this one, by which setting. Returns False: that none was sent."""
+        return self.unanswered(pkt_id, icmp_type, code, f"the rate limit withholds it ({setting})")
 
     def _peer_allow(self, destination: bytes, *, loopback: bool) -> bool:
         """``icmpv4_xrlim_allow`` of a limited message: one per icmp_ratelimit and address, six at once."""
@@ -214,26 +226,24 @@ class Icmp:
         """
         netns = self._netns
         packet = about.packet
+        unanswered = partial(self.unanswered, about.pkt_id, icmp_type, code)
         if len(packet) < _IP_HEADER or not about.unicast:
-            return False
+            return unanswered(TO_MANY)
         header_length = (packet[0] & 15) * 4
         if int.from_bytes(packet[6:8], "big") & IP_OFFSET_MASK:
-            return False
+            return unanswered("it is a later fragment")
         if icmp_type in ERROR_TYPES and packet[9] == IPPROTO_ICMP:
-            if len(packet) <= header_length:
-                return False
-            quoted_type = packet[header_length]
+            quoted_type = packet[header_length] if len(packet) > header_length else NR_ICMP_TYPES + 1
             if quoted_type > NR_ICMP_TYPES or quoted_type in ERROR_TYPES:
-                return False
+                return unanswered(ABOUT_AN_ERROR)
         in_device = netns.devices.find(about.in_ifindex)
         limited = False
         if self._limited_type(icmp_type, code) and not (in_device is not None and in_device.loopback):
             if not self._netns.icmp_limits.global_allow():
-                self.withheld(about, icmp_type, code, GLOBAL_LIMIT)
-                return False
+                return self.withheld(about.pkt_id, icmp_type, code, GLOBAL_LIMIT)
             limited = True
         if self._sending and not about.in_ifindex:
-            return False
+            return unanswered(WHILE_SENDING)
         saddr, daddr = packet[16:20], packet[12:16]
         if about.route_type != RouteType.LOCAL:
             inbound = in_device is not None and netns.sysctls.number("net.ipv4.icmp_errors_use_inbound_ifaddr")
@@ -245,13 +255,12 @@ class Icmp:
         try:
             route = netns.route_output(daddr, saddr=saddr, mark=mark)
         except OSError:
-            return False
+            return unanswered(NO_WAY_BACK)
         if limited and not self._peer_allow(daddr, loopback=route.local):
-            self.withheld(about, icmp_type, code, "net.ipv4.icmp_ratelimit")
-            return False
+            return self.withheld(about.pkt_id, icmp_type, code, "net.ipv4.icmp_ratelimit")
         room = min(route.mtu, _ERROR_MAX) - _IP_HEADER - _ICMP_HEADER
         if room <= _IP_HEADER:
-            return False
+            return unanswered(f"an MTU of {route.mtu} leaves no room for it")
         message = struct.pack("!BBHI", icmp_type, code, 0, info) + packet[:room]
         self._send(route.saddr or _INADDR_DUMMY, daddr, message, tos=tos, mark=mark, related=about.related)
         return True
@@ -280,8 +289,22 @@ class Icmp:
 
     # ---------------------------------------------------------------------------------------------------------- receive
 
-    def receive(self, packet: bytes, *, ifindex: int, broadcast: bool, mark: int = 0) -> DropReason | None:
-        """``icmp_rcv``: a packet for us, whose header has been checked. Returns what is wrong with it, if so."""
+    def receive(
+        self, packet: bytes, *, ifindex: int, broadcast: bool, mark: int = 0, pkt_id: int = 0, taken: bool = True
+    ) -> DropReason | None:
+        """``icmp_rcv``: a packet for us, whose header has been checked.
+
+        Args:
+            packet: From its IP header on.
+            ifindex: Where it came in.
+            broadcast: It was sent to many.
+            mark: Its mark.
+            pkt_id: Its number in the engine, for the trace.
+            taken: A socket has it.
+
+        Returns:
+            Why it is dropped, if it is.
+        """
         netns = self._netns
         header_length = (packet[0] & 15) * 4
         message = packet[header_length : int.from_bytes(packet[2:4], "big")]
@@ -290,31 +313,40 @@ class Icmp:
         if checksum(message):
             return DropReason.TRANSPORT_CHECKSUM
         icmp_type, code = message[0], message[1]
+        if icmp_type == IcmpType.ECHOREPLY:
+            return None if taken else DropReason.NO_SOCKET  # ping_rcv
+        if icmp_type > NR_ICMP_TYPES:
+            return None if taken else DropReason.UNHANDLED_PROTO
         if broadcast:
             # RFC 1122 3.2.2.6 and 3.2.2.8: an echo to a broadcast may be ignored; RFC 1812 4.3.3.9 for the mask
-            requests = (IcmpType.ECHO, IcmpType.TIMESTAMP)
+            requests = {IcmpType.ECHO: IcmpType.ECHOREPLY, IcmpType.TIMESTAMP: IcmpType.TIMESTAMPREPLY}
             if icmp_type in requests and netns.sysctls.number("net.ipv4.icmp_echo_ignore_broadcasts"):
-                return None
+                self.unanswered(pkt_id, requests[IcmpType(icmp_type)], 0, "net.ipv4.icmp_echo_ignore_broadcasts is set")
+                return DropReason.INVALID_PROTO
             if icmp_type not in (*requests, IcmpType.ADDRESS, IcmpType.ADDRESSREPLY):
-                return None
+                return DropReason.INVALID_PROTO
         if icmp_type == IcmpType.ECHO:
-            if not netns.sysctls.number("net.ipv4.icmp_echo_ignore_all"):
-                self._reply(packet, bytes([IcmpType.ECHOREPLY, 0, 0, 0]) + message[4:], ifindex, broadcast, mark)
+            if netns.sysctls.number("net.ipv4.icmp_echo_ignore_all"):
+                self.unanswered(pkt_id, IcmpType.ECHOREPLY, 0, "net.ipv4.icmp_echo_ignore_all is set")
+                return None
+            answer = bytes([IcmpType.ECHOREPLY, 0, 0, 0]) + message[4:]
+            self._reply(packet, answer, ifindex, broadcast, mark, pkt_id)
         elif icmp_type == IcmpType.TIMESTAMP:
-            self._timestamp(packet, message, ifindex, broadcast, mark)
+            self._timestamp(packet, message, ifindex, broadcast, mark, pkt_id)
         elif icmp_type in ERROR_TYPES:
             self._error_received(packet, message, icmp_type, code, ifindex)
         return None
 
-    def _timestamp(self, packet: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int) -> None:
+    def _timestamp(self, packet: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int, pkt_id: int) -> None:
         """``icmp_timestamp``: milliseconds since midnight, received and sent being the same."""
         if len(message) < _ICMP_HEADER + 4:
+            self.unanswered(pkt_id, IcmpType.TIMESTAMPREPLY, 0, "it is cut short")
             return
         now = (self._netns.clock.now_ns // NS_PER_MS % 86_400_000).to_bytes(4, "big")
         answer = bytes([IcmpType.TIMESTAMPREPLY, 0, 0, 0]) + message[4:12] + now + now
-        self._reply(packet, answer, ifindex, broadcast, mark)
+        self._reply(packet, answer, ifindex, broadcast, mark, pkt_id)
 
-    def _reply(self, request: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int) -> None:
+    def _reply(self, request: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int, pkt_id: int) -> None:
         """``icmp_reply``: from the address that was asked."""
         netns = self._netns
         daddr = request[12:16]
@@ -323,11 +355,15 @@ class Icmp:
         try:
             route = netns.route_output(daddr, saddr=saddr, mark=reply_mark)
         except OSError:
+            self.unanswered(pkt_id, message[0], message[1], NO_WAY_BACK)
             return
-        if self._limited_type(message[0], message[1]) and not (
-            self._netns.icmp_limits.global_allow() and self._peer_allow(daddr, loopback=route.local)
-        ):
-            return
+        if self._limited_type(message[0], message[1]):
+            if not self._netns.icmp_limits.global_allow():
+                self.withheld(pkt_id, message[0], message[1], GLOBAL_LIMIT)
+                return
+            if not self._peer_allow(daddr, loopback=route.local):
+                self.withheld(pkt_id, message[0], message[1], "net.ipv4.icmp_ratelimit")
+                return
         self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)
 
     def _error_received(self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import ANY6, LOOPBACK6, is_link_local, is_multicast6
 from pktsim.kernel.exthdr import skip_headers
-from pktsim.kernel.icmp import About
+from pktsim.kernel.icmp import ABOUT_AN_ERROR, NO_WAY_BACK, TO_MANY, WHILE_SENDING, About
 from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.netdev import AF_INET6
 from pktsim.kernel.timer_wheel import ms_to_jiffies
@@ -132,6 +133,7 @@ class Icmp6:
         """
         netns = self._netns
         packet = about.packet
+        unanswered = partial(netns.icmp.unanswered, about.pkt_id, icmp_type, code)
         if len(packet) < IPV6_HEADER:
             return False
         daddr, asked = packet[8:24], packet[24:40]
@@ -145,18 +147,19 @@ class Icmp6:
             saddr = asked
         if is_multicast6(asked) or not about.unicast:
             if icmp_type != Icmp6Type.PKT_TOOBIG and (icmp_type, code) != (Icmp6Type.PARAMPROB, UNK_OPTION):
-                return False
+                return unanswered(TO_MANY)
             saddr = b""
-        if daddr == ANY6 or is_multicast6(daddr) or _quotes_error(packet):
-            return False
+        if daddr == ANY6 or is_multicast6(daddr):
+            return unanswered("its source is no single host's address")
+        if _quotes_error(packet):
+            return unanswered(ABOUT_AN_ERROR)
         limited = False
         if self._limited_type(icmp_type) and not (in_device is not None and in_device.loopback):
             if not netns.icmp_limits.global_allow():
-                netns.icmp.withheld(about, icmp_type, code, GLOBAL_LIMIT)
-                return False
+                return netns.icmp.withheld(about.pkt_id, icmp_type, code, GLOBAL_LIMIT)
             limited = True
         if self._sending and not about.in_ifindex:
-            return False
+            return unanswered(WHILE_SENDING)
         mark = about.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
         ifindex = about.in_ifindex if is_link_local(daddr) else 0
         try:
@@ -166,10 +169,9 @@ class Icmp6:
                 saddr = netns.select_address6(in_device, daddr)
             route = netns.route_output(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
         except OSError:
-            return False
+            return unanswered(NO_WAY_BACK)
         if limited and not self._peer_allow(daddr, local=route.local):
-            netns.icmp.withheld(about, icmp_type, code, "net.ipv6.icmp.ratelimit")
-            return False
+            return netns.icmp.withheld(about.pkt_id, icmp_type, code, "net.ipv6.icmp.ratelimit")
         message = struct.pack("!BBHI", icmp_type, code, 0, info)
         message += packet[: IPV6_MIN_MTU - IPV6_HEADER - _ICMP_HEADER]
         self.send(route.saddr, daddr, message, out=route.ifindex, ifindex=ifindex, mark=mark, related=about.related)
@@ -223,8 +225,12 @@ class Icmp6:
 
     # ---------------------------------------------------------------------------------------------------------- receive
 
-    def receive(self, packet: Packet, data: bytes, offset: int) -> DropReason | None:
-        """``icmpv6_rcv``: a packet for us; its ICMPv6 header is at ``offset``. Returns what is wrong with it, if so."""
+    def receive(self, packet: Packet, data: bytes, offset: int, *, taken: bool = True) -> DropReason | None:
+        """``icmpv6_rcv``: a packet for us; its ICMPv6 header is at ``offset``, and a socket may have ``taken`` it.
+
+        Returns:
+            Why it is dropped, if it is.
+        """
         netns = self._netns
         message = data[offset:]
         saddr, daddr = data[8:24], data[24:40]
@@ -234,13 +240,20 @@ class Icmp6:
             return DropReason.TRANSPORT_CHECKSUM
         kind = message[0]
         if kind == Icmp6Type.ECHO_REQUEST:
-            if not netns.sysctls.number("net.ipv6.icmp.echo_ignore_all"):
+            if netns.sysctls.number("net.ipv6.icmp.echo_ignore_all"):
+                self._no_echo(packet, "net.ipv6.icmp.echo_ignore_all is set")
+            else:
                 self._echo_reply(packet, data, message)
+        elif kind == Icmp6Type.ECHO_REPLY:
+            return None if taken else DropReason.NO_SOCKET  # ping_rcv
         elif kind in ND_TYPES:
-            netns.ndisc.receive(packet, data, offset)
+            return netns.ndisc.receive(packet, data, offset)
         elif kind < INFORMATIONAL:
             self._error_received(data, message, packet.in_ifindex)
         return None
+
+    def _no_echo(self, packet: Packet, why: str) -> None:
+        self._netns.icmp.unanswered(packet.pkt_id, Icmp6Type.ECHO_REPLY, 0, why)
 
     def _echo_reply(self, packet: Packet, data: bytes, message: bytes) -> None:
         """``icmpv6_echo_reply``: from the address that was asked, unless that is a group."""
@@ -248,16 +261,22 @@ class Icmp6:
         daddr, asked = data[8:24], data[24:40]
         group = is_multicast6(asked)
         if group and netns.sysctls.number("net.ipv6.icmp.echo_ignore_multicast"):
+            self._no_echo(packet, "net.ipv6.icmp.echo_ignore_multicast is set")
             return
         mark = packet.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
         ifindex = packet.in_ifindex if group or is_link_local(daddr) else 0
         try:
             route = netns.route_output(daddr, saddr=b"" if group else asked, ifindex=ifindex, mark=mark)
         except OSError:
+            self._no_echo(packet, NO_WAY_BACK)
             return
         in_device = netns.devices.find(packet.in_ifindex)
         limited = self._limited_type(Icmp6Type.ECHO_REPLY) and not (in_device is not None and in_device.loopback)
-        if limited and not (netns.icmp_limits.global_allow() and self._peer_allow(daddr, local=route.local)):
+        if limited and not netns.icmp_limits.global_allow():
+            netns.icmp.withheld(packet.pkt_id, Icmp6Type.ECHO_REPLY, 0, GLOBAL_LIMIT)
+            return
+        if limited and not self._peer_allow(daddr, local=route.local):
+            netns.icmp.withheld(packet.pkt_id, Icmp6Type.ECHO_REPLY, 0, "net.ipv6.icmp.ratelimit")
             return
         first = int.from_bytes(data[:4], "big")
         reflect = netns.sysctls.number("net.ipv6.flowlabel_reflect") & _REFLECT_ECHO

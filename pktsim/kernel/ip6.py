@@ -111,7 +111,7 @@ class Ip6:
 
     def __init__(self, netns: Netns) -> None:
         self._netns = netns
-        self.defragmenter = Defragmenter6(netns.wheel, self._setting, self._expired)
+        self.defragmenter = Defragmenter6(netns.wheel, self._setting, self._expired, netns.discard)
 
     def _setting(self, key: str) -> int:
         family = "net.netfilter" if key.startswith("nf_") else "net.ipv6"
@@ -189,8 +189,8 @@ class Ip6:
         except ParameterProblem as problem:
             self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, problem.code, problem.pointer)
             whole = None
-        if whole is None and not self.defragmenter.waits:
-            self._netns.discard(packet, DropReason.FRAGMENT_BAD)
+        if whole is None and self.defragmenter.reason is not None:
+            self._netns.discard(packet, self.defragmenter.reason)
         return whole
 
     def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:
@@ -200,7 +200,7 @@ class Ip6:
             netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
             netns.discard(packet, DropReason.NO_SOCKET)
             return
-        if protocol == IPPROTO_UDP and netns.encapsulated(data, at, packet.in_ifindex):
+        if protocol == IPPROTO_UDP and netns.encapsulated(packet, data, at):
             return
         if protocol == IPPROTO_UDP and packet.checksum_stale and len(data) - at > _CHECKSUM_BREAK:
             # udp6_csum_init: "If SW calculated the value, we know it's bad", though only hop limit or TOS was changed;
@@ -209,12 +209,15 @@ class Ip6:
         many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
         mark = packet.mark
         reply_mark = mark if mark and netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
-        reason = netns.sockets.deliver(data, ifindex=packet.in_ifindex, broadcast=many, reply_mark=reply_mark)
+        reason = netns.sockets.deliver(
+            data, ifindex=packet.in_ifindex, broadcast=many, reply_mark=reply_mark, pkt_id=packet.pkt_id
+        )
         if protocol == IPPROTO_ICMPV6:
-            reason = netns.icmp6.receive(packet, data, at)
+            full = reason if reason is DropReason.SOCKET_RCVBUFF else None
+            reason = netns.icmp6.receive(packet, data, at, taken=reason is not DropReason.NO_SOCKET) or full
         if reason is None or protocol == NONE:
             return
-        if reason is DropReason.NO_SOCKET and protocol != IPPROTO_TCP:
+        if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMPV6):
             if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
                 netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
             elif not (many and protocol == IPPROTO_UDP):
@@ -236,7 +239,6 @@ class Ip6:
         """``ip6frag_expire_frag_queue``: who sent the first fragment is told, whoever gathered."""
         del user
         self._netns.icmp6.error(replace(about6(packet), related=None), Icmp6Type.TIME_EXCEED, EXC_FRAGTIME)
-        self._netns.discard(packet, DropReason.FRAGMENT_BAD)
 
     def cut(self, packet: Packet, mtu: int, payload_sizes: Sequence[int]) -> tuple[list[bytes], int]:
         """``ip6_fragment``: the fragments, or none and the errno that the sender gets.

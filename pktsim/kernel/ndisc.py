@@ -6,6 +6,7 @@ Asking for and answering with link-layer addresses, and redirects. States and ti
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
@@ -25,7 +26,7 @@ from pktsim.kernel.neighbour import Neighbour, Nud
 from pktsim.kernel.netdev import NetDevice
 from pktsim.kernel.timer_wheel import HZ
 from pktsim.kernel.transport import IPV6_HEADER
-from pktsim.netfilter.opcodes import RouteType
+from pktsim.netfilter.opcodes import DropReason, RouteType
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
@@ -134,90 +135,102 @@ class Ndisc:
 
     # -------------------------------------------------------------------------------------------------------- receiving
 
-    def receive(self, packet: Packet, data: bytes, offset: int) -> None:
-        """``ndisc_rcv``: a message whose checksum is right, at ``offset`` of the packet."""
+    def receive(self, packet: Packet, data: bytes, offset: int) -> DropReason | None:
+        """``ndisc_rcv``: a message whose checksum is right, at ``offset`` of the packet. Returns why it is dropped."""
         netns = self._netns
         device = netns.devices.find(packet.in_ifindex)
         skipped = skip_headers(packet.data)
         fragmented = skipped is not None and (skipped.fragment or packet.fragment_max)
-        if device is None or (fragmented and self._conf(device, "suppress_frag_ndisc")):
-            return
+        if device is None:
+            return DropReason.LINK_DOWN
+        if fragmented and self._conf(device, "suppress_frag_ndisc"):
+            return DropReason.IPV6_NDISC_FRAG
         message = data[offset:]
         # RFC 4861 section 7.1: it has not been forwarded
-        if data[7] != _HOP_LIMIT or message[1] != 0:
-            return
+        if data[7] != _HOP_LIMIT:
+            return DropReason.IPV6_NDISC_HOP_LIMIT
+        if message[1] != 0:
+            return DropReason.IPV6_NDISC_BAD_CODE
         saddr, daddr = data[8:24], data[24:40]
         kind = message[0]
         if kind == Icmp6Type.NEIGHBOUR_SOLICITATION:
-            self._solicited(device, saddr, daddr, message, packet.pkt_type, queued=False)
-        elif kind == Icmp6Type.NEIGHBOUR_ADVERTISEMENT:
-            self._advertised(device, saddr, daddr, message)
-        elif kind == Icmp6Type.ROUTER_SOLICITATION:
-            self._router_solicited(device, saddr, message)
-        elif kind == Icmp6Type.ROUTER_ADVERTISEMENT:
+            return self._solicited(device, saddr, daddr, message, packet.pkt_type, queued=False)
+        if kind == Icmp6Type.NEIGHBOUR_ADVERTISEMENT:
+            return self._advertised(device, saddr, daddr, message)
+        if kind == Icmp6Type.ROUTER_SOLICITATION:
+            return self._router_solicited(device, saddr, message)
+        if kind == Icmp6Type.ROUTER_ADVERTISEMENT:
             accept = self._conf(device, "accept_ra")
             if accept == 2 or (accept and not self._conf(device, "forwarding")):
                 raise UnsupportedFeature(
                     "router advertisements", place=f"{netns.name}/{device.name}", mend="set its accept_ra to 0"
                 )
-        elif len(message) >= _REDIRECT_MESSAGE and not self._conf(device, "forwarding"):
-            netns.redirected(message[24:40], message[8:24], router=saddr, ifindex=device.ifindex)
+            return DropReason.NDISC_IGNORED
+        if self._conf(device, "forwarding"):
+            return DropReason.NDISC_IGNORED
+        if len(message) < _REDIRECT_MESSAGE:
+            return DropReason.NDISC_INVALID
+        netns.redirected(message[24:40], message[8:24], router=saddr, ifindex=device.ifindex)
+        return None
 
     def _solicited(
         self, device: NetDevice, saddr: bytes, daddr: bytes, message: bytes, pkt_type: int, *, queued: bool
-    ) -> None:
+    ) -> DropReason | None:
         """``ndisc_recv_ns``."""
         if len(message) < _MESSAGE or is_multicast6(message[8:24]):
-            return
+            return DropReason.NDISC_INVALID
         target = message[8:24]
         duplicate_detection = saddr == ANY6
         if duplicate_detection and not is_solicited_node(daddr):
-            return
+            return DropReason.NDISC_INVALID
         options = parse_options(message[_MESSAGE:])
         if options is None:
-            return
+            return DropReason.IPV6_NDISC_BAD_OPTIONS
         sensible, mac = _link_layer(options, SOURCE_LL_ADDR)
         if not sensible or (mac and duplicate_detection):
-            return
+            return DropReason.IPV6_NDISC_BAD_OPTIONS
         to_group = is_multicast6(daddr)
         ours = any(own.address == target for own in device.addresses)
         router = bool(self._conf(device, "forwarding"))
         if not ours:
             if not self._proxied(device, target):
-                return
+                return DropReason.IPV6_NDISC_NS_OTHERHOST
             if not queued and pkt_type != PACKET_HOST and to_group and self._proxy_delay(device):
-                self._delay(device, saddr, daddr, message, pkt_type)
-                return
+                return self._delay(device, saddr, daddr, message, pkt_type)
             router = False  # NTF_ROUTER of the proxy entry, which ``ip neigh add proxy`` does not set unless told to
         flags = ROUTER if router else 0
         if duplicate_detection:
             self.advertise(device, ALL_NODES, target, flags | (OVERRIDE if ours else 0), with_address=True)
-            return
+            return None
         table = self._netns.nd_table
         entry = table.find(device.ifindex, saddr)
         if entry is None and (not to_group or mac):
             entry = table.create(device.ifindex, saddr)
-        if entry is not None:
-            table.update(entry, mac, Nud.STALE, override=True, weak_override=True)
-            flags |= SOLICITED | (OVERRIDE if ours and to_group else 0)
-            self.advertise(device, saddr, target, flags, with_address=to_group)
+        if entry is None:
+            return DropReason.NEIGH_CREATEFAIL
+        table.update(entry, mac, Nud.STALE, override=True, weak_override=True)
+        flags |= SOLICITED | (OVERRIDE if ours and to_group else 0)
+        self.advertise(device, saddr, target, flags, with_address=to_group)
+        return None
 
-    def _advertised(self, device: NetDevice, saddr: bytes, daddr: bytes, message: bytes) -> None:
+    def _advertised(self, device: NetDevice, saddr: bytes, daddr: bytes, message: bytes) -> DropReason | None:
         """``ndisc_recv_na``."""
         if len(message) < _MESSAGE or is_multicast6(message[8:24]):
-            return
+            return DropReason.NDISC_INVALID
         flags, target = message[4], message[8:24]
         solicited = bool(flags & SOLICITED)
         if is_multicast6(daddr) and solicited:
-            return
+            return DropReason.NDISC_INVALID
         if not solicited and self._conf(device, "drop_unsolicited_na"):
-            return
+            return DropReason.NDISC_UNSOLICITED
         options = parse_options(message[_MESSAGE:])
         if options is None:
-            return
+            return DropReason.IPV6_NDISC_BAD_OPTIONS
         sensible, mac = _link_layer(options, TARGET_LL_ADDR)
-        if not sensible or any(own.address == target for own in device.addresses):
-            return
+        if not sensible:
+            return DropReason.IPV6_NDISC_BAD_OPTIONS
+        if any(own.address == target for own in device.addresses):
+            return DropReason.NDISC_UNSOLICITED
         table = self._netns.nd_table
         entry = table.find(device.ifindex, target)
         state = Nud.REACHABLE if solicited else Nud.STALE
@@ -226,29 +239,31 @@ class Ndisc:
             entry = table.create(device.ifindex, target)
             state = Nud.STALE
         if entry is None or entry.state == Nud.FAILED:
-            return
+            return DropReason.NDISC_UNSOLICITED
         if mac == device.mac and self._conf(device, "forwarding") and self._is_proxy(device, target):
-            return
+            return DropReason.NDISC_IGNORED
         table.update(entry, mac, state, override=bool(flags & OVERRIDE), weak_override=True)
         entry.router = bool(flags & ROUTER)
+        return None
 
     def _untracked_accepted(self, device: NetDevice, saddr: bytes) -> bool:
         """``accept_untracked_na``: 1 always, 2 from addresses of the device's own networks."""
         level = self._conf(device, "accept_untracked_na")
         return level == 1 or (level == 2 and any(own.covers(saddr) for own in device.addresses))
 
-    def _router_solicited(self, device: NetDevice, saddr: bytes, message: bytes) -> None:
+    def _router_solicited(self, device: NetDevice, saddr: bytes, message: bytes) -> DropReason | None:
         """``ndisc_recv_rs``: a router learns who asks; the answer is a daemon's."""
         if not self._conf(device, "forwarding") or saddr == ANY6:
-            return
+            return DropReason.NDISC_IGNORED
         options = parse_options(message[8:])
         if options is None:
-            return
+            return DropReason.IPV6_NDISC_BAD_OPTIONS
         sensible, mac = _link_layer(options, SOURCE_LL_ADDR)
         table = self._netns.nd_table
         entry = table.find(device.ifindex, saddr) or table.create(device.ifindex, saddr)
         if sensible and entry is not None:
             table.update(entry, mac, Nud.STALE, override=True, weak_override=True)
+        return None
 
     # --------------------------------------------------------------------------------------------- answering for others
 
@@ -264,12 +279,12 @@ class Ndisc:
     def _proxy_delay(self, device: NetDevice) -> int:
         return self._netns.neighbour_setting(10, device.ifindex, "proxy_delay") * HZ // _USER_HZ
 
-    def _delay(self, device: NetDevice, saddr: bytes, daddr: bytes, message: bytes, pkt_type: int) -> None:
+    def _delay(self, device: NetDevice, saddr: bytes, daddr: bytes, message: bytes, pkt_type: int) -> DropReason | None:
         """``pneigh_enqueue``: a proxy lets the owner answer first."""
         netns = self._netns
         waiting = self._proxy_queue_lengths.get(device.ifindex, 0)
         if waiting > netns.neighbour_setting(10, device.ifindex, "proxy_qlen"):
-            return
+            return DropReason.NEIGH_QUEUEFULL
         self._proxy_queue_lengths[device.ifindex] = waiting + 1
         delay = netns.choices.below(f"{netns.name}/{device.name}/ndisc.proxy_delay", self._proxy_delay(device))
 
@@ -279,6 +294,7 @@ class Ndisc:
                 self._solicited(device, saddr, daddr, message, pkt_type, queued=True)
 
         netns.wheel.after(delay, answer)
+        return None
 
     # -------------------------------------------------------------------------------------------------------- redirects
 
@@ -289,15 +305,23 @@ class Ndisc:
         source, destination = data[8:24], data[24:40]
         target = packet.next_hop
         device = netns.devices.find(packet.in_ifindex)
+        unanswered = partial(netns.icmp.unanswered, packet.pkt_id, Icmp6Type.REDIRECT, 0)
         if device is None or not netns.icmp_limits.peer_allow(destination, HZ):
+            unanswered("the rate limit withholds it (one a second for a destination)")
             return
         saddr = link_local_address(device)
-        if not saddr or (target != destination and not is_link_local(target)):
+        if not saddr:
+            unanswered(f"{device.name} has no link-local address")
+            return
+        if target != destination and not is_link_local(target):
+            unanswered("the next hop's address is not link-local")
             return
         route_type, out, next_hop, *_ = netns.datapath.route(source, saddr=saddr, ifindex=device.ifindex)
         if route_type != RouteType.UNICAST or out != device.ifindex or next_hop != source:
+            unanswered("its source is no neighbour there")
             return
         if not netns.icmp_limits.peer_allow(source, HZ):
+            unanswered("the rate limit withholds it (one a second for a sender)")
             return
         message = bytes([Icmp6Type.REDIRECT, 0, 0, 0]) + bytes(4) + target + destination
         entry = netns.nd_table.find(packet.route_ifindex, target)

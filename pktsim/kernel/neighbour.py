@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from pktsim._fastpath import Packet
 from pktsim.kernel.timer_wheel import HZ, TimerWheel, WheelTimer, ms_to_jiffies
-from pktsim.netfilter.opcodes import NeighbourClass
+from pktsim.netfilter.opcodes import DropReason, NeighbourClass
 from pktsim.rng import Choices
 from pktsim.wire.addr import MAC_ZERO
 
@@ -125,8 +125,8 @@ class NeighbourOwner(Protocol):
     def neighbour_unreachable(self, packet: Packet) -> None:
         """The packet waited in vain (``dst_link_failure``)."""
 
-    def neighbour_discard(self, packet: Packet) -> None:
-        """The packet was pushed out of the queue, or its entry is gone."""
+    def neighbour_discard(self, packet: Packet, reason: DropReason) -> None:
+        """The packet was pushed out of the queue, or its entry is gone, or there is no room for one."""
 
 
 def packet_truesize(length: int) -> int:
@@ -256,7 +256,7 @@ class NeighbourTable:
     def _purge(self, entry: Neighbour) -> None:
         while entry.queue:
             packet, _ = entry.queue.popleft()
-            self._owner.neighbour_discard(packet)
+            self._owner.neighbour_discard(packet, DropReason.QUEUE_PURGE)
         entry.queued_bytes = 0
 
     def add(self, ifindex: int, address: bytes, mac: bytes, state: Nud = Nud.PERMANENT, *, used: bool = False) -> None:
@@ -289,7 +289,7 @@ class NeighbourTable:
         """A packet has no link-layer address: queue it and ask (``neigh_resolve_output``, ``__neigh_event_send``)."""
         entry = self.find(ifindex, address) or self.create(ifindex, address)
         if entry is None:
-            self._owner.neighbour_discard(packet)
+            self._owner.neighbour_discard(packet, DropReason.NEIGH_CREATEFAIL)
             return
         if entry.valid:
             # It became known after the packet was found to lack it: the later pieces of a fragmented one.
@@ -302,7 +302,7 @@ class NeighbourTable:
             if self._setting(ifindex, "mcast_solicit") + self._setting(ifindex, "app_solicit") == 0:
                 entry.state = Nud.FAILED
                 entry.updated = now
-                self._owner.neighbour_discard(packet)
+                self._owner.neighbour_discard(packet, DropReason.NEIGHBOUR_FAILED)
                 return
             entry.probes = self._setting(ifindex, "ucast_solicit")
             entry.state = Nud.INCOMPLETE
@@ -320,7 +320,7 @@ class NeighbourTable:
         while entry.queue and entry.queued_bytes + size > limit:
             old, old_size = entry.queue.popleft()
             entry.queued_bytes -= old_size
-            self._owner.neighbour_discard(old)
+            self._owner.neighbour_discard(old, DropReason.NEIGH_QUEUEFULL)
         entry.queue.append((packet, size))
         entry.queued_bytes += size
 

@@ -126,9 +126,9 @@ class Netns(Routing):
         #: Told of each engine call and of changed tables, to keep traces; see :mod:`pktsim.kernel.explain`.
         self.explainer: Explainer | None = None
         #: Takes a frame given to a tunnel's device, and its mark, by ifindex.
-        self.tunnels: dict[int, Callable[[bytes, int], None]] = {}
-        #: Takes a UDP packet before the sockets do, by destination port (``encap_rcv``); says whether it did.
-        self.udp_encapsulations: dict[int, Callable[[bytes, int], bool]] = {}
+        self.tunnels: dict[int, Callable[[bytes, int], DropReason | None]] = {}
+        #: Takes a UDP packet before the sockets do, by destination port (``encap_rcv``); says why it is dropped, if so.
+        self.udp_encapsulations: dict[int, Callable[[bytes, int], DropReason | None]] = {}
         #: See a frame that arrives before the kernel does, as packet sockets and XDP programs do; one that returns
         #: ``True`` has taken it.
         self.ingress_programs: list[Callable[[int, bytes], bool]] = []
@@ -214,8 +214,8 @@ class Netns(Routing):
             self.icmp6.error(about6(packet), Icmp6Type.DEST_UNREACH, Unreach6.ADDR_UNREACH)
         self.discard(packet, DropReason.NEIGHBOUR_FAILED)
 
-    def neighbour_discard(self, packet: Packet) -> None:
-        self.discard(packet, DropReason.NEIGHBOUR_FAILED)
+    def neighbour_discard(self, packet: Packet, reason: DropReason) -> None:
+        self.discard(packet, reason)
 
     def confirm_neighbour(self, daddr: bytes) -> None:
         route_type, ifindex, next_hop, *_ = self.datapath.route(daddr)
@@ -271,6 +271,14 @@ class Netns(Routing):
         if self.drop_listener is not None:
             self.drop_listener(packet.pkt_id, reason, packet.device_ifindex)
         self.datapath.discard(packet, reason, detail.encode() if self.explainer is not None else b"")
+
+    def packet_dropped(self, pkt_id: int, reason: DropReason, ifindex: int = 0) -> None:
+        """A packet that had left the engine for good goes no further."""
+        self.datapath.drop_count(reason)
+        if self.drop_listener is not None:
+            self.drop_listener(pkt_id, reason, ifindex)
+        if self.explainer is not None:
+            self.explainer.dropped(self, pkt_id, reason)
 
     def local_out(
         self,
@@ -346,11 +354,7 @@ class Netns(Routing):
                 device = self.devices.find(event[2])
                 if device is not None and not device.carrier:
                     # dev_deactivate: noop_qdisc, in front of all taps
-                    self.datapath.drop_count(DropReason.NO_CARRIER)
-                    if self.drop_listener is not None:
-                        self.drop_listener(event[1], DropReason.NO_CARRIER, event[2])
-                    if self.explainer is not None:
-                        self.explainer.dropped(self, event[1], DropReason.NO_CARRIER)
+                    self.packet_dropped(event[1], DropReason.NO_CARRIER, event[2])
                     continue
                 if capture is not None:
                     capture.record(self, event[2], "out", event[3], event[1])
@@ -380,7 +384,9 @@ class Netns(Routing):
     # ---------------------------------------------------------------------------------------------------------- upcalls
 
     def _on_arp(self, packet: Packet, ifindex: int, _b: Any, _c: Any) -> None:
-        self.arp.receive(ifindex, packet.data, packet.pkt_type)
+        reason = self.arp.receive(ifindex, packet.data, packet.pkt_type, pkt_id=packet.pkt_id)
+        if reason is not None:
+            self.discard(packet, reason)
 
     def _on_other_l2(self, packet: Packet, _a: Any, _b: Any, _c: Any) -> None:
         self.discard(packet, DropReason.NO_PROTOCOL)
@@ -402,7 +408,9 @@ class Netns(Routing):
         if tunnel is None:
             self.discard(packet, DropReason.NO_CARRIER)
         else:
-            tunnel(packet.frame, packet.mark)
+            reason = tunnel(packet.frame, packet.mark)
+            if reason is not None:
+                self.discard(packet, reason)
 
     def _on_icmp_error(self, packet: Packet, icmp_type: int, code: int, info: int) -> None:
         if packet.family != AF_INET:
@@ -418,12 +426,12 @@ class Netns(Routing):
             if self.icmp.redirect_allowed(about.packet[12:16]):
                 self.icmp.error(about, icmp_type, code, int.from_bytes(packet.next_hop, "big"))
             else:
-                self.icmp.withheld(about, icmp_type, code, "net.ipv4.route.redirect_load")
+                self.icmp.withheld(about.pkt_id, icmp_type, code, "net.ipv4.route.redirect_load")
             self.process(self.datapath.resume(packet, self.clock.now_ns))
             return
         no_route = icmp_type == IcmpType.DEST_UNREACH and code != Unreach.FRAG_NEEDED
         if no_route and not self.icmp.route_error_allowed(about.packet[12:16]):
-            self.icmp.withheld(about, icmp_type, code, "net.ipv4.route.error_cost")
+            self.icmp.withheld(about.pkt_id, icmp_type, code, "net.ipv4.route.error_cost")
         else:
             self.icmp.error(about, icmp_type, code, info)
 
@@ -452,18 +460,24 @@ class Netns(Routing):
             self.ip6.deliver(packet)
             return
         header_length = (data[0] & 15) * 4
-        if protocol == IPPROTO_UDP and self.encapsulated(data, header_length, ifindex):
+        if protocol == IPPROTO_UDP and self.encapsulated(packet, data, header_length):
             return
         # TCP looks at the frame's address as well; for others the route counts, and NAT may have made it a unicast one
         to_many = packet.route_type in (RouteType.BROADCAST, RouteType.MULTICAST) or data[16] >> 4 == 14
         many = broadcast if protocol == IPPROTO_TCP else to_many
         reply_mark = mark if mark and self.sysctls.number("net.ipv4.fwmark_reflect") else 0
-        reason = self.sockets.deliver(data, ifindex=ifindex, broadcast=many, reply_mark=reply_mark)
+        pkt_id = packet.pkt_id
+        reason = self.sockets.deliver(data, ifindex=ifindex, broadcast=many, reply_mark=reply_mark, pkt_id=pkt_id)
         if protocol == IPPROTO_ICMP:
-            reason = self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark)
+            full = reason if reason is DropReason.SOCKET_RCVBUFF else None
+            taken = reason is not DropReason.NO_SOCKET
+            reason = (
+                self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark, pkt_id=pkt_id, taken=taken)
+                or full
+            )
         if reason is None or protocol == _IPPROTO_IGMP:
             return
-        if reason is DropReason.NO_SOCKET and protocol != IPPROTO_TCP:
+        if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMP):
             about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
             if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
                 self.icmp.error(about, IcmpType.DEST_UNREACH, Unreach.PROTOCOL)
@@ -472,12 +486,17 @@ class Netns(Routing):
                 self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
         self.discard(packet, reason)
 
-    def encapsulated(self, data: bytes, offset: int, ifindex: int) -> bool:
-        """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset``."""
+    def encapsulated(self, packet: Packet, data: bytes, offset: int) -> bool:
+        """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset`` of ``data``."""
         if not self.udp_encapsulations:
             return False
         taker = self.udp_encapsulations.get(int.from_bytes(data[offset + 2 : offset + 4], "big"))
-        return taker is not None and taker(data, ifindex)
+        if taker is None:
+            return False
+        reason = taker(data, packet.in_ifindex)
+        if reason is not None:
+            self.discard(packet, reason)
+        return True
 
     def sockets_icmp_error(self, packet: bytes, ifindex: int) -> None:
         """Hand an ICMP error to the sockets."""

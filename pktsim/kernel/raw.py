@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pktsim.kernel.datagram import DatagramSocket, os_error
 from pktsim.kernel.transport import AF_INET, ANY, IPPROTO_ICMPV6, IpPacket, address_bytes
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.addr import ip_to_text
 from pktsim.wire.checksum import transport_checksum
 
@@ -74,15 +75,14 @@ class RawSocket(DatagramSocket):
             and (not self.ifindex or self.ifindex == ifindex)
         )
 
-    def offer(self, packet: IpPacket, ifindex: int) -> bool:
-        """Queue a packet that matches; the process may not want all kinds of it. Returns whether it was for us."""
+    def offer(self, packet: IpPacket, ifindex: int) -> DropReason | None:
+        """Queue a packet that matches; the process may not want all kinds of it. Returns why it is not here, if so."""
         if not self.matches(packet, ifindex):
-            return False
+            return DropReason.NO_SOCKET
         data = packet.data[: packet.end] if self.family == AF_INET else packet.payload
         if not self.wants(packet):
-            return False
-        self.enqueue(data, packet.saddr, 0, ifindex)
-        return True
+            return DropReason.NO_SOCKET
+        return None if self.enqueue(data, packet.saddr, 0, ifindex) else DropReason.SOCKET_RCVBUFF
 
     def wants(self, packet: IpPacket) -> bool:
         """A filter for subclasses (ICMP_FILTER)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import ANY6, is_multicast6
 from pktsim.kernel.exthdr import skip_headers
-from pktsim.kernel.icmp import About, IcmpType, Unreach
+from pktsim.kernel.icmp import NO_WAY_BACK, TO_MANY, About, IcmpType, Unreach
 from pktsim.kernel.icmp6 import Icmp6Type, Unreach6, about6
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import AF_INET
@@ -45,6 +45,10 @@ _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _IPPROTO_GRE: Final = 47
 #: AH, ESP, SCTP have other integrity checks, UDP-Lite and DCCP partial checksums.
 _UNCHECKED_PROTOCOLS: Final = frozenset((51, 50, 132, 136, 33))
+
+#: Why the refused is not told so, as the trace says it.
+_LATER: Final = "it is a later fragment"
+_BROKEN: Final = "its checksum is wrong"
 
 #: Routes that lead somewhere.
 _WAYS: Final = (RouteType.UNICAST, RouteType.LOCAL, RouteType.BROADCAST, RouteType.MULTICAST)
@@ -116,10 +120,11 @@ def _send_unreach(netns: Netns, packet: Packet, code: int, hook: int) -> None:
     """``nf_send_unreach``."""
     data = packet.data
     if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK:
-        return
-    if _checksum_wrong(data):
-        return
-    netns.icmp.error(_about(netns, packet, hook), IcmpType.DEST_UNREACH, code)
+        netns.icmp.unanswered(packet.pkt_id, IcmpType.DEST_UNREACH, code, _LATER)
+    elif _checksum_wrong(data):
+        netns.icmp.unanswered(packet.pkt_id, IcmpType.DEST_UNREACH, code, _BROKEN)
+    else:
+        netns.icmp.error(_about(netns, packet, hook), IcmpType.DEST_UNREACH, code)
 
 
 def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
@@ -127,12 +132,13 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     data = packet.data
     header_length = (data[0] & 15) * 4
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
-    if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK or data[9] != IPPROTO_TCP or len(segment) < _TCP_HEADER:
-        return
-    if segment[13] & _RST or _checksum_wrong(data):
-        return
+    later = int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK
+    unanswered = _no_reset(_LATER if later else "", data[9], segment) or (_BROKEN if _checksum_wrong(data) else "")
     about = _about(netns, packet, hook)
-    if about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):
+    if not unanswered and about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):
+        unanswered = TO_MANY
+    if unanswered:
+        _without_reset(netns, packet, unanswered)
         return
     saddr, daddr = data[16:20], data[12:16]
     reply = build_ip(
@@ -142,8 +148,24 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
     route_type, out, *_ = netns.datapath.route(daddr, saddr=saddr, mark=mark)
     if route_type not in _WAYS or netns.loopback_on_a_link(saddr, out):
-        return  # ip_route_me_harder, also for what does not take that route
+        # ip_route_me_harder, also for what does not take that route
+        _without_reset(netns, packet, NO_WAY_BACK)
+        return
     _answer(netns, packet, reply, mark)
+
+
+def _no_reset(why: str, protocol: int, segment: bytes) -> str:
+    """Why a segment is not answered with a reset, ``why`` first; empty if it is."""
+    if why or protocol != IPPROTO_TCP:
+        return why or "it is no TCP segment"
+    if len(segment) < _TCP_HEADER:
+        return "its TCP header is cut short"
+    return "it is one itself" if segment[13] & _RST else ""
+
+
+def _without_reset(netns: Netns, packet: Packet, why: str) -> None:
+    if netns.explainer is not None:
+        netns.explainer.unanswered(netns, packet.pkt_id, "a TCP reset", why)
 
 
 def _reset(saddr: bytes, daddr: bytes, segment: bytes) -> bytes:
@@ -175,7 +197,9 @@ def _answer(netns: Netns, packet: Packet, reply: bytes, mark: int) -> None:
 
 def _send_unreach6(netns: Netns, packet: Packet, code: int) -> None:
     """``nf_send_unreach6``."""
-    if not _checksum6_wrong(packet.data):
+    if _checksum6_wrong(packet.data):
+        netns.icmp.unanswered(packet.pkt_id, Icmp6Type.DEST_UNREACH, code, _BROKEN)
+    else:
         netns.icmp6.error(about6(packet), Icmp6Type.DEST_UNREACH, code)
 
 
@@ -184,17 +208,24 @@ def _send_reset6(netns: Netns, packet: Packet) -> None:
     data = packet.data
     saddr, daddr = data[24:40], data[8:24]
     if ANY6 in (saddr, daddr) or is_multicast6(saddr) or is_multicast6(daddr):
+        _without_reset(netns, packet, "it is not from one host to one host")
         return
     found = skip_headers(data)
-    if found is None or found.protocol != IPPROTO_TCP or found.fragment_offset:
+    if found is None:
+        _without_reset(netns, packet, "its headers are cut short")
         return
     segment = data[found.offset :]
-    if len(segment) < _TCP_HEADER or segment[13] & _RST or _checksum6_wrong(data):
+    unanswered = _no_reset(_LATER if found.fragment_offset else "", found.protocol, segment)
+    if not unanswered and _checksum6_wrong(data):
+        unanswered = _BROKEN
+    if unanswered:
+        _without_reset(netns, packet, unanswered)
         return
     mark = packet.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
     try:
         route = netns.route_output(daddr, saddr=saddr, mark=mark)
     except OSError:
+        _without_reset(netns, packet, NO_WAY_BACK)
         return
     reply = build_ip(
         saddr, daddr, IPPROTO_TCP, _reset(saddr, daddr, segment), ttl=netns.hop_limit(route.ifindex), flow_label=0

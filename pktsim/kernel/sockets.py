@@ -117,9 +117,9 @@ class SocketLayer:
     # For the IP layer.
 
     def deliver(
-        self, packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0
+        self, packet: bytes, *, ifindex: int, broadcast: bool = False, reply_mark: int = 0, pkt_id: int = 0
     ) -> DropReason | None:
-        """Take a packet that is for this namespace.
+        """Take a packet that is for this namespace; ``pkt_id`` is the engine's, for what is said of it later.
 
         Returns:
             ``None``: somebody has it. Else why nobody does; TCP has answered if there was anything to answer.
@@ -127,18 +127,19 @@ class SocketLayer:
         parsed = parse_ip(packet)
         if parsed is None:
             return DropReason.IP_HEADER
-        taken = False
-        for socket in tuple(self._raw):
-            taken |= socket.offer(parsed, ifindex)
+        offers = [socket.offer(parsed, ifindex) for socket in tuple(self._raw)]
+        taken = None in offers
         if parsed.protocol == IPPROTO_UDP:
             reason = self._udp.deliver(parsed, ifindex=ifindex, broadcast=broadcast)
-            return None if taken else reason
+            return None if taken and reason is not DropReason.SOCKET_RCVBUFF else reason
         if parsed.protocol == IPPROTO_TCP:
             if broadcast or is_multicast(parsed.daddr):
                 return DropReason.NO_SOCKET
-            return self._tcp.deliver(parsed, ifindex=ifindex, reply_mark=reply_mark)
+            return self._tcp.deliver(parsed, ifindex=ifindex, reply_mark=reply_mark, pkt_id=pkt_id)
         if taken:
             return None
+        if DropReason.SOCKET_RCVBUFF in offers:
+            return DropReason.SOCKET_RCVBUFF
         flaw = datagram_flaw(parsed) if parsed.protocol == IPPROTO_UDPLITE else None
         return DropReason.NO_SOCKET if flaw is None else flaw
 

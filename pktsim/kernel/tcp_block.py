@@ -212,7 +212,7 @@ class TcpBlock:
         self.connecting_until_ns = 0
         self.error_queued = False
         self.dead = False
-        self.backlog: list[tuple[Segment, int]] = []
+        self.backlog: list[tuple[Segment, int, int]] = []  # with its ECN bits and the packet's number
         self.stepwise = False  # a process sends: burst by burst, with time for what each sets off
         self.next_step: tuple[int, bool] | None = None  # how write_xmit goes on: segment size, Nagle off
 

@@ -23,6 +23,7 @@ from pktsim.kernel.tcp_segment import ACK, SYN, Segment
 from pktsim.kernel.tcp_state import FIN_ON_CLOSE, Event, TcpState, next_state
 from pktsim.kernel.tcp_timewait import TimeWait
 from pktsim.kernel.transport import IpPacket, family_of
+from pktsim.netfilter.opcodes import DropReason
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp_demux import Key
@@ -58,13 +59,14 @@ class TcpConnection(TcpInput):
             del self.demux.connections[self.key]
             self.demux.release(self, self.lport)
 
-    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, pkt_id: int = 0) -> DropReason | None:
         if self.owned:
-            self._add_backlog(segment, packet.tos & 3)
-        else:
-            self.in_softirq = True
-            self.receive(segment, ecn=packet.tos & 3)
-            self.in_softirq = False
+            self._add_backlog(segment, packet.tos & 3, pkt_id)
+            return None
+        self.in_softirq = True
+        reason = self.receive(segment, ecn=packet.tos & 3)
+        self.in_softirq = False
+        return reason
 
     # While a process is in the middle of a system call, segments wait.
 
@@ -86,8 +88,10 @@ class TcpConnection(TcpInput):
         self.go_on()
         self.in_backlog = True
         while self.backlog and not self.dead and self.snd_nxt == before:
-            segment, ecn = self.backlog.pop(0)
-            self.receive(segment, ecn=ecn)
+            segment, ecn, pkt_id = self.backlog.pop(0)
+            reason = self.receive(segment, ecn=ecn)
+            if reason is not None:
+                self.layer.stack.packet_dropped(pkt_id, reason)
         self.in_backlog = False
         if self.snd_nxt != before and not self.dead:
             return True
@@ -95,23 +99,25 @@ class TcpConnection(TcpInput):
             self.ack_deferred = False
             if self.ack_scheduled and not self.dead:
                 self.send_ack()
+        for _, _, pkt_id in self.backlog:
+            self.layer.stack.packet_dropped(pkt_id, DropReason.TCP_CLOSE)
         self.backlog.clear()
         self.owned = self.stepwise = False
         return False
 
-    def _add_backlog(self, segment: Segment, ecn: int) -> None:
+    def _add_backlog(self, segment: Segment, ecn: int, pkt_id: int) -> None:
         """tcp_add_backlog: an ACK takes the place of the one before it if they differ in nothing else.
 
         The kernel joins data, too; that would change how the sizes of segments are counted, and is not done here.
         """
         if self.backlog:
-            last, last_ecn = self.backlog[-1]
+            last, last_ecn, _ = self.backlog[-1]
             plain = last.flags == segment.flags == ACK and not last.payload and not segment.payload
             like = replace(last, ack=segment.ack, window=segment.window) == segment
             if plain and like and ecn == last_ecn and (segment.ack - last.ack) & MASK32 <= MASK32 >> 1:
-                self.backlog[-1] = (segment, ecn)
+                self.backlog[-1] = (segment, ecn, pkt_id)
                 return
-        self.backlog.append((segment, ecn))
+        self.backlog.append((segment, ecn, pkt_id))
 
     # Opening.
 

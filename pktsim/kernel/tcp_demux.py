@@ -43,7 +43,8 @@ class Endpoint(Protocol):
     @property
     def state(self) -> TcpState: ...
 
-    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None: ...
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, pkt_id: int = 0) -> DropReason | None:
+        """Take a segment; ``pkt_id`` is the packet's in the engine. Returns why it is dropped, if it is."""
 
     def icmp(self, error: IcmpError) -> None: ...
 
@@ -172,7 +173,7 @@ class TcpDemux:
 
     # Segments.
 
-    def deliver(self, packet: IpPacket, *, ifindex: int, reply_mark: int = 0) -> DropReason | None:
+    def deliver(self, packet: IpPacket, *, ifindex: int, reply_mark: int = 0, pkt_id: int = 0) -> DropReason | None:
         """tcp_v4_rcv. Returns why nobody takes it, if so."""
         segment = parse_segment(packet.payload, packet.tos, reply_mark)
         if segment is None:
@@ -182,8 +183,7 @@ class TcpDemux:
             return DropReason.TRANSPORT_CHECKSUM
         endpoint = self.connections.get((packet.daddr, segment.dport, packet.saddr, segment.sport))
         if endpoint is not None:
-            endpoint.deliver(segment, packet, ifindex=ifindex)
-            return None
+            return endpoint.deliver(segment, packet, ifindex=ifindex, pkt_id=pkt_id)
         return self.deliver_to_listener(segment, packet, ifindex=ifindex)
 
     def deliver_to_listener(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> DropReason | None:
@@ -191,8 +191,7 @@ class TcpDemux:
         if listener is None:
             self.send_reset(segment, packet.daddr, packet.saddr, ifindex=0)
             return DropReason.NO_SOCKET
-        listener.deliver(segment, packet, ifindex=ifindex)
-        return None
+        return listener.deliver(segment, packet, ifindex=ifindex)
 
     def find_listener(self, daddr: bytes, port: int, ifindex: int) -> TcpListener | None:
         """The listener that fits best (__inet_lookup_listener)."""

@@ -20,6 +20,7 @@ from pktsim.kernel.tcp_recovery import TcpRecovery
 from pktsim.kernel.tcp_rtt import TIMEWAIT_NS
 from pktsim.kernel.tcp_segment import ACK, CWR, FIN, PSH, RST, SYN, Segment
 from pktsim.kernel.tcp_state import Event, TcpState, next_state
+from pktsim.netfilter.opcodes import DropReason
 
 _RST_AFTER_FIN = (TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING)
 _AFTER_CLOSE = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK)
@@ -40,38 +41,42 @@ class TcpInput(TcpRecovery):
 
     # Arrival.
 
-    def receive(self, segment: Segment, *, ecn: int = 0) -> None:
+    def receive(self, segment: Segment, *, ecn: int = 0) -> DropReason | None:
         """Process one segment for this connection in any state but LISTEN and TIME_WAIT.
 
         Args:
             segment: With a right checksum.
             ecn: The two ECN bits of the IP header.
+
+        Returns:
+            Why it is dropped, if it is.
         """
         if self.state == TcpState.SYN_SENT:
-            self._receive_in_syn_sent(segment)
-            return
+            return self._receive_in_syn_sent(segment)
         if not segment.flags & (ACK | RST | SYN):
-            return
+            return DropReason.TCP_FLAGS
         seq = unwrap(segment.seq, self.rcv_nxt)
         end_seq = seq + segment.length
-        if not self._validate(segment, seq, end_seq):
-            return
+        valid, reason = self._validate(segment, seq, end_seq)
+        if not valid:
+            return reason
         ack = unwrap(segment.ack, self.snd_nxt)
         state = self.state
         accepted = self.process_ack(segment, seq, ack) if segment.flags & ACK else -1
         if not segment.flags & ACK:
-            return
+            return DropReason.TCP_FLAGS
+        refused = DropReason.TCP_ACK_UNSENT_DATA if ack > self.snd_nxt else DropReason.TCP_TOO_OLD_ACK
         if state == TcpState.SYN_RECV:
             if accepted <= 0:
                 self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex)
-                return
+                return refused
             self._leave_syn_recv(segment, seq, ack)
         elif accepted < 0:
             if state != TcpState.ESTABLISHED:
                 self.send_challenge_ack()
-            return
+            return refused
         if not self._our_fin_acked(segment, end_seq):
-            return
+            return None
         self._measure_receiver_rtt(segment)
         if ecn == _CE and self.ecn_ok:
             self.ecn_demand_cwr = True
@@ -81,7 +86,7 @@ class TcpInput(TcpRecovery):
             # Whatever follows the FIN is nobody's.
             self.push_pending()
             self.check_ack()
-            return
+            return DropReason.TCP_CLOSE if segment.length else None
         if (
             self.state in _AFTER_CLOSE
             and self.rcv_shutdown
@@ -91,40 +96,47 @@ class TcpInput(TcpRecovery):
             # RFC 1122 section 4.2.2.13: data that nobody can read any more resets the connection.
             self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex)
             self.fail(errno.ECONNRESET)
-            return
-        self._queue(segment, seq, end_seq)
+            return DropReason.TCP_ABORT_ON_DATA
+        reason = self._queue(segment, seq, end_seq)
         if self.state not in (TcpState.CLOSE, TcpState.TIME_WAIT):
             self.push_pending()
             self.release_send_space()
             self.check_ack()
+        return reason
 
-    def _validate(self, segment: Segment, seq: int, end_seq: int) -> bool:
-        """Whether the segment is this connection's and may be processed (tcp_validate_incoming)."""
+    def _validate(self, segment: Segment, seq: int, end_seq: int) -> tuple[bool, DropReason | None]:
+        """Whether the segment is this connection's and may be processed (tcp_validate_incoming).
+
+        Returns:
+            That, and why it is dropped, if it is: a good reset is not, though nothing more is to be done with it.
+        """
         flags = segment.flags
         if self._fails_paws(segment, seq) and not flags & RST:
             if flags & SYN:
                 self.send_challenge_ack()
             elif not self._rate_limited(segment):
                 self._send_duplicate_ack(seq, end_seq)
-            return False
-        if not self._in_window(segment, seq, end_seq):
+            return False, DropReason.TCP_RFC7323_PAWS
+        outside = self._outside_window(seq, end_seq)
+        if outside is not None:
             if flags & RST:
                 if seq == self.rcv_nxt - 1 and self.state in _RST_AFTER_FIN:
                     self._reset()
+                    return False, None
             elif flags & SYN:
                 self.send_challenge_ack()
             elif not self._rate_limited(segment):
                 self._send_duplicate_ack(seq, end_seq)
-            return False
+            return False, outside
         if flags & RST:
             # RFC 5961 section 3.2: only the exact next number resets; what is near asks for proof.
             blocks = self.reassembly.blocks(4) if self.sack_ok else []
             exact = seq == self.rcv_nxt or (blocks and seq == max(right for _, right in blocks))
             if exact or (seq == self.rcv_nxt - 1 and self.state in _RST_AFTER_FIN):
                 self._reset()
-            else:
-                self.send_challenge_ack()
-            return False
+                return False, None
+            self.send_challenge_ack()
+            return False, DropReason.TCP_RESET
         if flags & SYN:
             if (
                 self.state == TcpState.SYN_RECV
@@ -132,10 +144,10 @@ class TcpInput(TcpRecovery):
                 and seq + 1 == end_seq == self.rcv_nxt
                 and unwrap(segment.ack, self.snd_nxt) == self.snd_nxt
             ):
-                return True  # the SYN-ACK of a simultaneous open
+                return True, None  # the SYN-ACK of a simultaneous open
             self.send_challenge_ack()
-            return False
-        return True
+            return False, DropReason.TCP_INVALID_SYN
+        return True, None
 
     def _fails_paws(self, segment: Segment, seq: int) -> bool:
         """RFC 7323 section 5, with Linux's exception for reordered pure ACKs (tcp_disordered_ack)."""
@@ -155,15 +167,17 @@ class TcpInput(TcpRecovery):
         )
         return not disordered
 
-    def _in_window(self, segment: Segment, seq: int, end_seq: int) -> bool:
+    def _outside_window(self, seq: int, end_seq: int) -> DropReason | None:
         """tcp_sequence."""
         if end_seq < self.window.wup:
-            return False
+            return DropReason.TCP_OLD_SEQUENCE
         edge = self.rcv_nxt + self.window.receive_window(self.rcv_nxt)
         if end_seq > edge:
+            if seq > edge:
+                return DropReason.TCP_INVALID_SEQUENCE
             # Since 6.17 a segment may reach beyond the window only if nothing waits to be read.
-            return seq <= edge and not self.received.length
-        return True
+            return DropReason.TCP_INVALID_END_SEQUENCE if self.received.length else None
+        return None
 
     def _rate_limited(self, segment: Segment) -> bool:
         """Data is always answered, pure ACKs and SYNs in limits (tcp_oow_rate_limited)."""
@@ -190,7 +204,7 @@ class TcpInput(TcpRecovery):
 
     # SYN_SENT.
 
-    def _receive_in_syn_sent(self, segment: Segment) -> None:
+    def _receive_in_syn_sent(self, segment: Segment) -> DropReason | None:
         """tcp_rcv_synsent_state_process."""
         flags = segment.flags
         if flags & ACK:
@@ -198,22 +212,22 @@ class TcpInput(TcpRecovery):
             if not self.snd_una < ack <= self.snd_nxt:
                 if not flags & RST:
                     self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex)
-                return
+                return DropReason.TCP_INVALID_ACK_SEQUENCE
             if self.timestamps and segment.ts_val is not None and segment.ts_ecr and not self._echo_is_ours(segment):
                 if not flags & RST:
                     self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex)
-                return
+                return DropReason.TCP_RFC7323_TSECR
             if flags & RST:
                 self._reset()
-                return
+                return None
             if not flags & SYN:
-                return
+                return DropReason.TCP_FLAGS
             self._take_syn(segment)
             self.snd_wnd = segment.window
             self.snd_wl1 = self.irs
             self.process_ack(segment, self.irs, ack, handshake=True)
             if self.state != TcpState.SYN_SENT:
-                return
+                return None
             self._negotiated(segment)
             self.copied_seq = self.rcv_nxt
             self.state = next_state(self.state, Event.SYN_ACK)
@@ -221,9 +235,9 @@ class TcpInput(TcpRecovery):
             self.send_ack()
             self.push_pending()
             self.changed.fire()
-            return
+            return None
         if flags & RST or not flags & SYN:
-            return
+            return DropReason.TCP_RESET if flags & RST else DropReason.TCP_FLAGS
         # Simultaneous open (RFC 9293 section 3.5).
         self._take_syn(segment)
         self._negotiated(segment)
@@ -237,6 +251,7 @@ class TcpInput(TcpRecovery):
             head = self.queue.rtx[0]
             head.flags |= ACK
             self.send_syn(head)
+        return None
 
     def _echo_is_ours(self, segment: Segment) -> bool:
         first = (self.retrans_first_ts()) & MASK32
@@ -349,10 +364,10 @@ class TcpInput(TcpRecovery):
         self.receiver_rtt8_us = new
         self.window.rtt_us = new
 
-    def _queue(self, segment: Segment, seq: int, end_seq: int) -> None:
-        """tcp_data_queue."""
+    def _queue(self, segment: Segment, seq: int, end_seq: int) -> DropReason | None:
+        """tcp_data_queue. Returns why it is dropped, if it is."""
         if seq == end_seq:
-            return
+            return None
         self.dsack = None
         data = segment.payload
         fin = bool(segment.flags & FIN)
@@ -362,25 +377,25 @@ class TcpInput(TcpRecovery):
                 data = data[self.rcv_nxt - seq :]
             if not self.window.receive_window(self.rcv_nxt) and (data or not fin):
                 self._out_of_window()
-                return
+                return DropReason.TCP_ZEROWINDOW
             if not self._memory_for(data):
-                return
+                return DropReason.PROTO_MEM
             self._take_data(data, push=bool(segment.flags & PSH))
             if fin:
                 self._take_fin()
-                return
+                return None
             self._take_reassembled()
             if not self.orphan:
                 self.changed.fire()
-            return
+            return None
         if end_seq <= self.rcv_nxt:
             self._set_dsack(seq, end_seq)
             self._out_of_window()
-            return
+            return DropReason.TCP_OLD_DATA
         if seq >= self.rcv_nxt + self.window.receive_window(self.rcv_nxt):
             self._out_of_window()
-            return
-        self._queue_out_of_order(data, seq, fin=fin, push=bool(segment.flags & PSH))
+            return DropReason.TCP_OVERWINDOW
+        return self._queue_out_of_order(data, seq, fin=fin, push=bool(segment.flags & PSH))
 
     def _memory_for(self, data: bytes) -> bool:
         """Whether the receive buffer takes the segment; if not, say so (tcp_try_rmem_schedule)."""
@@ -464,7 +479,7 @@ class TcpInput(TcpRecovery):
         elif seq <= self.dsack[1] and self.dsack[0] <= end_seq:
             self.dsack = (min(seq, self.dsack[0]), max(end_seq, self.dsack[1]))
 
-    def _queue_out_of_order(self, data: bytes, seq: int, *, fin: bool, push: bool) -> None:
+    def _queue_out_of_order(self, data: bytes, seq: int, *, fin: bool, push: bool) -> DropReason | None:
         """tcp_data_queue_ofo. A FIN is held, and reported, as the byte whose number it takes."""
         self.ack_scheduled = True
         if data:
@@ -483,6 +498,7 @@ class TcpInput(TcpRecovery):
         self.account_memory()
         if not self.orphan:
             self.window.grow_buffer(0, held.last_end - self.rcv_nxt)
+        return None if new else DropReason.TCP_OFOMERGE
 
     def _take_reassembled(self) -> None:
         """tcp_ofo_queue."""

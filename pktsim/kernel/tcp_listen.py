@@ -20,6 +20,7 @@ from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, RST, SYN, Segment, bui
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_window import ReceiveWindow, initial_window
 from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, TimerHandle, build_ip, family_of
+from pktsim.netfilter.opcodes import DropReason
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp import TcpSocket
@@ -69,19 +70,24 @@ class TcpListener:
         self.changed = Signal()
         self.closed = False
 
-    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, isn: int | None = None) -> None:
-        """A segment for the port that belongs to no connection (tcp_rcv_state_process in LISTEN)."""
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, isn: int | None = None) -> DropReason | None:
+        """A segment for the port that belongs to no connection (tcp_rcv_state_process in LISTEN).
+
+        Returns:
+            Why it is dropped, if it is.
+        """
         flags = segment.flags
         if flags & RST:
-            return
+            return DropReason.TCP_RESET
         if flags & ACK:
             self.demux.send_reset(segment, packet.daddr, packet.saddr)
-            return
+            return DropReason.TCP_FLAGS
         if not flags & SYN or flags & FIN:
-            return
+            return DropReason.TCP_FLAGS
         if len(self.accepted) > self.backlog or self.requests > max(self.backlog, 8):
-            return
-        TcpRequest(self, segment, packet, isn=isn)
+            return DropReason.TCP_LISTEN_OVERFLOW
+        request = TcpRequest(self, segment, packet, isn=isn)
+        return None if request.answered else DropReason.NO_ROUTE
 
     def most_retries(self) -> int:
         """How often a SYN-ACK is sent again: less, the more old requests there are (reqsk_timer_handler)."""
@@ -141,6 +147,7 @@ class TcpRequest:
         self.retransmissions = 0
         self.timeouts = 0
         self.acked = False
+        self.answered = False
         self.sent_ns = demux.layer.clock.now_ns
         self.timeout_ns = _SYNACK_TIMEOUT_NS
         self._last_oow_ack_ns = -(1 << 62)
@@ -152,6 +159,7 @@ class TcpRequest:
             )
         except OSError:
             return  # no way back: no answer
+        self.answered = True
         self.mtu = route.mtu
         self.advmss = socket.advertised_mss(route.mtu, family_of(self.laddr))
         wnd, clamp, wscale = initial_window(
@@ -272,8 +280,8 @@ class TcpRequest:
             mark=segment.reply_mark,
         )
 
-    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
-        """tcp_check_req."""
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, pkt_id: int = 0) -> DropReason | None:
+        """tcp_check_req. Returns why the segment is dropped, if it is."""
         flags = segment.flags
         now_ns = self.demux.layer.clock.now_ns
         seq = unwrap(segment.seq, self.rcv_nxt)
@@ -290,16 +298,16 @@ class TcpRequest:
                 self.retransmissions += 1
                 self._send_syn_ack()
                 self._schedule(min(self.timeout_ns << self.timeouts, RTO_MAX_NS))
-            return
+            return None
         if flags & ACK and segment.ack != (self.isn + 1) & MASK32:
             self.demux.send_reset(segment, self.laddr, self.raddr)
-            return
+            return DropReason.TCP_INVALID_ACK_SEQUENCE
         edge = self.rcv_nxt + self.window.wnd
         in_window = seq == self.rcv_nxt or (end_seq > self.rcv_nxt and seq < edge)
         if paws_reject or not in_window:
             if not flags & RST and not self._limited():
                 self._acknowledge(segment)
-            return
+            return DropReason.TCP_RFC7323_PAWS if paws_reject else DropReason.TCP_INVALID_SEQUENCE
         if self.timestamps and segment.ts_val is not None and seq <= self.rcv_nxt:
             self.ts_recent = segment.ts_val
             self.ts_recent_ns = now_ns
@@ -309,22 +317,22 @@ class TcpRequest:
             if not flags & RST:
                 self.demux.send_reset(segment, self.laddr, self.raddr)
             self.drop()
-            return
+            return None if flags & RST else DropReason.TCP_INVALID_SYN
         if not flags & ACK:
-            return
+            return DropReason.TCP_FLAGS
         if self.timeouts < self.listener.socket.defer_accept and end_seq == self.rcv_nxt:
             self.acked = True  # TCP_DEFER_ACCEPT: no data yet
-            return
+            return None
         if len(self.listener.accepted) > self.listener.backlog:
             if self.demux.settings.abort_on_overflow:
                 self.demux.send_reset(segment, self.laddr, self.raddr)
                 self.drop()
             else:
                 self.acked = True
-            return
-        self._become_connection(segment, packet, ifindex=ifindex)
+            return DropReason.TCP_LISTEN_OVERFLOW
+        return self._become_connection(segment, packet)
 
-    def _become_connection(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+    def _become_connection(self, segment: Segment, packet: IpPacket) -> DropReason | None:
         """tcp_v4_syn_recv_sock, tcp_create_openreq_child and the rest of the handshake."""
         from pktsim.kernel.tcp_connection import TcpConnection
 
@@ -375,4 +383,4 @@ class TcpRequest:
         connection.passive_established()
         listener.accepted.append(connection)
         listener.changed.fire()
-        connection.receive(segment, ecn=packet.tos & 3)
+        return connection.receive(segment, ecn=packet.tos & 3)

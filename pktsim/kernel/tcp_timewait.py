@@ -15,6 +15,7 @@ from pktsim.kernel.tcp_rtt import TIMEWAIT_NS
 from pktsim.kernel.tcp_segment import ACK, FIN, RST, SYN, Segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.transport import IpPacket, TimerHandle
+from pktsim.netfilter.opcodes import DropReason
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp_connection import TcpConnection
@@ -70,7 +71,8 @@ class TimeWait:
     def icmp(self, error: IcmpError) -> None:
         """Nobody is left to be told."""
 
-    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> None:
+    def deliver(self, segment: Segment, packet: IpPacket, *, ifindex: int, pkt_id: int = 0) -> DropReason | None:
+        """A segment for what is over. Returns why it is dropped, if it is."""
         now_ns = self.demux.layer.clock.now_ns
         flags = segment.flags
         seq = unwrap(segment.seq, self.rcv_nxt)
@@ -84,16 +86,16 @@ class TimeWait:
             and not flags & RST
         )
         if self.state == TcpState.FIN_WAIT2:
-            self._in_fin_wait2(segment, packet, seq, end_seq, paws_reject=paws_reject)
-            return
+            return self._in_fin_wait2(segment, packet, seq, end_seq, paws_reject=paws_reject)
         if not paws_reject and seq == self.rcv_nxt and (seq == end_seq or flags & RST):
             if flags & RST:
-                if not self.demux.settings.rfc1337:
-                    self.kill()
-                return
+                if self.demux.settings.rfc1337:
+                    return DropReason.TCP_RESET
+                self.kill()
+                return None
             self._schedule(TIMEWAIT_NS)
             self._remember(segment)
-            return
+            return None
         newer = stamped and segment.ts_val is not None and ts_before(self.ts_recent, segment.ts_val)
         if flags & SYN and not flags & (RST | ACK) and not paws_reject and (seq > self.rcv_nxt or newer):
             listener = self.demux.find_listener(packet.daddr, segment.dport, ifindex)
@@ -101,14 +103,18 @@ class TimeWait:
                 # A new connection in place of the old one, with sequence numbers beyond all that it used.
                 self.kill()
                 isn = (self.snd_nxt + 65535 + 2) & MASK32 or 1
-                listener.deliver(segment, packet, ifindex=ifindex, isn=isn)
-                return
+                return listener.deliver(segment, packet, ifindex=ifindex, isn=isn)
         if not flags & RST:
             if paws_reject or flags & ACK:
                 self._schedule(TIMEWAIT_NS)
             self._acknowledge_limited(segment)
+        if paws_reject:
+            return DropReason.TCP_RFC7323_TW_PAWS
+        return DropReason.TCP_OLD_SEQUENCE if end_seq <= self.rcv_nxt else DropReason.TCP_INVALID_SEQUENCE
 
-    def _in_fin_wait2(self, segment: Segment, packet: IpPacket, seq: int, end_seq: int, *, paws_reject: bool) -> None:
+    def _in_fin_wait2(
+        self, segment: Segment, packet: IpPacket, seq: int, end_seq: int, *, paws_reject: bool
+    ) -> DropReason | None:
         flags = segment.flags
         in_window = (
             seq == end_seq == self.rcv_nxt
@@ -117,23 +123,28 @@ class TimeWait:
         )
         if paws_reject or not in_window:
             self._acknowledge_limited(segment)
-            return
+            return DropReason.TCP_RFC7323_TW_PAWS if paws_reject else DropReason.TCP_INVALID_SEQUENCE
         if flags & RST:
             self.kill()
-            return
+            return None
         if flags & SYN and seq >= self.rcv_nxt:
             self._reset(segment)
-            return
-        if not flags & ACK or end_seq <= self.rcv_nxt or end_seq == seq:
-            return
+            return DropReason.TCP_INVALID_SYN
+        if not flags & ACK:
+            return DropReason.TCP_FLAGS
+        if end_seq == seq:
+            return None
+        if end_seq <= self.rcv_nxt:
+            return DropReason.TCP_OLD_DATA
         if not flags & FIN or end_seq != self.rcv_nxt + 1:
             self._reset(segment)  # data for a process that has gone
-            return
+            return DropReason.TCP_ABORT_ON_DATA
         self.state = TcpState.TIME_WAIT
         self.rcv_nxt = end_seq
         self._remember(segment)
         self._schedule(TIMEWAIT_NS)
         self._acknowledge(segment)
+        return None
 
     def _reset(self, segment: Segment) -> None:
         self.demux.send_reset(segment, self.laddr, self.raddr, ifindex=self.ifindex, mark=self.mark)

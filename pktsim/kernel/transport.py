@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pktsim.clock import Clock
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import checksum
@@ -116,6 +117,9 @@ class IpStack(Protocol):
         """A router said that this much fits towards ``daddr``."""
 
     def sysctl(self, name: str) -> int: ...
+
+    def packet_dropped(self, pkt_id: int, reason: DropReason) -> None:
+        """A packet that was taken, but had to wait until somebody looked at it, goes no further."""
 
 
 def family_of(address: bytes) -> int:

@@ -236,9 +236,10 @@ class UdpTable:
             elif score > best:
                 best = score
                 found = [socket]
-        for socket in found:
-            socket.enqueue(data, packet.saddr, sport, ifindex)
-        return None if found else DropReason.NO_SOCKET
+        if not found:
+            return DropReason.NO_SOCKET
+        queued = [socket.enqueue(data, packet.saddr, sport, ifindex) for socket in found]
+        return None if any(queued) else DropReason.SOCKET_RCVBUFF
 
     def find(self, saddr: bytes, sport: int, daddr: bytes, dport: int, ifindex: int) -> UdpSocket | None:
         """The socket that fits a datagram best (__udp4_lib_lookup)."""

@@ -15,7 +15,7 @@ from pktsim.errors import TopologyError
 from pktsim.fidelity import approximated
 from pktsim.kernel.netdev import NetDevice
 from pktsim.kernel.transport import IPPROTO_UDP, build_ip
-from pktsim.netfilter.opcodes import LinkKind
+from pktsim.netfilter.opcodes import DropReason, LinkKind
 from pktsim.wire.addr import MAC_ZERO, ip_from_text, mac_from_text
 from pktsim.wire.checksum import transport_checksum
 
@@ -138,19 +138,21 @@ class Vxlan:
 
     # ------------------------------------------------------------------------------------------------------------- send
 
-    def _send(self, tunnel: VxlanDevice, frame: bytes, mark: int) -> None:
-        """``vxlan_xmit``: to every remote that the destination MAC address is behind."""
-        remotes = tunnel.fdb.get(frame[:6]) or tunnel.fdb.get(MAC_ZERO) or []
-        for remote in list(remotes):
-            self._send_to(tunnel, frame, mark, remote)
+    def _send(self, tunnel: VxlanDevice, frame: bytes, mark: int) -> DropReason | None:
+        """``vxlan_xmit``: to every remote that the destination MAC address is behind. Returns why to none, if so."""
+        remotes = tunnel.fdb.get(frame[:6]) or tunnel.fdb.get(MAC_ZERO)
+        if not remotes:
+            return DropReason.NO_TX_TARGET
+        reasons = [self._send_to(tunnel, frame, mark, remote) for remote in list(remotes)]
+        return None if None in reasons else reasons[0]
 
-    def _send_to(self, tunnel: VxlanDevice, frame: bytes, mark: int, remote: bytes) -> None:
+    def _send_to(self, tunnel: VxlanDevice, frame: bytes, mark: int, remote: bytes) -> DropReason | None:
         """``vxlan_xmit_one``."""
         netns = self._netns
         try:
             route = netns.route_output(remote, saddr=tunnel.local, ifindex=tunnel.link, mark=mark)
         except OSError:
-            return
+            return DropReason.NO_ROUTE
         saddr = tunnel.local or route.saddr
         length = _UDP_HEADER + _HEADER.size + len(frame)
         head = struct.pack("!HHHH", self._source_port(frame), tunnel.port, length, 0)
@@ -169,6 +171,7 @@ class Vxlan:
             df=False,
         )
         netns.local_out(packet, mark=mark, ifindex=tunnel.link)
+        return None
 
     def _source_port(self, frame: bytes) -> int:
         """``udp_flow_src_port``: a hash of the inner flow, equal for both directions, in the range of local ports."""
@@ -181,32 +184,35 @@ class Vxlan:
 
     # ---------------------------------------------------------------------------------------------------------- receive
 
-    def _receive(self, port: int, packet: bytes) -> bool:
-        """``vxlan_rcv``. Returns whether the packet was for a tunnel, be it a broken one."""
+    def _receive(self, port: int, packet: bytes) -> DropReason | None:
+        """``vxlan_rcv``: a packet for a tunnel, be it a broken one. Returns why it is dropped, if it is."""
         netns = self._netns
         header_length = (packet[0] & 15) * 4
         segment = packet[header_length : int.from_bytes(packet[2:4], "big")]
         if len(segment) < _UDP_HEADER + _HEADER.size + _ETHERNET:
-            return True
+            return DropReason.VXLAN_INVALID_HDR
         if segment[6:8] != b"\0\0":
             saddr, daddr = packet[12:16], packet[16:20]
             if transport_checksum(saddr, daddr, IPPROTO_UDP, segment) not in (0, 0xFFFF):
-                return True
+                return DropReason.TRANSPORT_CHECKSUM
         flags, vni = _HEADER.unpack_from(segment, _UDP_HEADER)
         tunnel = self._devices.get((port, vni >> 8))
         # Other flags belong to extensions that such a device does not speak.
-        if flags != _FLAG_VNI or vni & 0xFF or tunnel is None or not tunnel.device.up:
-            return True
+        if flags != _FLAG_VNI or vni & 0xFF:
+            return DropReason.VXLAN_INVALID_HDR
+        if tunnel is None or not tunnel.device.up:
+            return DropReason.VXLAN_VNI_NOT_FOUND
         frame = segment[_UDP_HEADER + _HEADER.size :]
         if frame[6:12] == tunnel.device.mac:
-            return True  # our own, come back
+            return DropReason.LOCAL_MAC  # our own, come back
         if tunnel.learning:
             tunnel.fdb[frame[6:12]] = [packet[12:16]]
         decapsulated = _with_outer_ecn(frame, packet[1] & _ECN_MASK)
-        if decapsulated is not None:
-            # gro_cells: received by the device when what is under way is done
-            netns.receive_later(tunnel.device.ifindex, decapsulated)
-        return True
+        if decapsulated is None:
+            return DropReason.IP_TUNNEL_ECN
+        # gro_cells: received by the device when what is under way is done
+        netns.receive_later(tunnel.device.ifindex, decapsulated)
+        return None
 
 
 def _inner_ecn(frame: bytes) -> int:

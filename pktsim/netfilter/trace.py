@@ -35,7 +35,7 @@ _RECORD = struct.Struct("=6i")
 
 #: What a reader wants to know of a drop.
 DROP_TEXT: dict[DropReason, str] = {
-    DropReason.FRAME_TOO_SHORT: "the frame is too short or its source address is no station's",
+    DropReason.FRAME_TOO_SHORT: "the frame is too short",
     DropReason.OTHER_HOST: "the frame is addressed to another station",
     DropReason.NO_PROTOCOL: "nobody handles this ethertype",
     DropReason.IP_HEADER: "the IP header is malformed or longer than the packet",
@@ -61,6 +61,55 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.FRAGMENT_NEEDED: "larger than the MTU of its way, and it must not be fragmented",
     DropReason.TRANSPORT_HEADER: "the TCP, UDP or ICMP header is malformed or cut short",
     DropReason.TRANSPORT_CHECKSUM: "the TCP, UDP or ICMP checksum is wrong",
+    DropReason.UNHANDLED_PROTO: "this host does not handle this type of message",
+    DropReason.INVALID_PROTO: "ICMP to many that this host does not answer",
+    DropReason.UNICAST_IN_L2_MULTICAST: "its frame was sent to many, and such a one is not forwarded",
+    DropReason.GROUP_NOT_JOINED: "sent to a group that this host has not joined",
+    DropReason.NEIGH_CREATEFAIL: "the neighbour table is full",
+    DropReason.NEIGH_QUEUEFULL: "too many packets wait for its next hop's link-layer address",
+    DropReason.QUEUE_PURGE: "the entry of the next hop that it waited for was deleted",
+    DropReason.DUP_FRAG: "the same fragment has come before",
+    DropReason.FRAG_REASM_TIMEOUT: "its other fragments did not come in time",
+    DropReason.FRAG_TOO_FAR: "too many other fragments have come meanwhile (net.ipv4.ipfrag_max_dist)",
+    DropReason.FRAG_MEMORY: "too many fragments wait already",
+    DropReason.SOCKET_RCVBUFF: "the receive buffer of its socket is full",
+    DropReason.NO_TX_TARGET: "the tunnel knows no remote host for its destination",
+    DropReason.VXLAN_INVALID_HDR: "the VXLAN header or the UDP header before it is invalid",
+    DropReason.VXLAN_VNI_NOT_FOUND: "no VXLAN device of its network (VNI) is up here",
+    DropReason.LOCAL_MAC: "the frame in the tunnel is from this host itself",
+    DropReason.IP_TUNNEL_ECN: "congestion was experienced, and the packet in the tunnel cannot carry that (RFC 6040)",
+    DropReason.ARP_INVALID: "the ARP message is malformed, or about an address that no station has",
+    DropReason.ARP_GRATUITOUS: "a gratuitous ARP message (drop_gratuitous_arp)",
+    DropReason.IPV6_NDISC_FRAG: "neighbour discovery in fragments (suppress_frag_ndisc)",
+    DropReason.IPV6_NDISC_HOP_LIMIT: "neighbour discovery with a hop limit below 255: it is not from a neighbour",
+    DropReason.IPV6_NDISC_BAD_CODE: "neighbour discovery with a code other than 0",
+    DropReason.IPV6_NDISC_BAD_OPTIONS: "the options of the neighbour discovery message are invalid",
+    DropReason.IPV6_NDISC_NS_OTHERHOST: "it asks for the neighbour of an address that is not this host's",
+    DropReason.NDISC_INVALID: "the neighbour discovery message is cut short or about no host's address",
+    DropReason.NDISC_UNSOLICITED: "it advertises a neighbour that nobody here has asked for",
+    DropReason.NDISC_IGNORED: "a message between hosts and routers that this one does not go by (forwarding)",
+    DropReason.TCP_FLAGS: "TCP flags that its connection or listener cannot take in its state",
+    DropReason.TCP_RESET: "a TCP reset that does not fit the connection exactly",
+    DropReason.TCP_INVALID_SYN: "a SYN within a TCP connection",
+    DropReason.TCP_LISTEN_OVERFLOW: "the queues of the listening socket are full (its backlog)",
+    DropReason.TCP_OLD_SEQUENCE: "a TCP sequence number before the window: it came before",
+    DropReason.TCP_INVALID_SEQUENCE: "a TCP sequence number outside of the window",
+    DropReason.TCP_INVALID_END_SEQUENCE: "a TCP segment that reaches beyond the window",
+    DropReason.TCP_INVALID_ACK_SEQUENCE: "it acknowledges what the TCP connection to be has not sent",
+    DropReason.TCP_RFC7323_PAWS: "its TCP time stamp is older than the last (PAWS)",
+    DropReason.TCP_RFC7323_TW_PAWS: "its TCP time stamp is older than the last of a connection in TIME_WAIT (PAWS)",
+    DropReason.TCP_RFC7323_TSECR: "it echoes a TCP time stamp that was not sent",
+    DropReason.TCP_TOO_OLD_ACK: "a TCP acknowledgement that is far too old",
+    DropReason.TCP_ACK_UNSENT_DATA: "it acknowledges TCP data that were not sent",
+    DropReason.TCP_ZEROWINDOW: "the TCP receive window is closed",
+    DropReason.TCP_OLD_DATA: "TCP data that have come before",
+    DropReason.TCP_OVERWINDOW: "TCP data beyond the receive window",
+    DropReason.TCP_OFOMERGE: "TCP data that came before, and wait for what is missing before them",
+    DropReason.PROTO_MEM: "the receive buffer of the TCP connection is full",
+    DropReason.TCP_CLOSE: "the other side has closed the TCP connection already",
+    DropReason.TCP_ABORT_ON_DATA: "TCP data for a process that has closed: the connection is reset",
+    DropReason.MAC_INVALID_SOURCE: "the frame's source address is no station's",
+    DropReason.MAC_IEEE_MAC_CONTROL: "the frame is addressed to bridges themselves (IEEE 802.1D), and goes no further",
     DropReason.NO_SOCKET: "no socket of this host takes it",
     DropReason.REJECTED: "a rule said REJECT",
     DropReason.MTU: "larger than the receiving interface takes",
@@ -171,6 +220,7 @@ class TraceReader:
         entry: dict[int, int] = {}
         families: dict[int, Family] = {}
         chains: dict[int, _Chains] = {}
+        devices_in: dict[int, str] = {}
         for pkt_id, kind_number, a, b, c, d in _RECORD.iter_unpack(records):
             kind = TraceKind(kind_number & ~_IPV6)
             if kind_number & _IPV6:
@@ -185,6 +235,7 @@ class TraceReader:
                 ethertype = aux[d + 12 : d + 14]
                 if ethertype in (b"\x08\x00", b"\x86\xdd"):
                     fam = families[pkt_id] = Family.IPV4 if ethertype == b"\x08\x00" else Family.IPV6
+                devices_in[pkt_id] = self.interface_name(a)
                 steps.append(TraceStep(pkt_id, kind, f"{self.interface_name(a)} receives it"))
             elif kind is TraceKind.HOOK:
                 depth[pkt_id] = 0
@@ -277,7 +328,8 @@ class TraceReader:
                 rule_text = last_rule.get(pkt_id, "")
                 by_rule = reason in _BY_RULE and (reason is not DropReason.NAT or rule_text.startswith("nat "))
                 by = f" ({rule_text})" if by_rule and rule_text else ""
-                text = f"dropped: {DROP_TEXT.get(reason, reason.name)}{by}"
+                detail = aux[d : d + c].decode() if c else _setting(reason, fam, devices_in.get(pkt_id, "IF"))
+                text = f"dropped: {DROP_TEXT[reason]}{by or (f' ({detail})' if detail else '')}"
                 # where an ICMP error follows, that says enough in a comment
                 steps.append(TraceStep(pkt_id, kind, text, changed="" if b else text))
             elif kind is TraceKind.UPCALL:
@@ -400,6 +452,7 @@ class TraceReader:
             Upcall.FRAGMENT: f"is cut into fragments for an MTU of {b}",
             Upcall.DEFRAGMENT: "waits for its other fragments",
             Upcall.VXLAN_XMIT: "is wrapped into VXLAN",
+            Upcall.OTHER_L2: f"neither IP nor ARP, but ethertype {b:#06x}",
             Upcall.FLOOD: "goes on to the other ports when the refusal has left",
             Upcall.HELD: f"is held in {Hook(a).name if 0 <= a < len(Hook) else a}",
         }
@@ -415,6 +468,21 @@ _BETWEEN_HOOKS = frozenset(
 #: Types of ICMP and ICMPv6 messages about packets that are forwarded all the same.
 _REDIRECTS = frozenset({5, 137})
 _BY_RULE = frozenset({DropReason.RULE, DropReason.POLICY, DropReason.HOTDROP, DropReason.NAT})
+
+#: What decides a drop where that is one setting, in IPv4 and IPv6; {} is the device that the packet came by.
+_SETTINGS = {
+    DropReason.RP_FILTER: ("net.ipv4.conf.{}.rp_filter", ""),
+    DropReason.NOT_FORWARDING: ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"),
+    DropReason.CONNTRACK_TABLE_FULL: ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_max"),
+    DropReason.NEIGH_CREATEFAIL: ("net.ipv4.neigh.default.gc_thresh3", "net.ipv6.neigh.default.gc_thresh3"),
+    DropReason.NEIGH_QUEUEFULL: ("net.ipv4.neigh.IF.unres_qlen_bytes", "net.ipv6.neigh.IF.unres_qlen_bytes"),
+    DropReason.FRAG_MEMORY: ("net.ipv4.ipfrag_high_thresh", "net.ipv6.ip6frag_high_thresh"),
+}
+
+
+def _setting(reason: DropReason, family: Family, device: str) -> str:
+    ipv4, ipv6 = _SETTINGS.get(reason, ("", ""))
+    return (ipv4 if family is Family.IPV4 else ipv6).format(device)
 
 
 def _jumps(source: NftSource) -> bool:

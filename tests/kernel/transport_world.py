@@ -134,6 +134,7 @@ class Host:
         for address in addresses:
             world.hosts[address] = self
         self.sockets = SocketLayer(self, tcp=tcp)
+        self.dropped_late: list[DropReason] = []
 
     @property
     def clock(self) -> Clock:
@@ -167,6 +168,9 @@ class Host:
     def next_ip_id(self, saddr: bytes, daddr: bytes, protocol: int, segments: int = 1) -> int:
         self.next_id += segments
         return self.next_id - segments
+
+    def packet_dropped(self, pkt_id: int, reason: DropReason) -> None:
+        self.dropped_late.append(reason)
 
     def sysctl(self, name: str) -> int:
         return {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.all.hop_limit": 64}[name]
