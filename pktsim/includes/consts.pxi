@@ -205,6 +205,10 @@ cdef enum:  # DropReason: DR_
     DR_TCP_ABORT_ON_DATA = 82
     DR_MAC_INVALID_SOURCE = 83
     DR_MAC_IEEE_MAC_CONTROL = 84
+    DR_IP_LOCALNET = 85
+    DR_IP_LOCAL_SOURCE = 86
+    DR_QDISC_DROP = 87
+    DR_XDP = 88
 
 cdef enum:  # TraceKind: TR_
     TR_RX = 0

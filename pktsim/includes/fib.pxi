@@ -501,7 +501,7 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
     if rpf == 0 and s.n_prules == 0:
         if dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL]:
             return 0
-        return DR_MARTIAN_SOURCE if is_local_addr(s, p.family, src) else 0
+        return DR_IP_LOCAL_SOURCE if is_local_addr(s, p.family, src) else 0
     for i in range(s.n_addrs):
         if s.addrs[i].family == p.family and s.addrs[i].ifindex == dev.ifindex:
             has_addr = True
@@ -511,7 +511,7 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
     if r.type == RTN_BLACKHOLE or r.type == RTN_UNREACHABLE or r.type == RTN_PROHIBIT:
         return DR_RP_FILTER if rpf else 0  # to fib_lookup these are errors, as is no route at all
     if r.type != RTN_UNICAST and not (r.type == RTN_LOCAL and (dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL])):
-        return DR_MARTIAN_SOURCE
+        return DR_IP_LOCAL_SOURCE if r.type == RTN_LOCAL else DR_MARTIAN_SOURCE
     if route_uses(&r, dev.ifindex):
         return 0
     if not has_addr:

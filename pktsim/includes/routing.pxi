@@ -60,9 +60,9 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
         return DR_MARTIAN_DESTINATION
     if p.in_if != s.lo_ifindex:
         if dst.b[0] == 127 and not (s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)):
-            return DR_MARTIAN_DESTINATION
+            return DR_IP_LOCALNET
         if src.b[0] == 127 and not (s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)):
-            return DR_MARTIAN_SOURCE
+            return DR_IP_LOCALNET
     if (dst.b[0] & 0xF0) == 0xE0:
         # no multicast routing and no memberships but all-hosts: ip_check_mc
         if dst.b[0] == 224 and dst.b[1] == 0 and dst.b[2] == 0 and dst.b[3] == 1:

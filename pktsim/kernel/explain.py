@@ -105,9 +105,13 @@ class Explainer:
         text = f"not answered with {answer}: {why}"
         self._note(netns, TraceStep(pkt_id, TraceKind.UPCALL, text, changed="" if common else text))
 
-    def dropped(self, netns: Netns, pkt_id: int, reason: DropReason) -> None:
+    def remark(self, netns: Netns, pkt_id: int, text: str) -> None:
+        """Something else that a reader wants to know of a packet, and that did nothing to it."""
+        self._note(netns, TraceStep(pkt_id, TraceKind.UPCALL, text))
+
+    def dropped(self, netns: Netns, pkt_id: int, reason: DropReason, detail: str = "") -> None:
         """A packet was dropped behind the engine."""
-        text = f"dropped: {DROP_TEXT[reason]}"
+        text = f"dropped: {DROP_TEXT[reason]}" + (f" ({detail})" if detail else "")
         self._note(netns, TraceStep(pkt_id, TraceKind.DROP, text, changed=text))
 
     def _note(self, netns: Netns, step: TraceStep) -> None:

@@ -147,6 +147,9 @@ class Fragments:
             if reason is not None:
                 self.netns.discard(packet, reason)
             return
+        if whole.payload_sizes:
+            pieces = len(whole.payload_sizes)
+            self.netns.remark(packet.pkt_id, f"is the last of {pieces} fragments, and goes on as the whole packet")
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
         packet.ignore_df = bool(whole.largest)

@@ -334,7 +334,7 @@ class Icmp:
         elif icmp_type == IcmpType.TIMESTAMP:
             self._timestamp(packet, message, ifindex, broadcast, mark, pkt_id)
         elif icmp_type in ERROR_TYPES:
-            self._error_received(packet, message, icmp_type, code, ifindex)
+            return self._error_received(packet, message, icmp_type, code, ifindex, pkt_id)
         return None
 
     def _timestamp(self, packet: bytes, message: bytes, ifindex: int, broadcast: bool, mark: int, pkt_id: int) -> None:
@@ -366,30 +366,41 @@ class Icmp:
                 return
         self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)
 
-    def _error_received(self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int) -> None:
-        """``icmp_unreach``, ``icmp_redirect``: tell the socket that the quoted packet came from."""
+    def _error_received(
+        self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int, pkt_id: int
+    ) -> DropReason | None:
+        """``icmp_unreach``, ``icmp_redirect``: tell the socket that the quoted packet came from.
+
+        Returns:
+            Why it is dropped, if it is.
+        """
         netns = self._netns
         quoted = message[_ICMP_HEADER:]
         if len(quoted) < _IP_HEADER or (quoted[0] & 15) < 5:
-            return
+            return DropReason.TRANSPORT_HEADER
+        unheeded = ""
         if icmp_type == IcmpType.DEST_UNREACH:
             if code > NR_ICMP_UNREACH:
-                return
+                unheeded = f"there is no code {code}"
             if code == Unreach.FRAG_NEEDED:
                 mode = netns.sysctls.number("net.ipv4.ip_no_pmtu_disc")
                 # 3: of those only that look at the sequence numbers in what is quoted (icmp_tag_validation)
                 if mode == 2 or (mode == 3 and quoted[9] != IPPROTO_TCP):
-                    return
+                    unheeded = f"net.ipv4.ip_no_pmtu_disc is {mode}"
         elif icmp_type == IcmpType.TIME_EXCEEDED and code == EXC_FRAGTIME:
-            return
-        if (
+            unheeded = "what fragments are lost is no socket's business"
+        if not unheeded and (
             icmp_type != IcmpType.REDIRECT
             and not netns.sysctls.number("net.ipv4.icmp_ignore_bogus_error_responses")
             and netns.datapath.address_type(quoted[16:20]) == RouteType.BROADCAST
         ):
-            return
-        if len(quoted) < (quoted[0] & 15) * 4 + 8:
-            return  # icmp_socket_deliver: too little to find a socket by
+            unheeded = "it quotes a broadcast (net.ipv4.icmp_ignore_bogus_error_responses)"
+        elif not unheeded and len(quoted) < (quoted[0] & 15) * 4 + 8:
+            unheeded = "it quotes too little to find a socket by"  # icmp_socket_deliver
+        if unheeded:
+            netns.remark(pkt_id, f"the ICMP error is not heeded: {unheeded}")
+            return None
         if icmp_type == IcmpType.REDIRECT:
             netns.redirected(quoted[16:20], message[4:8], router=packet[12:16], ifindex=ifindex)
-        netns.sockets_icmp_error(packet, ifindex)
+        netns.sockets_icmp_error(packet, ifindex, pkt_id)
+        return None

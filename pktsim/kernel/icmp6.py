@@ -249,7 +249,7 @@ class Icmp6:
         elif kind in ND_TYPES:
             return netns.ndisc.receive(packet, data, offset)
         elif kind < INFORMATIONAL:
-            self._error_received(data, message, packet.in_ifindex)
+            self._error_received(packet, data, message)
         return None
 
     def _no_echo(self, packet: Packet, why: str) -> None:
@@ -286,11 +286,11 @@ class Icmp6:
             flow_label=first & 0xFFFFF if reflect else None,
         )  # fmt: skip
 
-    def _error_received(self, data: bytes, message: bytes, ifindex: int) -> None:
+    def _error_received(self, packet: Packet, data: bytes, message: bytes) -> None:
         """``icmpv6_notify``: tell the socket that the quoted packet came from."""
         netns = self._netns
         if len(message) >= _ICMP_HEADER + IPV6_HEADER:
-            netns.sockets_icmp_error(data, ifindex)
+            netns.sockets_icmp_error(data, packet.in_ifindex, packet.pkt_id)
 
 
 def about6(packet: Packet) -> About:

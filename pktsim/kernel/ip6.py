@@ -215,9 +215,9 @@ class Ip6:
         if protocol == IPPROTO_ICMPV6:
             full = reason if reason is DropReason.SOCKET_RCVBUFF else None
             reason = netns.icmp6.receive(packet, data, at, taken=reason is not DropReason.NO_SOCKET) or full
-        if reason is None or protocol == NONE:
+        if reason is None:
             return
-        if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMPV6):
+        if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMPV6, NONE):
             if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
                 netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
             elif not (many and protocol == IPPROTO_UDP):

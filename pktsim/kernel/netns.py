@@ -135,6 +135,8 @@ class Netns(Routing):
         #: Told of packets that went no further: (packet number, reason, ifindex).
         self.drop_listener: Callable[[int, DropReason, int], None] | None = None
         self._id_counters: dict[tuple[bytes, bytes, int], tuple[int, int]] = {}
+        #: The packet whose frame a wire has just been given.
+        self.leaving = 0
         self._softirq = 0
         self._send_error = 0
         self._handlers: dict[int, Callable[[Packet, Any, Any, Any], None]] = {
@@ -272,13 +274,13 @@ class Netns(Routing):
             self.drop_listener(packet.pkt_id, reason, packet.device_ifindex)
         self.datapath.discard(packet, reason, detail.encode() if self.explainer is not None else b"")
 
-    def packet_dropped(self, pkt_id: int, reason: DropReason, ifindex: int = 0) -> None:
-        """A packet that had left the engine for good goes no further."""
+    def packet_dropped(self, pkt_id: int, reason: DropReason, ifindex: int = 0, detail: str = "") -> None:
+        """A packet that had left the engine for good goes no further; ``detail`` says in a few words what decided."""
         self.datapath.drop_count(reason)
         if self.drop_listener is not None:
             self.drop_listener(pkt_id, reason, ifindex)
         if self.explainer is not None:
-            self.explainer.dropped(self, pkt_id, reason)
+            self.explainer.dropped(self, pkt_id, reason, detail)
 
     def local_out(
         self,
@@ -360,6 +362,7 @@ class Netns(Routing):
                     capture.record(self, event[2], "out", event[3], event[1])
                 # only devices that something can be plugged into have anything to carry a frame away
                 if device is not None and device.carry is not None:
+                    self.leaving = event[1]
                     device.carry(event[3])
             elif kind == _UPCALL:
                 reason = event[2]
@@ -498,9 +501,15 @@ class Netns(Routing):
             self.discard(packet, reason)
         return True
 
-    def sockets_icmp_error(self, packet: bytes, ifindex: int) -> None:
+    def sockets_icmp_error(self, packet: bytes, ifindex: int, pkt_id: int = 0) -> None:
         """Hand an ICMP error to the sockets."""
-        self.sockets.icmp_error(packet, ifindex=ifindex)
+        if not self.sockets.icmp_error(packet, ifindex=ifindex):
+            self.remark(pkt_id, "tells nobody here anything: no socket of this host has sent what it quotes")
+
+    def remark(self, pkt_id: int, text: str) -> None:
+        """Say in the trace what became of a packet that was taken, where nothing else tells."""
+        if self.explainer is not None and pkt_id:
+            self.explainer.remark(self, pkt_id, text)
 
     def icmp_unreachable(self, packet: bytes, ifindex: int, code: int) -> None:
         """Answer a packet that no socket wants with a destination unreachable."""

@@ -21,7 +21,7 @@ from pktsim.kernel.netdev import NetDevice
 from pktsim.kernel.netem import Netem, NetemQueue
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.timer_wheel import TimerWheel
-from pktsim.netfilter.opcodes import LinkKind
+from pktsim.netfilter.opcodes import DropReason, LinkKind
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.addr import mac_to_text
 
@@ -283,27 +283,33 @@ class Network:
 
     def _carrier(self, wire: Wire, index: int) -> Callable[[bytes], None]:
         """What takes the frames that one end sends."""
+        space, device = wire.ends[index]
         far_space, far_device = wire.ends[1 - index]
         clock = self.clock
 
-        def arrive(frame: bytes) -> None:
-            if not wire.cut:
+        def arrive(frame: bytes, number: int) -> None:
+            if wire.cut:
+                space.packet_dropped(number, DropReason.NO_CARRIER, device.ifindex)
+            else:
                 far_space.receive(far_device.ifindex, frame)
 
         impairments = wire.impairments[index]
 
         def carry(frame: bytes) -> None:
-            if wire.cut:
-                return
+            number = space.leaving
             if not impairments:
-                clock.after(wire.delay_ns, lambda: arrive(frame))
+                clock.after(wire.delay_ns, lambda: arrive(frame, number))
                 return
             for entry in impairments:
                 if not entry.peer or entry.peer in (frame[:6], frame[6:12]):
-                    for changed, delay_ns in entry.queue.put(frame, clock.now_ns):
-                        clock.after(delay_ns + wire.delay_ns, partial(arrive, changed))
+                    went = entry.queue.put(frame, clock.now_ns)
+                    for changed, delay_ns in went:
+                        clock.after(delay_ns + wire.delay_ns, partial(arrive, changed, number))
+                    if not went:
+                        detail = f"netem {entry.queue.settings}"
+                        space.packet_dropped(number, DropReason.QDISC_DROP, device.ifindex, detail)
                     return
-            clock.after(wire.delay_ns, lambda: arrive(frame))
+            clock.after(wire.delay_ns, lambda: arrive(frame, number))
 
         return carry
 

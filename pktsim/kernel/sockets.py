@@ -162,32 +162,36 @@ class SocketLayer:
         listener = self._tcp.find_listener(daddr, dport, ifindex)
         return None if listener is None else FoundSocket(listener.laddr == wildcard, mark=listener.socket.mark)
 
-    def icmp_error(self, packet: bytes, *, ifindex: int) -> None:
-        """Tell whoever sent the packet that an ICMP error quotes."""
+    def icmp_error(self, packet: bytes, *, ifindex: int) -> bool:
+        """Tell whoever sent the packet that an ICMP error quotes. Returns whether there is anybody."""
         error = parse_icmp_error(packet)
         if error is None:
-            return
+            return False
         quoted = error.quoted
         # What the kernel itself has sent, there being no socket, teaches it too (icmp_err, icmpv6_err).
         if quoted.protocol == IPPROTO_ICMPV6 or (quoted.protocol == IPPROTO_ICMP and quoted.payload[:1] == b"\0"):
             self.learn_path_mtu(error)
+            return self._raw_error(error) or error.packet_too_big
         if quoted.protocol == IPPROTO_TCP:
-            self._tcp.icmp_error(error, ifindex=ifindex)
-        elif quoted.protocol == IPPROTO_UDP:
-            self._udp.icmp_error(error)
-        else:
-            self._raw_error(error)
+            return self._tcp.icmp_error(error, ifindex=ifindex)
+        if quoted.protocol == IPPROTO_UDP:
+            return self._udp.icmp_error(error)
+        return self._raw_error(error)
 
-    def _raw_error(self, error: IcmpError) -> None:
+    def _raw_error(self, error: IcmpError) -> bool:
         """raw_err: a connected raw socket hears of what is final."""
         quoted = error.quoted
+        found = False
         for socket in self._raw:
             if socket.family != quoted.family or socket.protocol != quoted.protocol:
                 continue
             if socket.laddr in (ANY[socket.family], quoted.saddr) and socket.raddr in (b"", quoted.daddr):
                 self.learn_path_mtu(error)
+                found = True
             if socket.raddr == quoted.daddr and error.fatal:
                 socket.report(error.errno)
+                found = True
+        return found
 
     def learn_path_mtu(self, error: IcmpError) -> None:
         """What an error says of the path of a packet that is known to have come from here (``ipv4_sk_update_pmtu``)."""

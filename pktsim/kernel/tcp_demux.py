@@ -214,12 +214,12 @@ class TcpDemux:
                 best, best_score = listener, score
         return best
 
-    def icmp_error(self, error: IcmpError, *, ifindex: int) -> None:
-        """Tell the connection that sent the quoted segment (tcp_v4_err)."""
+    def icmp_error(self, error: IcmpError, *, ifindex: int) -> bool:
+        """Tell the connection that sent the quoted segment (tcp_v4_err). Returns whether there is one."""
         quoted = error.quoted
         payload = quoted.payload
         if len(payload) < 8:
-            return
+            return False
         key = (
             quoted.saddr,
             int.from_bytes(payload[0:2], "big"),
@@ -229,6 +229,7 @@ class TcpDemux:
         endpoint = self.connections.get(key)
         if endpoint is not None:
             endpoint.icmp(error)
+        return endpoint is not None
 
     def send_reset(self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, mark: int = 0) -> None:
         """Answer a segment that fits nothing (tcp_v4_send_reset, RFC 9293 section 3.10.7.1); never a RST.

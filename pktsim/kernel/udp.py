@@ -250,11 +250,11 @@ class UdpTable:
         ]
         return max(fitting, key=lambda one: one[:2])[2] if fitting else None
 
-    def icmp_error(self, error: IcmpError) -> None:
-        """Find whose datagram the message quotes."""
+    def icmp_error(self, error: IcmpError) -> bool:
+        """Find whose datagram the message quotes. Returns whether it is anybody's."""
         quoted = error.quoted
         if len(quoted.payload) < 4:
-            return
+            return False
         lport, rport = struct.unpack_from("!HH", quoted.payload)
         for socket in self._sockets.get(lport, ()):
             if socket.family != quoted.family:
@@ -265,4 +265,5 @@ class UdpTable:
                 continue
             self._layer.learn_path_mtu(error)
             socket.on_icmp(error)
-            return
+            return True
+        return False

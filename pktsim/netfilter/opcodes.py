@@ -249,6 +249,10 @@ class DropReason(enum.IntEnum):
     TCP_ABORT_ON_DATA = 82  # nobody is left to read
     MAC_INVALID_SOURCE = 83  # a bridge was given a frame from a group, or from nobody
     MAC_IEEE_MAC_CONTROL = 84  # ... one to an address reserved for bridges
+    IP_LOCALNET = 85  # from or to 127.0.0.0/8, on a link
+    IP_LOCAL_SOURCE = 86  # from an address of our own
+    QDISC_DROP = 87  # lost on its wire, as netem was told
+    XDP = 88  # taken in front of the kernel, and not sent on
 
 
 class TraceKind(enum.IntEnum):

@@ -110,6 +110,10 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.TCP_ABORT_ON_DATA: "TCP data for a process that has closed: the connection is reset",
     DropReason.MAC_INVALID_SOURCE: "the frame's source address is no station's",
     DropReason.MAC_IEEE_MAC_CONTROL: "the frame is addressed to bridges themselves (IEEE 802.1D), and goes no further",
+    DropReason.IP_LOCALNET: "127.0.0.0/8 is this host alone, not on a link",
+    DropReason.IP_LOCAL_SOURCE: "its source is an address of this host itself",
+    DropReason.QDISC_DROP: "lost on its link",
+    DropReason.XDP: "the program at the interface has nowhere to send it",
     DropReason.NO_SOCKET: "no socket of this host takes it",
     DropReason.REJECTED: "a rule said REJECT",
     DropReason.MTU: "larger than the receiving interface takes",
@@ -472,6 +476,8 @@ _BY_RULE = frozenset({DropReason.RULE, DropReason.POLICY, DropReason.HOTDROP, Dr
 #: What decides a drop where that is one setting, in IPv4 and IPv6; {} is the device that the packet came by.
 _SETTINGS = {
     DropReason.RP_FILTER: ("net.ipv4.conf.{}.rp_filter", ""),
+    DropReason.IP_LOCALNET: ("net.ipv4.conf.{}.route_localnet", ""),
+    DropReason.IP_LOCAL_SOURCE: ("net.ipv4.conf.{}.accept_local", ""),
     DropReason.NOT_FORWARDING: ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"),
     DropReason.CONNTRACK_TABLE_FULL: ("net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_max"),
     DropReason.NEIGH_CREATEFAIL: ("net.ipv4.neigh.default.gc_thresh3", "net.ipv6.neigh.default.gc_thresh3"),

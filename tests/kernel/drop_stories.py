@@ -42,7 +42,11 @@ def through(**fields: Any) -> bytes:
 #: For each reason rules, settings, and what leads to it.
 STORIES: dict[DropReason, Story] = {}
 #: What the trace says in other words, and where that is tested.
-ELSEWHERE = {DropReason.REJECTED: "test_a_rejected_packet_is_counted_and_the_rule_is_named"}
+ELSEWHERE = {
+    DropReason.REJECTED: "test_a_rejected_packet_is_counted_and_the_rule_is_named",
+    DropReason.QDISC_DROP: "kernel/test_netem.py test_a_frame_that_its_link_loses_is_a_drop_of_who_sent_it",
+    DropReason.XDP: "cluster/loadbalancer/test_balancers.py test_passthrough_without_targets_says_that_it_drops",
+}
 #: Other ways to the same reasons.
 MORE: list[tuple[DropReason, Callable[[Host], object]]] = []
 
@@ -99,7 +103,9 @@ story(DropReason.HOTDROP, FILTER.format("ACCEPT", "-A FORWARD -p udp -m udp --dp
     lambda made: given(made, build.ipv4(ip(PEER), ip(FAR), 17, b"\0"))
 )
 story(DropReason.MARTIAN_SOURCE)(lambda made: given(made, udp_packet("224.0.0.9", FAR)))
-story(DropReason.MARTIAN_DESTINATION)(lambda made: given(made, udp_packet(PEER, "127.0.0.1")))
+story(DropReason.MARTIAN_DESTINATION)(lambda made: given(made, udp_packet(PEER, "0.0.0.0")))
+story(DropReason.IP_LOCALNET)(lambda made: given(made, udp_packet(PEER, "127.0.0.1")))
+story(DropReason.IP_LOCAL_SOURCE)(lambda made: given(made, udp_packet("10.0.1.1", FAR)))
 story(DropReason.RP_FILTER, net__ipv4__conf__eth0__rp_filter=1)(lambda made: given(made, udp_packet("10.0.1.7", FAR)))
 story(DropReason.NO_ROUTE)(lambda made: given(made, udp_packet(PEER, "192.0.2.1")))
 story(DropReason.NOT_FORWARDING, net__ipv4__ip_forward=0)(lambda made: given(made, through()))

@@ -11,7 +11,7 @@ from pktsim.errors import TopologyError
 from pktsim.kernel.netem import FrameRule, GilbertElliott, Netem, NetemQueue, rate_bits
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.network import WIRE_DELAY_NS, Network
-from pktsim.netfilter.opcodes import LinkKind
+from pktsim.netfilter.opcodes import DropReason, LinkKind
 from pktsim.rng import SeededChoices
 from pktsim.wire.frame import FrameView
 from pktsim.wire.frame_match import FrameMatch
@@ -52,6 +52,29 @@ def burst(netem: Netem, *, seed: int = 0, gap_ns: int = 500) -> list[int]:
     network.run(seconds=0.2)
     assert [number for number, _ in numbered(network, "a", "out")] == WHOLE
     return [number for number, _ in numbered(network, "b", "in")]
+
+
+def test_a_frame_that_its_link_loses_is_a_drop_of_who_sent_it() -> None:
+    network, a, b = pair()
+    explainer = network.explain()
+    reasons: list[DropReason] = []
+    a.drop_listener = lambda _number, reason, _ifindex: reasons.append(reason)
+    network.impair(a, "eth0", Netem(loss=1.0))
+    a.send_ip(udp_packet("10.0.0.1", "10.0.0.2"))
+    network.run(seconds=0.1)
+    steps = [step.text for visit in explainer.visits for step in visit.steps]
+    assert steps[-2:] == ["eth0 sends it", "dropped: lost on its link (netem loss 100%)"]
+    assert reasons == [DropReason.QDISC_DROP]
+    assert a.datapath.drop_counts() == {DropReason.QDISC_DROP: 1}
+    assert not b.datapath.drop_counts()
+
+
+def test_a_frame_on_a_wire_that_is_cut_meanwhile_is_a_drop_of_who_sent_it() -> None:
+    network, a, _ = pair()
+    a.send_ip(udp_packet("10.0.0.1", "10.0.0.2"))
+    network.set_carrier(a, "eth0", up=False)
+    network.run(seconds=0.1)
+    assert a.datapath.drop_counts() == {DropReason.NO_CARRIER: 1}
 
 
 def test_good_link_keeps_all_in_order() -> None:

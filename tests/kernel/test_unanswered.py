@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire import frame as build
 from tests.kernel.drop_stories import (
     ECHO,
@@ -161,3 +162,58 @@ def test_the_trace_says_that_it_is_not_answered_and_why(name: str) -> None:
 
 def test_an_echo_that_is_answered_has_no_such_line() -> None:
     assert not any("not answered" in line for line in told(world(), to_host(1, ECHO)))
+
+
+# --- what is taken, and leads to nothing
+
+
+def about(packet: bytes, kind: int = 3, code: int = 3) -> Act:
+    """An ICMP error for the host."""
+    return to_host(1, build.icmp(kind, code, 0, packet))
+
+
+OWN = udp_packet("10.0.0.1", PEER)
+
+
+@pytest.mark.parametrize(
+    ("act", "sysctls", "text"),
+    [
+        (about(OWN), {}, "tells nobody here anything: no socket of this host has sent what it quotes"),
+        (about(OWN, code=4), {"net.ipv4.ip_no_pmtu_disc": 2}, "net.ipv4.ip_no_pmtu_disc is 2"),
+        (about(OWN, code=99), {}, "there is no code 99"),
+        (about(OWN[:24]), {}, "it quotes too little to find a socket by"),
+        (about(udp_packet("10.0.0.1", "10.0.0.255")), {"net.ipv4.icmp_ignore_bogus_error_responses": 0}, "a broadcast"),
+        (about(OWN, 11, 1), {}, "what fragments are lost is no socket's business"),
+    ],
+)
+def test_an_icmp_error_that_tells_nobody_says_so(act: Act, sysctls: Settings, text: str) -> None:
+    made = world()
+    for key, value in sysctls.items():
+        made.netns.sysctl_set(key, value)
+    assert text in told(made, act)[-1]
+    assert not made.netns.datapath.drop_counts()
+
+
+def test_an_icmp_error_that_a_socket_hears_of_has_no_such_line() -> None:
+    made = world()
+    socket = made.netns.sockets.udp()
+    socket.bind("", 4000)
+    assert told(made, about(OWN))[-1] == "to the transport layer"
+
+
+def test_an_icmp_error_that_quotes_nothing_is_dropped() -> None:
+    made = world()
+    told(made, about(b"?"))
+    assert made.netns.datapath.drop_counts() == {DropReason.TRANSPORT_HEADER: 1}
+
+
+def test_the_last_fragment_says_that_it_goes_on_as_the_whole() -> None:
+    made = world(FILTER.format("ACCEPT", "-A FORWARD -m conntrack --ctstate NEW"))
+    whole = through(data=bytes(40))[20:]
+    for offset in (0, 24):
+        piece = whole[offset : offset + 24]
+        packet = build.ipv4(
+            ip(PEER), ip(FAR), 17, piece, identification=9, more_fragments=not offset, fragment_offset=offset
+        )
+        lines = told(made, lambda made, packet=packet: given(made, packet))  # type: ignore[misc]
+    assert "is the last of 2 fragments, and goes on as the whole packet" in lines

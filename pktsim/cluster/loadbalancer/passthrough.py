@@ -13,6 +13,7 @@ import hashlib
 from pktsim.clock import NS_PER_S
 from pktsim.errors import FrameError
 from pktsim.fidelity import approximated
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.frame import ETH_P_IP, FrameView
 
 from ..machines import NodeMachine
@@ -101,10 +102,13 @@ class Passthrough(ProbingBalancer):
         name, seen_ns = self._flows.get(flow, ("", 0))
         if not name or now_ns - seen_ns > FLOW_IDLE_NS:
             if not targets:
+                netns.packet_dropped(0, DropReason.XDP, ifindex)
                 return True
             name = self.node_for(flow, targets)
         self._flows[flow] = (name, now_ns)
         mac = self._macs.get(name)
-        if mac is not None:
+        if mac is None:
+            netns.packet_dropped(0, DropReason.XDP, ifindex)
+        else:
             netns.transmit(ifindex, mac + device.mac + frame[12:])
         return True

@@ -9,9 +9,11 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from pktsim.cluster.cluster import Cluster
 from pktsim.cluster.loadbalancer.layer2 import Layer2, election
+from pktsim.cluster.loadbalancer.passthrough import Passthrough
 from pktsim.cluster.machines import RuledMachine
 from pktsim.cluster.objects_balancer import MODES
 from pktsim.errors import TopologyError, UnsupportedFeature
+from pktsim.netfilter.opcodes import DropReason
 from pktsim.scenario.script import seen, views, world
 from pktsim.wire.addr import ip_to_text
 
@@ -162,6 +164,21 @@ def test_passthrough_follows_health_checks_of_the_node_port_for_health() -> None
     ]
     assert statuses
     assert {cluster.outside.http_get(URL, sport=sport).text[0] for sport in range(4000, 4008)} == {"a"}
+
+
+def test_passthrough_without_targets_says_that_it_drops() -> None:
+    cluster = balanced("passthrough", "Local")
+    cluster.outside.http_get(URL)
+    (syn,) = seen(cluster, on="passthrough/eth0", direction="in", dport=80, flags="S")
+    netns = cluster.machine("passthrough").netns
+    balancer = getattr(netns.ingress_programs[0], "__self__", None)
+    assert isinstance(balancer, Passthrough)
+    # a packet that is on its way when the last target goes; the router has no route then
+    balancer._table, balancer._known, balancer._flows = {}, dict.fromkeys(balancer._known, ()), {}
+    reasons: list[DropReason] = []
+    netns.drop_listener = lambda _number, reason, _ifindex: reasons.append(reason)
+    netns.receive(netns.devices.named("eth0").ifindex, syn.frame)
+    assert reasons == [DropReason.XDP]
 
 
 def test_a_dead_pod_is_noticed_only_after_two_probes() -> None:
