@@ -522,7 +522,7 @@ class _Dependencies:
 
 _PHYSICAL, _LINK, _NETWORK, _TRANSPORT, _INNER = 0, 1, 2, 3, 4
 #: What a meta key is about.
-_META_LAYERS: Final = {"l4proto": _NETWORK, "nfproto": _LINK, "iiftype": _PHYSICAL, "oiftype": _PHYSICAL}
+_META_LAYERS: Final = {"l4proto": _NETWORK, "nfproto": _LINK, "iiftype": _PHYSICAL}
 
 
 def redundant(statements: Sequence[Statement], family: NftFamily) -> set[int]:
