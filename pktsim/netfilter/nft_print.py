@@ -485,9 +485,8 @@ class _Dependencies:
     def _icmp_type_is(self, types: tuple[int, ...]) -> bool:
         return self.icmp_type is not None and self.icmp_type in types
 
-    def kill_by_meta(self, statement: MatchStatement) -> None:
-        assert isinstance(statement.left, Meta)
-        base = _META_LAYERS[statement.left.key]
+    def kill_by_kernel(self, statement: MatchStatement, base: int) -> None:
+        """By what is asked of the packet's meta data or connection."""
         at = self.exists(base)
         if at is not None and self._meta_may_kill(self.match(self.stored.get(_NETWORK, at)), statement):
             self.release(base)
@@ -503,7 +502,7 @@ class _Dependencies:
             return True
         if self.family is not NftFamily.INET:
             return self.family.value == known
-        assert isinstance(statement.left, Meta)
+        assert isinstance(statement.left, (Meta, Ct))
         assert isinstance(statement.right, Const)
         if statement.left.key != "l4proto":
             return True
@@ -523,6 +522,8 @@ class _Dependencies:
 _PHYSICAL, _LINK, _NETWORK, _TRANSPORT, _INNER = 0, 1, 2, 3, 4
 #: What a meta key is about.
 _META_LAYERS: Final = {"l4proto": _NETWORK, "nfproto": _LINK, "iiftype": _PHYSICAL}
+#: The same of what connection tracking knows.
+_CT_LAYERS: Final = {"protocol": _NETWORK, "l3proto": _LINK}
 
 
 def redundant(statements: Sequence[Statement], family: NftFamily) -> set[int]:
@@ -566,10 +567,11 @@ def _visit_match(state: _Dependencies, at: int, statement: MatchStatement) -> No
         state.kill_by_payload(left)
         if statement.op == "==" and isinstance(statement.right, Const) and is_protocol(left):
             state.store(at, left.header + 1)
-    elif isinstance(left, Meta):
-        if statement.op == "==" and isinstance(statement.right, Const) and left.key in _META_LAYERS:
-            state.kill_by_meta(statement)
-            state.store(at, _META_LAYERS[left.key])
+    elif isinstance(left, (Meta, Ct)):
+        base = (_META_LAYERS if isinstance(left, Meta) else _CT_LAYERS).get(left.key)
+        if statement.op == "==" and isinstance(statement.right, Const) and base is not None:
+            state.kill_by_kernel(statement, base)
+            state.store(at, base)
     else:
         _visit(state, left)
 
