@@ -120,8 +120,8 @@ cdef int nft_meta(State *s, Pkt *p, const Row *r, uint8_t *reg, int hook) noexce
             return NFT_BREAK
         reg_u16(reg, 772 if l.kind == LINK_LOOPBACK else 1)
     elif key == META_SKUID or key == META_SKGID:
-        if not p.flags & PF_LOCAL or p.flags & PF_LOOPED or p.uid == <uint32_t>0xFFFFFFFE:
-            return NFT_BREAK
+        if not p.flags & PF_LOCAL or p.flags & PF_LOOPED or p.uid >= <uint32_t>0xFFFFFFFE:
+            return NFT_BREAK           # of no socket, or one without a file: the kernel's own
         reg_u32(reg, p.uid if key == META_SKUID else p.gid)
     elif key == META_PKTTYPE:
         reg_u8(reg, p.pkt_type)

@@ -75,6 +75,12 @@ cdef void ip_deliver(State *s, Pkt *p) noexcept nogil:
     pkt_upcall(s, p, UP_DELIVER, p.proto, 0, 0)
 
 
+cdef inline uint32_t tos_priority(uint8_t tos) noexcept nogil:
+    """rt_tos2priority: best effort, bulk, interactive, interactive bulk."""
+    cdef int kind = tos >> 3 & 3
+    return 0 if kind == 0 else 2 if kind == 1 else 6 if kind == 2 else 4
+
+
 cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
     """net/ipv4/ip_forward.c."""
     cdef uint8_t *ip = p.buf + p.l3
@@ -99,6 +105,7 @@ cdef void ip_forward(State *s, Pkt *p) noexcept nogil:
     trace_add(s, p, TR_TTL, ip[8], 0, 0, 0)
     p.flags |= PF_FORWARDED
     p.out_if = p.rt_oif
+    p.priority = tos_priority(ip[1])
     if p.in_if == p.rt_oif and redirect_wanted(s, p):
         p.stage = STAGE_REDIRECT
         pkt_upcall(s, p, UP_ICMP_ERROR, 5, 1, 0)

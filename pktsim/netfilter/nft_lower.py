@@ -95,12 +95,18 @@ _SET_HASH, _SET_INTERVAL, _SET_BOXES = 0, 1, 2
 WRITABLE_FIELDS: Final = {
     "ip": frozenset({"dscp", "ecn", "ttl", "id", "saddr", "daddr"}),
     "ip6": frozenset({"dscp", "ecn", "flowlabel", "hoplimit", "saddr", "daddr"}),
-    "tcp": frozenset({"sport", "dport", "sequence", "ackseq", "flags", "window", "urgptr", "checksum"}),
+    "tcp": frozenset({"sport", "dport", "sequence", "ackseq", "flags", "window", "urgptr"}),
     "udp": frozenset({"sport", "dport", "checksum"}),
     "sctp": frozenset({"sport", "dport", "vtag"}),
-    "icmp": frozenset({"code", "id", "sequence", "checksum"}),
-    "icmpv6": frozenset({"code", "id", "sequence", "checksum"}),
+    "icmp": frozenset({"code", "id", "sequence"}),
+    "icmpv6": frozenset({"code", "id", "sequence"}),
 }
+approximated(
+    "netfilter.nft.daddr",
+    "what gets another destination behind routing goes to that neighbour; what a raw socket has sent, Linux gives to "
+    "the first one",
+    source="net/ipv4/route.c rt_set_nexthop, FLOWI_FLAG_KNOWN_NH",
+)
 _REJECT4: Final = {
     0: RejectWith.ICMP_NET_UNREACHABLE,
     1: RejectWith.ICMP_HOST_UNREACHABLE,

@@ -699,6 +699,52 @@ def error_in_the_zone_of_a_template() -> Script:
 
 
 @case
+def the_kernel_owns_nothing() -> Script:
+    script = Script(
+        "the-kernel-owns-nothing",
+        "The node's own errors are of a socket that no process has opened: nft asks in vain for its owner.",
+        table("filter", "-A OUTPUT -p icmp"),
+        nft="table ip t {\n chain c {\n  type filter hook output priority 5;\n  meta skuid != 1 drop;\n"
+        "  meta skgid 0 drop;\n }\n}\n",
+    )
+    script.receive(
+        "in",
+        build.ipv4(ip_from_text(CLIENT), ip_from_text(SERVER), 99, bytes(8), ttl=1),
+        out=[f"in {NEAR} > {CLIENT} icmp 11/0"],
+        rules={"filter/OUTPUT/1": 1},
+    )
+    return script
+
+
+@case
+def priority_of_what_is_forwarded() -> Script:
+    script = Script(
+        "priority-of-what-is-forwarded",
+        "A router has a packet's priority from its type of service, over IPv4.",
+        table("mangle", "-A POSTROUTING"),
+        rules6=table("mangle", "-A POSTROUTING"),
+        nft="table inet t {\n chain c {\n  type filter hook forward priority 0;\n"
+        "  meta priority { 0:2, 0:4, 0:6 } drop;\n }\n chain d {\n"
+        "  type filter hook prerouting priority 0;\n  meta priority != none drop;\n }\n}\n",
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    for tos, passes in ((0x00, 1), (0x04, 1), (0x08, 0), (0x10, 0), (0xB8, 0), (0x1F, 0), (0xE0, 1)):
+        script.receive(
+            "in",
+            build.ipv4(*ends, 99, bytes(8), tos=tos),
+            out=[f"out {CLIENT} > {SERVER} *"] if passes else [],
+            rules={"mangle/POSTROUTING/1": passes},
+        )
+    script.receive(
+        "in",
+        build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), 99, bytes(8), traffic_class=0x10),
+        out=[f"out {CLIENT6} > {SERVER6} *"],
+        rules={"6:mangle/POSTROUTING/1": 1},
+    )
+    return script
+
+
+@case
 def error_about_a_translated_flow_is_routed_again() -> Script:
     script = Script(
         "error-about-a-translated-flow-is-routed-again",
