@@ -105,7 +105,7 @@ def test_what_a_refusal_passes_on_is_named_where_it_begins() -> None:
         ("match", "osf", Status.REFUSED),
         ("target", "DNAT", Status.MODELLED),
         ("nft", "statement queue", Status.REFUSED),
-        ("target", "QUEUE", Status.REFUSED),
+        ("target", "ULOG", Status.REFUSED),
         ("kind", "NetworkPolicy", Status.REFUSED),
         ("kind", "ServiceAccount", Status.HARMLESS),
         ("ingress-nginx annotation", "rewrite-target", Status.MODELLED),

@@ -76,6 +76,7 @@ from pktsim.netfilter.targets import masquerade as masquerade_target
 from pktsim.netfilter.targets import netmap as netmap_target
 from pktsim.netfilter.targets import nflog as nflog_target
 from pktsim.netfilter.targets import nfqueue as nfqueue_target
+from pktsim.netfilter.targets import queue as queue_target
 from pktsim.netfilter.targets import redirect as redirect_target
 from pktsim.netfilter.targets import reject as reject_target
 from pktsim.netfilter.targets import set as set_target
@@ -162,6 +163,7 @@ _ALL_TARGETS: tuple[Extension[Target], ...] = (
     *netmap_target.EXTENSIONS,
     *nflog_target.EXTENSIONS,
     *nfqueue_target.EXTENSIONS,
+    *queue_target.EXTENSIONS,
     *redirect_target.EXTENSIONS,
     *reject_target.EXTENSIONS,
     *set_target.EXTENSIONS,
@@ -212,7 +214,6 @@ UNMODELLED_TARGETS = frozenset(
         "DNPT",
         "HMARK",
         "LED",
-        "QUEUE",
         "RATEEST",
         "SECMARK",
         "SNPT",

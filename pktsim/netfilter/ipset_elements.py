@@ -17,7 +17,7 @@ from socket import AF_INET6, inet_aton, inet_pton
 from typing import Any
 
 from pktsim.netfilter.ipset_types import Part, SetType
-from pktsim.netfilter.names import PROTOCOL_NAMES, PROTOCOL_NUMBERS, SERVICE_PORTS
+from pktsim.netfilter.names import PROTOCOL_NAMES, PROTOCOL_NUMBERS, SERVICE_PORTS, SERVICES
 from pktsim.netfilter.option import BadValue, address_text, leading_number, prefix_mask, to_number
 from pktsim.netfilter.ruleset import Family
 
@@ -91,21 +91,6 @@ _ICMP_CODES = {name.lower(): pair for pair, name in _ICMP_NAMES.items()} | {
     "ttl-exceeded": (11, 0),
 }
 _ICMPV6_CODES = {name.lower(): pair for pair, name in _ICMPV6_NAMES.items()}
-
-
-#: Names that are only UDP's, and those that are TCP's too; iptables takes any of them for either.
-_ONLY_UDP = frozenset(
-    {
-        *("bootpc", "bootps", "dhcpv6-client", "dhcpv6-server", "ipsec-nat-t", "isakmp", "mdns"),
-        *("netbios-dgm", "netbios-ns", "ntp", "tftp"),
-    }
-)
-UDP_SERVICES = _ONLY_UDP | {
-    *("chargen", "daytime", "discard", "domain", "domain-s", "echo", "https", "kerberos", "ldap", "ldaps", "nfs"),
-    *("openvpn", "radius", "radius-acct", "rtsp", "sip", "sip-tls", "snmp", "snmp-trap", "snmptrap", "sunrpc"),
-    *("syslog", "time"),
-}
-_TCP_SERVICES = frozenset(SERVICE_PORTS) - _ONLY_UDP
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +175,7 @@ def to_tcp_port(text: str, protocol: int = _TCP) -> int:
     if found is not None and not found[1] and found[0] <= 0xFFFF:
         return found[0]
     known = SERVICE_PORTS.get(text)
-    if known is None or text not in {_TCP: _TCP_SERVICES, _UDP: UDP_SERVICES}.get(protocol, ()):
+    if known is None or text not in SERVICES.get(protocol, ()):
         raise BadValue(f"cannot parse {text!r} as a {PROTOCOL_NAMES.get(protocol, 'tcp')} port")
     return known
 

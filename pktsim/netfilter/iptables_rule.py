@@ -81,6 +81,14 @@ _RULE_COMMANDS = frozenset(
 )
 
 
+#: Those that take ``-c``.
+_WITH_COUNTERS = frozenset({CommandKind.APPEND, CommandKind.INSERT, CommandKind.REPLACE, CommandKind.SET_POLICY})
+
+
+class OtherFamilyError(Exception):
+    """A restore file for both families: this line is for the other one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command line as read.
@@ -222,8 +230,7 @@ class CommandReader:
         self._context = Context(family)
         self._seen: dict[str, Word] = {}
         self._header: dict[str, object] = {}
-        self._sources: list[MaskedAddress | None] = [None]
-        self._destinations: list[MaskedAddress | None] = [None]
+        self._addresses: dict[str, tuple[Word, bool]] = {}  # looked at last of all, as the tool does
         self._jump: Word | None = None
         self._goto = False
         self._kind: CommandKind | None = None
@@ -231,6 +238,7 @@ class CommandReader:
         self._number: int | None = None
         self._argument = Word("")
         self._counters = counters
+        self._listing: set[str] = set()
 
     # errors
 
@@ -278,9 +286,13 @@ class CommandReader:
                     self._fail("multiple consecutive ! not allowed")
                 self._inverted = True
                 continue
-            if text.startswith("--") and len(text) > 2:
+            if text == "--":
+                if self._next < len(self._words):
+                    self._fail("unknown arguments found on commandline", "leave out what follows --")
+                break
+            if text.startswith("--"):
                 self._long(word)
-            elif text.startswith("-") and len(text) > 1 and text != "--":
+            elif text.startswith("-") and len(text) > 1:
                 self._shorts(word)
             else:
                 self._fail(f"bad argument {text!r}", "options begin with -")
@@ -374,9 +386,6 @@ class CommandReader:
                 self._fail(f"option --{option.name} takes no argument")
         else:
             first = attached or self._take(f"--{option.name}")
-            if first.text == "!" and option.invertible and not self._inverted and self._next < len(self._words):
-                self._inverted = True  # the old place of the !, behind the option
-                first = self._take(f"--{option.name}")
             words = (first.text,)
             place = first
             if option.second is not None:
@@ -483,9 +492,11 @@ class CommandReader:
                 self._fail("wait seconds not numeric", "write a number", seconds)
         elif letter in "46":
             if (letter == "4") != (self._family is Family.IPV4):
+                if self._restore:
+                    raise OtherFamilyError
                 self._fail(f"-{letter} in rules of the other family", "keep one file for each family")
         elif letter in "nvx0":
-            return  # how a listing looks
+            self._listing.add(letter)  # how a listing looks
         elif letter == "M":
             return
         else:
@@ -493,11 +504,6 @@ class CommandReader:
 
     def _header_option(self, letter: str, argument: Word | None) -> None:
         self._once(letter)
-        if argument is not None and argument.text == "!" and self._next < len(self._words):
-            if self._inverted:
-                self._fail("multiple ! flags not allowed")
-            self._inverted = True  # the old place of the !, behind the option
-            argument = self._take(f"-{letter}")
         inverted = self._inverted
         try:
             if letter == "f":
@@ -521,16 +527,8 @@ class CommandReader:
                 self._header.update(out_interface=_wildcard(interface(text, self._context), inverted))
                 self._header.update(out_interface_inverted=inverted)
             else:
-                parts = [part.lstrip() for part in text.split(",")]
-                if inverted and len(parts) > 1:
-                    self._fail("! not allowed with several addresses", "write one rule for each", argument)
-                found = [header_address(part, self._family, inverted) for part in parts]
-                if letter == "s":
-                    self._sources = found
-                    self._header.update(src_inverted=inverted)
-                else:
-                    self._destinations = found
-                    self._header.update(dst_inverted=inverted)
+                self._addresses[letter] = argument, inverted
+                self._header.update({"src_inverted" if letter == "s" else "dst_inverted": inverted})
         except BadValue as error:
             self._bad(error, argument)
 
@@ -599,6 +597,7 @@ class CommandReader:
         kind = self._kind
         if kind is None:
             self._fail("no command specified", "begin with -A CHAIN")
+        self._check_options(kind)
         chain = None if self._chain is None else self._chain.text
         if chain is not None and len(chain) > LONGEST_NAME:
             self._fail(f"chain name {chain!r} is too long", f"use at most {LONGEST_NAME} characters", self._chain)
@@ -620,7 +619,8 @@ class CommandReader:
                 counters=self._counters,
             )
         assert chain is not None
-        if kind is CommandKind.REPLACE and len(self._sources) * len(self._destinations) != 1:
+        sources, destinations = self._header_addresses("s"), self._header_addresses("d")
+        if kind is CommandKind.REPLACE and len(sources) * len(destinations) != 1:
             self._fail("a replacement rule needs one address only")
         if "o" in self._seen and chain in _NO_OUT_INTERFACE:
             self._fail(f"cannot use -o with {chain}", "the way out is not known there", self._seen["o"])
@@ -636,12 +636,31 @@ class CommandReader:
                 target,
                 counters,
             )
-            for source in self._sources
-            for destination in self._destinations
+            for source in sources
+            for destination in destinations
         )
         return Command(
             kind, self._table, chain, self._number, rules, counters=self._counters, jump_place=self._jump or Word("")
         )
+
+    def _header_addresses(self, letter: str) -> list[MaskedAddress | None]:
+        if letter not in self._addresses:
+            return [None]
+        argument, inverted = self._addresses[letter]
+        parts = [part.lstrip() for part in argument.text.split(",")]
+        if inverted and len(parts) > 1:
+            self._fail("! not allowed with several addresses", "write one rule for each", argument)
+        try:
+            return [header_address(part, self._family, inverted) for part in parts]
+        except BadValue as error:
+            self._bad(error, argument)
+
+    def _check_options(self, kind: CommandKind) -> None:
+        """``generic_opt_check``, beyond what makes a rule."""
+        if kind is not CommandKind.LIST and (illegal := self._listing - {"v"}):
+            self._fail(f"illegal option -{min(illegal)} with this command", "leave it out")
+        if "c" in self._seen and (kind not in _WITH_COUNTERS):
+            self._fail("illegal option -c with this command", "leave it out", self._seen["c"])
 
     def _extensions(self) -> tuple[tuple[Match, ...], Target | None]:
         matches: list[Match] = []
@@ -698,9 +717,9 @@ def rule_text(rule: Rule, chain: str) -> str:
         text += _flag("s", masked_text(header.src), header.src_inverted)
     if header.dst is not None:
         text += _flag("d", masked_text(header.dst), header.dst_inverted)
-    if header.in_interface is not None:
+    if header.in_interface is not None and header.in_interface != "+":
         text += _flag("i", header.in_interface, header.in_interface_inverted)
-    if header.out_interface is not None:
+    if header.out_interface is not None and header.out_interface != "+":
         text += _flag("o", header.out_interface, header.out_interface_inverted)
     if header.protocol is not None:
         name = PROTOCOL_NAMES.get(header.protocol) or str(header.protocol)

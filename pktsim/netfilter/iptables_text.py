@@ -20,6 +20,7 @@ from pktsim.netfilter.iptables_rule import (
     LONGEST_NAME,
     CommandKind,
     CommandReader,
+    OtherFamilyError,
     Word,
     header_address,
     plain_target,
@@ -459,14 +460,13 @@ class _Reading:
 
     def _command(self, edit: TableEdit, line: str, begin: int, counters: Counters) -> None:
         words = split_words(line, begin)
-        if any(word.text in ("-4", "--ipv4") for word in words) and self._family is Family.IPV6:
-            return  # a file for both families: a line of the other one
-        if any(word.text in ("-6", "--ipv6") for word in words) and self._family is Family.IPV4:
-            return
         reader = CommandReader(
             self._family, words, file=self._file, line=self._line, restore=True, table=edit.name, counters=counters
         )
-        command = reader.read()
+        try:
+            command = reader.read()
+        except OtherFamilyError:
+            return
         try:
             apply_command(edit, command)
         except EditError as error:

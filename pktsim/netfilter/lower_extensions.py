@@ -47,6 +47,7 @@ from pktsim.netfilter.targets.mark import MarkTarget
 from pktsim.netfilter.targets.masquerade import MasqueradeTarget
 from pktsim.netfilter.targets.netmap import NetmapTarget
 from pktsim.netfilter.targets.nfqueue import NfqueueTarget
+from pktsim.netfilter.targets.queue import QueueTarget
 from pktsim.netfilter.targets.redirect import RedirectTarget
 from pktsim.netfilter.targets.reject import Reject6Target, RejectTarget
 from pktsim.netfilter.targets.snat import SnatTarget
@@ -304,6 +305,12 @@ def _log(_target: LogTarget, _builder: Builder) -> Iterable[Pending]:
 def _nfqueue(target: NfqueueTarget, _builder: Builder) -> Iterable[Pending]:
     """net/netfilter/nf_queue.c: no program listens here."""
     yield Pending(Op.QUEUE, a=int(target.bypass))
+
+
+@target(QueueTarget)
+def _queue(_target: QueueTarget, _builder: Builder) -> Iterable[Pending]:
+    """net/netfilter/nf_queue.c: ``NF_QUEUE`` without a number is queue 0."""
+    yield Pending(Op.QUEUE, a=0)
 
 
 @target(TeeTarget)

@@ -150,3 +150,17 @@ SERVICE_PORTS: dict[str, int] = {
     "http-alt": 8080,
     "webcache": 8080,
 }
+
+_ONLY_UDP = frozenset(
+    {
+        *("bootpc", "bootps", "dhcpv6-client", "dhcpv6-server", "ipsec-nat-t", "isakmp", "mdns"),
+        *("netbios-dgm", "netbios-ns", "ntp", "tftp"),
+    }
+)
+_UDP_SERVICES = _ONLY_UDP | {
+    *("chargen", "daytime", "discard", "domain", "domain-s", "echo", "https", "kerberos", "ldap", "ldaps", "nfs"),
+    *("openvpn", "radius", "radius-acct", "rtsp", "sip", "sip-tls", "snmp", "snmp-trap", "snmptrap", "sunrpc"),
+    *("syslog", "time"),
+}
+#: The names that a protocol's services have, for who asks for a protocol's.
+SERVICES: dict[int, frozenset[str]] = {6: frozenset(SERVICE_PORTS) - _ONLY_UDP, 17: _UDP_SERVICES}

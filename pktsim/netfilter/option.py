@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6, inet_aton, inet_ntoa, inet_pton
 from typing import Any, Generic, TypeVar
 
-from pktsim.netfilter.names import PROTOCOL_NUMBERS, SERVICE_PORTS
+from pktsim.netfilter.names import PROTOCOL_NUMBERS, SERVICE_PORTS, SERVICES
 from pktsim.netfilter.ruleset import Family, MaskedAddress, RuleExtension
 from pktsim.netfilter.values import Address, PortRange
 
@@ -293,6 +293,11 @@ def bit_list(bits: dict[str, int], what: str) -> Reader:
     return read
 
 
+def proc_name_objection(name: str) -> str:
+    """What is wrong with a name that becomes a file in /proc (``xt_check_proc_name``); empty if nothing."""
+    return f"{name!r} cannot be the name of a file" if name in ("", ".", "..") or "/" in name else ""
+
+
 def interface(text: str, _context: Context) -> str:
     """An interface name, ``+`` at the end for "and whatever follows"."""
     if len(text.encode("utf-8", "surrogateescape")) > 15:
@@ -332,8 +337,8 @@ def protocol(text: str, _context: Context) -> int:
     return to_protocol(text)
 
 
-def to_port(text: str) -> int:
-    """A port by number or service name."""
+def to_port(text: str, protocol: int | None = None) -> int:
+    """A port by number or by the name that a service of the protocol has (of any if not said)."""
     if text.isdecimal() and text.isascii() and (text[0] != "0" or text == "0"):  # the usual case first
         value = int(text)
         if value <= U16_MAX:
@@ -345,26 +350,50 @@ def to_port(text: str) -> int:
             return found[0]
         raise BadValue(f"port {text} is out of range", "write a number from 0 to 65535")
     known = SERVICE_PORTS.get(text)
-    if known is None:
+    if known is None or (protocol is not None and text not in SERVICES.get(protocol, ())):
         raise BadValue(f"bad port or unknown service {text!r}", "write its number (0-65535)")
     return known
 
 
+_DECIMAL = re.compile(r"\s*\+?([0-9]+)")
+
+
+def looked_up_port(text: str) -> int:
+    """A port as ``getaddrinfo`` finds it (``XTTYPE_PORT``): decimal, cut down to 16 bits, or any service's name."""
+    if not text:
+        return 0
+    found = _DECIMAL.fullmatch(text)
+    if found is not None:
+        return int(found.group(1)) & U16_MAX
+    known = SERVICE_PORTS.get(text)
+    if known is None:
+        raise BadValue(f"port {text!r} does not resolve to anything", "write its number (0-65535)")
+    return known
+
+
 def port_range(text: str, _context: Context) -> PortRange:
-    """``PORT`` or ``FIRST:LAST``, either end optional."""
+    """``PORT`` or ``FIRST:LAST``, either end optional (``XTTYPE_PORTRC``)."""
     first, colon, last = text.partition(":")
     if not colon:
-        port = to_port(text)
+        port = looked_up_port(text)
         return PortRange(port, port)
-    return PortRange(to_port(first) if first else 0, to_port(last) if last else U16_MAX)
+    return PortRange(looked_up_port(first) if first else 0, looked_up_port(last) if last else U16_MAX)
 
 
-def rising_port_range(text: str, context: Context) -> PortRange:
-    """As :func:`port_range`, but a range that is upside down is an error (tcp and sctp)."""
-    ports = port_range(text, context)
-    if ports.first > ports.last:
-        raise BadValue(f"bad port range {text}", "write the lower port first")
-    return ports
+def rising_port_range(protocol: int) -> Reader:
+    """As :func:`port_range`, but numbers may be hex or octal, and a range upside down is an error (tcp and sctp)."""
+
+    def read(text: str, _context: Context) -> PortRange:
+        first, colon, last = text.partition(":")
+        if not colon:
+            port = to_port(text, protocol)
+            return PortRange(port, port)
+        ports = PortRange(to_port(first, protocol) if first else 0, to_port(last, protocol) if last else U16_MAX)
+        if ports.first > ports.last:
+            raise BadValue(f"bad port range {text}", "write the lower port first")
+        return ports
+
+    return read
 
 
 def to_icmp_type(text: str, names: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
@@ -401,8 +430,18 @@ def to_address(text: str, family: Family) -> Address:
 
 
 def address(text: str, context: Context) -> Address:
-    """Reader for :func:`to_address`."""
+    """An address as ``getaddrinfo`` takes it (``XTTYPE_HOST``): of IPv4 also as one to four numbers."""
+    if context.family is Family.IPV4:
+        text = _whole_ipv4(text)
     return to_address(text, context.family)
+
+
+def _whole_ipv4(text: str) -> str:
+    """What ``inet_aton`` makes of it: ``10.1`` is 10.0.0.1."""
+    try:
+        return inet_ntoa(inet_aton(text)) if text[:1].isdigit() and not text[-1].isspace() else text
+    except OSError:
+        return text
 
 
 def prefix_mask(length: int, family: Family) -> Address:
@@ -457,7 +496,7 @@ def to_masked_address(text: str, family: Family) -> MaskedAddress:
         host = text
         mask = prefix_mask(32 if family is Family.IPV4 else 128, family)
     if family is Family.IPV4:
-        found: Address = to_address(short_ipv4(host), family)
+        found: Address = to_address(_whole_ipv4(short_ipv4(host)), family)
         return MaskedAddress(IPv4Address(int(found) & int(mask)), mask)
     found = to_address(host, family)
     return MaskedAddress(IPv6Address(int(found) & int(mask)), mask)
@@ -466,15 +505,15 @@ def to_masked_address(text: str, family: Family) -> MaskedAddress:
 def host_mask(text: str, context: Context) -> MaskedAddress:
     """``ADDRESS[/MASK]`` as an extension takes it (``XTTYPE_HOSTMASK``): the address stays as written, not masked.
 
-    A mask that is no prefix is refused: libxtables 1.8.9 takes such a one for a full mask.
+    A mask that is no prefix is taken for a full one, as by libxtables 1.8.9.
     """
     host, slash, mask_text = text.partition("/")
-    found = to_address(host, context.family)
+    found = address(host, context)
     if not slash:
         return MaskedAddress(found, prefix_mask(found.max_prefixlen, context.family))
     result = MaskedAddress(found, to_mask(mask_text, context.family))
     if result.prefix_length is None:
-        raise BadValue(f"mask {mask_text} is not a prefix", "write a prefix length")
+        return MaskedAddress(found, prefix_mask(found.max_prefixlen, context.family))
     return result
 
 

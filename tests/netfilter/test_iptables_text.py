@@ -132,15 +132,24 @@ def test_text_that_is_no_restore_file(text: str, what: str) -> None:
         parse_save(text, V4)
 
 
-def test_the_old_place_of_the_exclamation_mark() -> None:
-    assert parse_rule("-A C -s ! 10.0.0.1 -p ! tcp -i ! lo", V4) == parse_rule(
-        "-A C ! -s 10.0.0.1 ! -p tcp ! -i lo", V4
-    )
-    assert parse_rule("-A C -p tcp -m tcp --dport ! 80", V4) == parse_rule("-A C -p tcp -m tcp ! --dport 80", V4)
+@pytest.mark.parametrize("words", ["-s ! 10.0.0.1", "-p ! tcp", "-i ! lo", "-p tcp -m tcp --dport ! 80"])
+def test_the_old_place_of_the_exclamation_mark_is_no_more(words: str) -> None:
+    with pytest.raises(RulesetSyntaxError):
+        parse_rule(f"-A C {words}", V4)
+
+
+def test_not_any_interface_matches_nothing_and_is_not_printed() -> None:
+    _chain, rule = parse_rule("-A C ! -i +", V4)
+    assert (rule.header.in_interface, rule.header.in_interface_inverted) == ("+", True)
+    assert rule_text(rule, "C", V4) == "-A C"
 
 
 def test_lines_of_the_other_family_are_skipped() -> None:
-    text = _text("-A INPUT -4 -p icmp -j ACCEPT", "-A INPUT -6 -p icmpv6 -j ACCEPT", "-A INPUT -j DROP")
+    text = _text("-A INPUT -4 -p icmp -j ACCEPT", "-A INPUT -6 -p icmpv6 -s nonsense", "-A INPUT -j DROP")
+    with pytest.raises(RulesetSyntaxError, match="nonsense"):  # read before the family is known
+        parse_save(_text("-A INPUT -p nonsense -6"), V4)
+    assert _rules(parse_save(_text("-A INPUT -s nonsense -6"), V4)) == ()  # addresses are read last
+    text = text.replace("-s nonsense", "-j ACCEPT")
     assert _rules(parse_save(text, V4)) == ("-A INPUT -p icmp -j ACCEPT", "-A INPUT -j DROP")
     assert _rules(parse_save(text, Family.IPV6)) == ("-A INPUT -p ipv6-icmp -j ACCEPT", "-A INPUT -j DROP")
 

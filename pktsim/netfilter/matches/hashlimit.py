@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pktsim.errors import UnsupportedFeature
-from pktsim.netfilter.option import U32_MAX, BadValue, Context, Extension, Given, Option, number, string
-from pktsim.netfilter.ruleset import Family, Match
+from pktsim.netfilter.option import (
+    U32_MAX,
+    U64_MAX,
+    BadValue,
+    Context,
+    Extension,
+    Given,
+    Option,
+    number,
+    proc_name_objection,
+    string,
+)
+from pktsim.netfilter.ruleset import Family, Match, Rule
 
 #: ``XT_HASHLIMIT_SCALE_v2``: what ``HashlimitMatch.average`` counts in.
 SCALE = 1_000_000
@@ -17,6 +28,15 @@ DEFAULT_GC_MS = 1000
 _MODES = ("srcip", "srcport", "dstip", "dstport")
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _SHOWN = (("day", 86400), ("hour", 3600), ("min", 60), ("sec", 1))
+
+
+#: ``HZ * CREDITS_PER_JIFFY / SCALE``.
+_CREDITS = (250 << 39) // SCALE
+
+
+def _credits(user: int) -> int:
+    """``user2credits`` with the overflow of 64 bits that the kernel's check looks for."""
+    return user * _CREDITS & U64_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,11 @@ class HashlimitMatch(Match):
     gc_interval_ms: int = DEFAULT_GC_MS
     expire_ms: int = 1000
     longest: int = 32  # the longest prefix of the family
+
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        if _credits(self.average * self.burst) < _credits(self.average):
+            return "hashlimit: the burst overflows what is counted in at this rate"
+        return proc_name_objection(self.name)
 
     def options_text(self) -> str:
         rate, quantum_ms = _rate_text(self.average)

@@ -15,8 +15,8 @@ from pktsim.netfilter.option import (
     choice,
     host_mask,
     host_mask_text,
+    looked_up_port,
     protocol,
-    to_port,
 )
 from pktsim.netfilter.ruleset import MaskedAddress, Match
 
@@ -62,7 +62,7 @@ def _said(option: str, value: str, inverted: bool) -> str:
 
 
 def _read_port(text: str, _context: Context) -> int:
-    return to_port(text)
+    return looked_up_port(text)
 
 
 def _build(given: Given) -> IpvsMatch:

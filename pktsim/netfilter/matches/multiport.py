@@ -49,11 +49,12 @@ def _read(text: str, context: Context) -> tuple[PortRange, ...]:
         raise BadValue(
             "multiport needs one of the protocols with ports", "say -p tcp, udp, udplite, sctp or dccp before"
         )
+    protocol = context.protocol
     ports: list[PortRange] = []
     slots = 0
     for part in text.split(","):
         first, colon, last = part.partition(":")
-        one = PortRange(to_port(first), to_port(last) if colon else to_port(first))
+        one = PortRange(to_port(first, protocol), to_port(last if colon else first, protocol))
         if colon and one.first >= one.last:
             raise BadValue(f"bad port range {part}", "write the lower port first")
         slots += 2 if colon else 1

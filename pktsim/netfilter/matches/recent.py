@@ -15,6 +15,7 @@ from pktsim.netfilter.option import (
     address_text,
     number,
     prefix_mask,
+    proc_name_objection,
     string,
 )
 from pktsim.netfilter.ruleset import Family, Match, Rule
@@ -68,7 +69,7 @@ class RecentMatch(Match):
             return f"recent: --{self.action.value} takes no --seconds, --hitcount, --reap or --rttl"
         if self.hitcount >= MAX_STAMPS:
             return f"recent: --hitcount {self.hitcount} is more than the {MAX_STAMPS - 1} stamps that are kept"
-        return ""
+        return proc_name_objection(self.name)
 
 
 _ACTIONS = tuple(action.value for action in RecentAction)

@@ -139,8 +139,8 @@ EXTENSIONS = (
         "sctp",
         _build,
         (
-            Option("sport", rising_port_range, aliases=("source-port",), invertible=True),
-            Option("dport", rising_port_range, aliases=("destination-port",), invertible=True),
+            Option("sport", rising_port_range(132), aliases=("source-port",), invertible=True),
+            Option("dport", rising_port_range(132), aliases=("destination-port",), invertible=True),
             Option("chunk-types", choice("ANY", "ALL", "ONLY"), _read_chunks, invertible=True),
         ),
     ),

@@ -88,8 +88,8 @@ EXTENSIONS = (
         "tcp",
         _build,
         (
-            Option("sport", rising_port_range, aliases=("source-port",), invertible=True),
-            Option("dport", rising_port_range, aliases=("destination-port",), invertible=True),
+            Option("sport", rising_port_range(6), aliases=("source-port",), invertible=True),
+            Option("dport", rising_port_range(6), aliases=("destination-port",), invertible=True),
             Option("syn", invertible=True, excludes=("tcp-flags",)),
             Option("tcp-flags", _read_flags, _read_flags, invertible=True),
             Option("tcp-option", number(1, 255), invertible=True),

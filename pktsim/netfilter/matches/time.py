@@ -97,7 +97,7 @@ def _read_weekdays(text: str, _context: Context) -> int:
             bits |= 1 << to_number(part, 1, 7, "weekday")
             continue
         # two letters are enough, more are not looked at
-        day = next((number for number, name in enumerate(_DAYS, 1) if part[:2].lower() == name[:2].lower()), 0)
+        day = next((number for number, name in enumerate(_DAYS, 1) if part[:2] == name[:2]), 0)
         if not day:
             raise BadValue(f"bad weekday {part!r}", f"use a comma-separated list of {', '.join(_DAYS)} or 1 to 7")
         bits |= 1 << day

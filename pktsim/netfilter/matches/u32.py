@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pktsim.netfilter.option import U32_MAX, BadValue, Context, Extension, Given, Option, leading_number
-from pktsim.netfilter.ruleset import Match
+from pktsim.netfilter.ruleset import Family, Match, Rule
 
 #: ``XT_U32_MAXSIZE``: at most as many tests, operations of a test, ranges of a test.
 MAX_SIZE = 10
@@ -44,6 +44,15 @@ class U32Match(Match):
 
     tests: tuple[U32Test, ...]
     inverted: bool = False
+
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        shifts = (
+            number
+            for test in self.tests
+            for step, number in test.steps
+            if step in (U32Op.LEFT_SHIFT, U32Op.RIGHT_SHIFT)
+        )
+        return "u32: a shift by more than 31 bits" if any(number > 31 for number in shifts) else ""
 
     def options_text(self) -> str:
         return f'{" !" if self.inverted else ""} --u32 "{"&&".join(map(str, self.tests))}"'

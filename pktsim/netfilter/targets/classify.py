@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,15 +24,15 @@ class ClassifyTarget(Target):
         return f" --set-class {self.major:04x}:{self.minor:04x}"
 
 
+#: As ``sscanf`` reads ``%x:%x``; what is behind does not count, and neither do more than 16 bits.
+_CLASS = re.compile(r"\s*([-+]?(?:0[xX])?[0-9a-fA-F]+):\s*([-+]?(?:0[xX])?[0-9a-fA-F]+)")
+
+
 def _read(text: str, _context: Context) -> tuple[int, int]:
-    major, colon, minor = text.partition(":")
-    try:
-        found = int(major, 16), int(minor, 16)
-    except ValueError:
-        found = -1, -1
-    if not colon or not all(0 <= part <= U16_MAX for part in found):
+    found = _CLASS.match(text)
+    if found is None:
         raise BadValue(f"bad class {text!r}", "write MAJOR:MINOR in hex")
-    return found
+    return int(found.group(1), 16) & U16_MAX, int(found.group(2), 16) & U16_MAX
 
 
 def _build(given: Given) -> ClassifyTarget:

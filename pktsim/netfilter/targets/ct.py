@@ -95,15 +95,20 @@ def _read_zone(text: str, _context: Context) -> Zone:
     return Zone(to_number(text, 0, U16_MAX, "zone"))
 
 
+_ZONES = frozenset({"zone", "zone-orig", "zone-reply"})
+
+
 def _build(given: Given) -> CtTarget:
-    zones = [name for name in ("zone", "zone-orig", "zone-reply") if name in given]
-    if len(zones) > 1:
-        raise BadValue("CT: only one zone can be given", "use one of --zone, --zone-orig, --zone-reply")
+    # There is one zone, the last one said, and its directions are those of all of them; a mark stays.
+    said = [value for name, value in given.values.items() if name in _ZONES]
+    marked = any(one.from_mark for one in said)
+    number = 0 if marked or not said else said[-1].number
+    directions = given.values.keys() & {"zone-orig", "zone-reply"}
+    where = next(iter(directions)) if len(directions) == 1 else "zone"
 
     def zone(name: str) -> Zone | None:
-        said: Zone | None = given.get(name)
         # Zone 0 is what there is anyway: it is neither stored with a direction nor printed.
-        return None if said is None or (said.number == 0 and not said.from_mark) else said
+        return Zone(number, marked) if name == where and (number or marked) else None
 
     return CtTarget(
         "notrack" in given,

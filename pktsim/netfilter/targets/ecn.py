@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pktsim.netfilter.option import BadValue, Extension, Given, Option
+from pktsim.errors import UnsupportedFeature
+from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, Reader
 from pktsim.netfilter.ruleset import Family, Rule, Target
 
 _TCP = 6
@@ -27,10 +28,20 @@ class EcnTarget(Target):
         return ""
 
 
+def _refuse(option: str) -> Reader:
+    def read(text: str, _context: Context) -> int:
+        raise UnsupportedFeature(f"target ECN --{option}")
+
+    return read
+
+
 def _build(given: Given) -> EcnTarget:
     if "ecn-tcp-remove" not in given:
         raise BadValue("ECN: an operation must be specified", "add --ecn-tcp-remove")
     return EcnTarget()
 
 
-EXTENSIONS = (Extension("ECN", _build, (Option("ecn-tcp-remove"),), Family.IPV4),)
+#: Options that the tool takes and does not tell of.
+_HIDDEN = tuple(Option(name, _refuse(name)) for name in ("ecn-tcp-cwr", "ecn-tcp-ece", "ecn-ip-ect"))
+
+EXTENSIONS = (Extension("ECN", _build, (Option("ecn-tcp-remove"), *_HIDDEN), Family.IPV4),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, masked_text, to_masked_address
+from pktsim.netfilter.option import Context, Extension, Given, Option, host_mask, masked_text
 from pktsim.netfilter.ruleset import MaskedAddress, Target
 
 
@@ -24,10 +24,9 @@ class NetmapTarget(Target):
 
 
 def _read(text: str, context: Context) -> MaskedAddress:
-    found = to_masked_address(text, context.family)
-    if found.prefix_length is None:
-        raise BadValue(f"mask of {text} is not a prefix", "write a prefix length")
-    return found
+    found = host_mask(text, context)
+    bits = int(found.address) & int(found.mask)
+    return MaskedAddress(type(found.address)(bits), found.mask)
 
 
 def _build(given: Given) -> NetmapTarget:

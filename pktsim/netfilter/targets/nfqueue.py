@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pktsim.netfilter.option import U16_MAX, BadValue, Context, Extension, Given, Option, number, to_number
-from pktsim.netfilter.ruleset import Target
+from pktsim.netfilter.ruleset import Family, Rule, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,9 @@ class NfqueueTarget(Target):
     bypass: bool = False
     cpu_fanout: bool = False
 
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        return "NFQUEUE: more queues than there are" if self.last - self.first == U16_MAX else ""
+
     def options_text(self) -> str:
         if self.first == self.last:
             text = f" --queue-num {self.first}"
@@ -32,7 +35,9 @@ class NfqueueTarget(Target):
 
 def _read_balance(text: str, _context: Context) -> tuple[int, int]:
     first, _, last = text.partition(":")
-    low, high = to_number(first, 0, U16_MAX - 1), to_number(last, 0, U16_MAX - 1)
+    low, high = to_number(first or "0", 0, U16_MAX), to_number(last or str(U16_MAX), 0, U16_MAX)
+    if ":" not in text:
+        raise BadValue(f"bad range of queues {text}", "write FIRST:LAST")
     if low >= high:
         raise BadValue(f"bad range of queues {text}", "write the lower number first")
     return low, high

@@ -12,8 +12,8 @@ from pktsim.netfilter.option import (
     Option,
     address,
     address_text,
+    looked_up_port,
     to_address,
-    to_port,
     value_mask,
 )
 from pktsim.netfilter.ruleset import Family, Rule, Target
@@ -45,7 +45,7 @@ class TproxyTarget(Target):
 
 
 def _read_port(text: str, _context: Context) -> int:
-    return to_port(text)
+    return looked_up_port(text)
 
 
 def _build(given: Given) -> TproxyTarget:
