@@ -26,6 +26,8 @@ _RST_AFTER_FIN = (TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING)
 _AFTER_CLOSE = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT, TcpState.CLOSING, TcpState.LAST_ACK)
 _CE = 3
 _FASTRETRANS_THRESH = 3
+#: TCP_PAWS_WINDOW: so much older a time stamp may be within a connection.
+_PAWS_WINDOW = 1
 
 
 class TcpInput(TcpRecovery):
@@ -153,7 +155,7 @@ class TcpInput(TcpRecovery):
         """RFC 7323 section 5, with Linux's exception for reordered pure ACKs (tcp_disordered_ack)."""
         if not self.timestamps or segment.ts_val is None or not self.ts_recent_valid:
             return False
-        if not ts_before(segment.ts_val, self.ts_recent):
+        if not ts_before(segment.ts_val, self.ts_recent - _PAWS_WINDOW):
             return False
         if self.now_ns - self.ts_recent_ns >= PAWS_IDLE_NS:
             return False

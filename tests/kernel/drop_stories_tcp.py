@@ -43,8 +43,9 @@ class Client:
         self.host.give_ip("eth0", build.ipv4(ip(PEER), ip(SERVER), 6, build_segment(segment, ip(PEER), ip(SERVER))))
 
     def answer(self) -> Segment:
-        """What the server sent last."""
-        view = FrameView(self.host.sent[-1][1])
+        """What the server sent to it last."""
+        views = (FrameView(frame) for _, frame in reversed(self.host.sent))
+        view = next(view for view in views if view.protocol == 6 and view.has_ports and view.dport == self.port)
         segment = parse_segment(view.frame[view.transport : view.end])
         assert segment is not None
         return segment
@@ -76,12 +77,15 @@ def connected(made: Host) -> tuple[Client, TcpConnection]:
 
 
 Act = Callable[[Client, TcpConnection], object]
+#: What the client does once it is connected.
+SEGMENTS: dict[DropReason, Act] = {}
 
 
 def segment(reason: DropReason) -> Callable[[Act], Act]:
     """A segment of an established connection."""
 
     def keep(act: Act) -> Act:
+        SEGMENTS[reason] = act
         story(reason)(lambda made: act(*connected(made)))
         return act
 
@@ -93,7 +97,7 @@ segment(DropReason.TCP_RESET)(lambda client, _: client.give(RST | ACK, ahead=5))
 segment(DropReason.TCP_INVALID_SYN)(lambda client, _: client.give(SYN, ahead=1))
 segment(DropReason.TCP_OLD_SEQUENCE)(lambda client, _: client.give(ACK, b"x", ahead=-9))
 segment(DropReason.TCP_INVALID_SEQUENCE)(lambda client, _: client.give(ACK, b"x", ahead=1 << 24))
-segment(DropReason.TCP_RFC7323_PAWS)(lambda client, _: client.give(ACK, b"x", stamp=STAMP - 1))
+segment(DropReason.TCP_RFC7323_PAWS)(lambda client, _: client.give(ACK, b"x", stamp=STAMP - 2))
 segment(DropReason.TCP_TOO_OLD_ACK)(lambda client, _: client.give(ACK, ack=-100_000))
 segment(DropReason.TCP_ACK_UNSENT_DATA)(lambda client, _: client.give(ACK, ack=9))
 
@@ -187,4 +191,4 @@ def _late(made: Host) -> None:
     connection.close()
     client.give(ACK, ack=1)
     client.give(ACK | FIN, ack=1)
-    client.give(ACK, b"x", ahead=1, ack=1, stamp=STAMP - 1)
+    client.give(ACK, b"x", ahead=1, ack=1, stamp=STAMP - 2)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pktsim.kernel.explain import Explainer, walk_lines
+from pktsim.kernel.tcp_segment import ACK
 from pktsim.netfilter.iptables_text import parse_save
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.netfilter.ruleset import Family
@@ -28,6 +29,7 @@ from tests.kernel.drop_stories import (
     to_host,
     world,
 )
+from tests.kernel.drop_stories_tcp import STAMP
 from tests.kernel.worlds import HOST_MAC, PEER_MAC, Host, host, ip, mac, udp_packet
 
 #: The modules fill the tables.
@@ -87,6 +89,13 @@ def test_a_segment_that_a_socket_takes_is_not_dropped() -> None:
     server.bind("", 80)
     server.listen()
     assert not any(line.startswith("dropped") for line in told(made, to_host(6, SYN)))
+
+
+def test_a_time_stamp_that_is_one_tick_old_is_taken() -> None:
+    """TCP_PAWS_WINDOW (include/net/tcp.h)."""
+    made = world()
+    client, _ = drop_stories_tcp.connected(made)
+    assert not any(line.startswith("dropped") for line in told(made, lambda _: client.give(ACK, b"x", stamp=STAMP - 1)))
 
 
 def test_a_rejected_packet_is_counted_and_the_rule_is_named() -> None:
