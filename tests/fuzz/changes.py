@@ -262,7 +262,7 @@ def _release(space: Space, rng: random.Random) -> None:
 def _discard(space: Space, rng: random.Random) -> None:
     for held in rng.sample(space.held, len(space.held) // 2):
         space.held.remove(held)
-        space.datapath.discard(held.packet, DropReason.RULE)
+        space.discard(held.packet, DropReason.RULE)
 
 
 def _address(space: Space, rng: random.Random) -> None:

@@ -6,6 +6,7 @@ Two like worlds are fed the same frames, one with its trace on: they must do the
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 from pktsim._fastpath import Packet
@@ -52,6 +53,8 @@ class Space(Netns):
         self.udp_sockets: list[UdpSocket] = []
         self.tasks: list[Task[None]] = []
         super().__init__(name, clock=clock, choices=SeededChoices(seed))
+        self.told_of: Counter[int] = Counter()
+        self.drop_listener = lambda _number, reason, _ifindex: self.told_of.update([reason])
 
     def process(self, events: Any) -> None:
         """Check, then let the namespace do its part."""
@@ -247,4 +250,6 @@ class Run:
         assert flows[0] == flows[1]
         for space in (self.plain, self.traced):
             processes.stop(space)
+            told, counted = space.told_of, space.datapath.drop_counts()
+            assert told == counted, f"the listener has heard of {told}, not of {counted}"
         return flows[0]
