@@ -406,7 +406,7 @@ cdef int nft_payload_set(State *s, Pkt *p, const Row *r, const uint8_t *pool, ui
         if start + check + 2 > p.end:
             return NFT_BREAK
         nft_csum_replace(p.buf + start + check, at, src, r.c)
-    if r.d >> 16 & 1 and p.l4 != 0 and not p.fragment & FRAG_LATER:
+    if r.d >> 16 & 1 and p.l4 != 0 and not p.fragment & FRAG_LATER and nft_auth(p) < 0:
         if p.proto == 6:
             l4check = 16
         elif p.proto == 17 and l4_len(p) >= 8 and (p.buf[p.l4 + 6] or p.buf[p.l4 + 7]):
@@ -417,10 +417,10 @@ cdef int nft_payload_set(State *s, Pkt *p, const Row *r, const uint8_t *pool, ui
             l4check = 2
         if l4check >= 0 and p.l4 + l4check + 2 <= p.end:
             nft_csum_replace(p.buf + p.l4 + l4check, at, src, r.c)
-    if base == 1 and p.family == AF6 and r.d >> 16 == 0 and p.flags & PF_CSUM_OK and memcmp(at, src, r.c):
+    if base == 1 and p.family == AF6 and p.flags & PF_CSUM_OK and memcmp(at, src, r.c):
         p.flags |= PF_CSUM_STALE   # as by a target (Packet.header_rewritten): skb->csum is not told
     memcpy(at, src, r.c)
-    if r.d >> 16 & 2 and p.proto == 132 and l4_len(p) >= 12:
+    if r.d >> 16 & 2 and p.proto == 132 and l4_len(p) >= 12 and nft_auth(p) < 0:
         sctp_checksum(p.buf + p.l4, l4_len(p), p.buf + p.l4 + 8)
     return NFT_NEXT
 
@@ -601,13 +601,9 @@ cdef int nft_dynset(State *s, Pkt *p, NftInst *n, const Row *r, const uint8_t *p
             timeout = d.timeout_ns
         if timeout:
             d.elems[at].expires_ns = s.now_ns + timeout
-    elif op == 1:
-        if timeout == 0:
-            timeout = d.elems[at].timeout_ns if d.elems[at].timeout_ns else d.timeout_ns
-        if d.elems[at].expires_ns and timeout:
-            d.elems[at].expires_ns = s.now_ns + timeout
-            if timeout != d.timeout_ns:
-                d.elems[at].timeout_ns = timeout
+    elif op == 1 and d.elems[at].expires_ns:
+        # by the rule's timeout or the set's, of which there may be none: its own stays what it is, and does not count
+        d.elems[at].expires_ns = s.now_ns + (timeout if timeout else d.timeout_ns)
     return NFT_NEXT if elem_states(s, p, d, at) else NFT_BREAK
 
 

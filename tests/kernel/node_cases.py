@@ -745,6 +745,43 @@ def priority_of_what_is_forwarded() -> Script:
 
 
 @case
+def address_before_an_authentication_header() -> Script:
+    script = Script(
+        "address-before-an-authentication-header",
+        "nft takes that header for the transport's: the checksum behind it does not follow an address that it sets.",
+        rules6=table("filter", "-A FORWARD -p ah"),
+        nft="table ip6 t {\n chain c {\n  type filter hook forward priority 0;\n  ip6 saddr set fd01::8;\n }\n}\n",
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    inner = build.udp(ip_from_text("fd01::8"), ends[1], 1000, 53, b"data")
+    header = bytes((IPPROTO_UDP, 4)) + bytes(22)
+    script.receive("in", build.ipv6(*ends, 51, header + inner), out=["out fd01::8* > *"])
+    return script
+
+
+@case
+def address_behind_a_checksum() -> Script:
+    script = Script(
+        "address-behind-a-checksum",
+        "Of an IPv6 packet that connection tracking has summed up, what is long is taken for broken if an address was "
+        "set since.",
+        table("filter", "-A INPUT -m conntrack --ctstate NEW"),
+        rules6=table("filter", "-A INPUT -m conntrack --ctstate NEW"),
+        nft="table ip6 t {\n chain c {\n  type filter hook input priority -5;\n  ip6 saddr set fd01::9;\n }\n}\n",
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text("fd01::8"), ip_from_text(NEAR6)
+    for size, answers in ((8, 1), (200, 0)):
+        script.receive(
+            "in",
+            build.ipv6(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(size))),
+            out=[f"in {NEAR6} > {CLIENT6} icmp6 1/4"] * answers,
+            rules={"6:filter/INPUT/1": 1},
+        )
+    return script
+
+
+@case
 def error_about_a_translated_flow_is_routed_again() -> Script:
     script = Script(
         "error-about-a-translated-flow-is-routed-again",

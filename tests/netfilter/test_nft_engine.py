@@ -170,6 +170,20 @@ def test_elements_time_out_on_the_simulated_clock(kernel: Kernel) -> None:
     assert "elements" not in kernel.nft_list_ruleset()
 
 
+def test_an_update_goes_by_the_time_of_the_rule_or_the_set(kernel: Kernel) -> None:
+    kernel.nft(
+        "table ip t { set s { type ipv4_addr; flags dynamic,timeout; timeout 10s; }"
+        " set u { type ipv4_addr; flags dynamic,timeout; }"
+        f" chain a {{ {FORWARD.format(0, 'accept')} add @s {{ ip saddr timeout 1h }} add @u {{ ip saddr timeout 1h }}"
+        " tcp dport 81 update @s { ip saddr } update @u { ip saddr }; } }"
+    )
+    fate(kernel)
+    assert kernel.nft_list_ruleset().count("10.0.0.2 timeout 1h expires 1h") == 2
+    fate(kernel, dport=81)
+    assert "10.0.0.2 timeout 1h expires 10s" in kernel.nft_list_ruleset()
+    assert "elements" not in kernel.nft_list_ruleset().split("set u")[1].split("chain")[0]
+
+
 def test_a_full_set_takes_no_more(kernel: Kernel) -> None:
     kernel.nft(
         "table ip t { set s { type ipv4_addr; flags dynamic; size 2; }"
