@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
 
 _IPPROTO_IGMP: Final = 2
+#: Refusals of refusals before it is clear that there is no end: a rule makes something else of each, and Linux's stack
+#: would run over.
+_MOST_REFUSALS: Final = 16
 
 #: Plain numbers: asked for every event.
 _RX, _TX, _UPCALL = int(EventKind.RX), int(EventKind.TX), int(EventKind.UPCALL)
@@ -138,6 +141,7 @@ class Netns(Routing):
         #: The packet whose frame a wire has just been given.
         self.leaving = 0
         self._softirq = 0
+        self._refusals = 0
         self._send_error = 0
         self._handlers: dict[int, Callable[[Packet, Any, Any, Any], None]] = {
             Upcall.ARP: self._on_arp,
@@ -439,7 +443,15 @@ class Netns(Routing):
             self.icmp.error(about, icmp_type, code, info)
 
     def _on_reject(self, packet: Packet, reject_with: int, hook: int, _c: Any) -> None:
-        reject(self, packet, reject_with, hook)
+        if self._refusals == _MOST_REFUSALS:
+            raise UnsupportedFeature(
+                "a refusal that is refused itself, without end", mend="let the reset of a reset pass OUTPUT"
+            )
+        self._refusals += 1
+        try:
+            reject(self, packet, reject_with, hook)
+        finally:
+            self._refusals -= 1
         self.datapath.release(packet)
 
     def _on_deliver(self, packet: Packet, protocol: int, _b: Any, _c: Any) -> None:

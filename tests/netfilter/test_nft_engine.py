@@ -184,6 +184,15 @@ def test_an_update_goes_by_the_time_of_the_rule_or_the_set(kernel: Kernel) -> No
     assert "elements" not in kernel.nft_list_ruleset().split("set u")[1].split("chain")[0]
 
 
+def test_a_reset_that_is_made_a_segment_to_refuse_is_no_endless_matter(kernel: Kernel) -> None:
+    kernel.nft(
+        f"table ip t {{ chain a {{ {FORWARD.format(0, 'accept')} reject with tcp reset; }}"
+        " chain b { type filter hook output priority 0; tcp flags set syn reject with tcp reset; } }"
+    )
+    with pytest.raises(UnsupportedFeature, match="refused itself"):
+        fate(kernel)
+
+
 def test_a_full_set_takes_no_more(kernel: Kernel) -> None:
     kernel.nft(
         "table ip t { set s { type ipv4_addr; flags dynamic; size 2; }"
