@@ -543,8 +543,6 @@ def packet_element(
     v4 = data[0] >> 4 == 4
     bits = 32 if v4 else 128
     type_ = target.type
-    if Part.IFACE in type_.parts and target.longest(0) == 0:
-        return None  # a set with nothing but 0.0.0.0/0 finds nothing (hash_netiface4_kadt)
     parts: list[Any] = []
     net = 0
     for side, part in zip(sides, type_.parts, strict=False):
