@@ -122,6 +122,17 @@ def _report(result: Result, out: Path | None, as_json: bool) -> NoReturn:
     raise typer.Exit(YES if result.met else NO)
 
 
+def _by_node(option: str, words: list[str] | None) -> list[tuple[str, str]]:
+    """NODE=FILE, taken apart."""
+    found: list[tuple[str, str]] = []
+    for word in words or ():
+        node, equals, path = word.partition("=")
+        if not equals:
+            raise PktsimError(f"{option} {word}: write NODE=FILE")
+        found.append((node, path))
+    return found
+
+
 @app.command(epilog="Example: pktsim trace shop.yaml --from default/client --to web:80")
 def trace(
     file: Annotated[Path, typer.Argument(help="Kubernetes objects, as kubectl get -o yaml prints them.")],
@@ -141,6 +152,7 @@ def trace(
         list[str] | None,
         typer.Option(help="NODE=FILE: a real iptables-save dump instead of emulated rules."),
     ] = None,
+    ipsets: Annotated[list[str] | None, typer.Option(help="NODE=FILE: what ipset save printed there.")] = None,
     wiring: Annotated[str, typer.Option(help="host-gw, host-gw-no-brnf, vxlan or point-to-point.")] = "host-gw",
     load_balancer: Annotated[
         str, typer.Option(help="l2, ecmp, passthrough, nat, proxy or none, for Services that do not say.")
@@ -160,10 +172,9 @@ def trace(
     )
     if ingress:
         cluster.install_ingress()
-    for rule in rules or ():
-        node, equals, path = rule.partition("=")
-        if not equals:
-            raise PktsimError(f"--rules {rule}: write NODE=FILE")
+    for node, path in _by_node("--ipsets", ipsets):
+        cluster.node(node).load_ipsets(path)
+    for node, path in _by_node("--rules", rules):
         cluster.node(node).load_iptables(path)
     if packets is not None:
         walk = cluster.trace_packets(source, ip_packets(packets))

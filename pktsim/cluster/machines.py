@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -28,8 +29,9 @@ from pktsim.kernel import task
 from pktsim.kernel.capture import CapturedFrame
 from pktsim.kernel.netns import Held, Netns
 from pktsim.netfilter.conntrack import ConntrackTable, Entry
+from pktsim.netfilter.ipset_text import restore_sets, run_ipset
 from pktsim.netfilter.iptables_command import run_command
-from pktsim.netfilter.iptables_text import print_save, restore
+from pktsim.netfilter.iptables_text import located, print_save, restore
 from pktsim.netfilter.opcodes import Hook, Step
 from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.wire import scapy_io
@@ -422,6 +424,10 @@ class RuledMachine(Machine):
         """What ``iptables-save`` prints."""
         return print_save(self.ruleset(family), counters=counters)
 
+    def ipset(self, arguments: str) -> str:
+        """One ``ipset`` command. Returns what it prints."""
+        return run_ipset(self.netns.datapath.context.sets, shlex.split(arguments), now_ns=self.netns.clock.now_ns)
+
     def iptables(self, arguments: str) -> None:
         """Run ``iptables`` with these arguments: ``-A FORWARD -p tcp --dport 8080 -j DROP``, ``-t nat -F``."""
         self.replace_rules(run_command(self.ruleset(), arguments).ruleset)
@@ -497,9 +503,19 @@ class NodeMachine(RuledMachine):
             UnsupportedFeature: A match or target is not modelled.
         """
         text, file = (source, None) if isinstance(source, str) and "\n" in source else _read(Path(source))
-        ruleset = restore(Ruleset(Family.IPV4), text, file)
-        self.stop_kube_proxy()
-        self.host.replace(ruleset)
+        with located(text, file):
+            ruleset = restore(Ruleset(Family.IPV4), text, file)
+            self.stop_kube_proxy()
+            self.host.replace(ruleset)
+
+    def load_ipsets(self, source: str | PathLike[str]) -> None:
+        """Make the sets that ``ipset save`` printed, file or text; before rules that name them.
+
+        Raises:
+            RulesetSyntaxError: It is not what the tool prints.
+        """
+        text, file = (source, None) if isinstance(source, str) and "\n" in source else _read(Path(source))
+        restore_sets(self.netns.datapath.context.sets, text, now_ns=self.netns.clock.now_ns, file=file)
 
     def stop_kube_proxy(self) -> None:
         """End kube-proxy; its rules stay as they are."""

@@ -19,7 +19,7 @@ from pktsim.kernel.netns import Netns
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.transport import AF_INET, AF_INET6, parse_ip
 from pktsim.netfilter.ipset_text import restore_sets, save_elements
-from pktsim.netfilter.iptables_text import parse_save, print_save, restore
+from pktsim.netfilter.iptables_text import located, parse_save, print_save, restore
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.opcodes import CtStatus, DropReason, LinkKind, TableId
 from pktsim.netfilter.ruleset import Family
@@ -142,7 +142,8 @@ class CaseRun:
             restore_sets(node.datapath.context.sets, case["ipsets"], file=self.name)
         for key, family in (("iptables", Family.IPV4), ("ip6tables", Family.IPV6)):
             if case.get(key):
-                node.load_ruleset(parse_save(case[key], family, file=self.name))
+                with located(case[key], self.name):
+                    node.load_ruleset(parse_save(case[key], family, file=self.name))
         if case.get("nft"):
             node.nft(case["nft"], file=self.name)
         for index, listener in enumerate(case.get("listeners", ())):
@@ -280,7 +281,8 @@ class CaseRun:
             result.error = errno.errorcode[error.errno or errno.EINVAL]
 
     def _replace_tables(self, text: str, *, noflush: bool) -> None:
-        self.node.load_ruleset(restore(self.node.ruleset(Family.IPV4), text, self.name, noflush=noflush))
+        with located(text, self.name):
+            self.node.load_ruleset(restore(self.node.ruleset(Family.IPV4), text, self.name, noflush=noflush))
 
     def _collect_datagrams(self, result: StepResult) -> None:
         for name, (listener, socket) in self._listeners.items():

@@ -28,7 +28,7 @@ from pktsim.kernel.netns import Netns
 from pktsim.netfilter.conntrack import ConntrackTable, Entry, list_text
 from pktsim.netfilter.ipset_text import restore_sets, run_ipset, save_text
 from pktsim.netfilter.iptables_command import run_command
-from pktsim.netfilter.iptables_text import print_save, restore
+from pktsim.netfilter.iptables_text import located, print_save, restore
 from pktsim.netfilter.opcodes import DropReason, LinkKind, TraceKind, Upcall
 from pktsim.netfilter.ruleset import Family
 from pktsim.rng import Choices, SeededChoices
@@ -147,7 +147,8 @@ class Kernel:
 
     def iptables_restore(self, text: str, *, family: Family = Family.IPV4, noflush: bool = False) -> None:
         """``iptables-restore`` or ``ip6tables-restore``: the tables in the text replace those of the same name."""
-        self.netns.load_ruleset(restore(self.netns.ruleset(family), text, noflush=noflush))
+        with located(text, None):
+            self.netns.load_ruleset(restore(self.netns.ruleset(family), text, noflush=noflush))
 
     def iptables(self, arguments: str, *, family: Family = Family.IPV4) -> str:
         """One ``iptables`` command. Returns what it prints."""

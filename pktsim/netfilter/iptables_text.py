@@ -9,10 +9,12 @@ short way: split, look up, and remember each extension's words; whatever is unus
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from pktsim.errors import RulesetSyntaxError
+from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.netfilter import iptables_rule
 from pktsim.netfilter.catalogue import MATCHES, TARGETS
 from pktsim.netfilter.iptables_command import apply_command
@@ -532,6 +534,45 @@ def restore(ruleset: Ruleset, text: str, file: str | None = None, *, noflush: bo
     finally:
         if collecting:
             gc.enable()
+
+
+_PLACE = re.compile(r"table (\S+), chain (\S+), rule (\d+)")
+
+
+@contextmanager
+def located(text: str, file: str | None) -> Iterator[None]:
+    """Say of what loading the tables of ``text`` refuses where in the text it stands, as of what reading it refuses."""
+    try:
+        yield
+    except (RulesetSyntaxError, UnsupportedFeature) as error:
+        place = _PLACE.fullmatch(error.place)
+        found = _locate(text, place.group(1), place.group(2), int(place.group(3))) if place is not None else None
+        if error.line is None and found is not None:
+            error.line, line = found
+            named = error.token if isinstance(error, RulesetSyntaxError) else error.feature.split(" ")[1]
+            error.column = next((word.column for word in split_words(line) if word.text == named), None)
+            error.file = file
+        raise
+
+
+def _locate(text: str, table: str, chain: str, number: int) -> tuple[int, str] | None:
+    """The line that makes a rule of a table, if all lines append one."""
+    here, seen = "", 0
+    for at, line in enumerate(text.split("\n"), 1):
+        if line.startswith("*"):
+            here = line[1:].strip()
+        words = split_words(line)
+        if words and words[0].text.startswith("["):
+            words = words[1:]
+        if here != table or not words or not words[0].text.startswith("-"):
+            continue
+        if words[0].text != "-A":
+            return None
+        if len(words) > 1 and words[1].text == chain:
+            seen += 1
+            if seen == number:
+                return at, line
+    return None
 
 
 def parse_rule(text: str, family: Family, table: str = "filter", file: str | None = None) -> tuple[str, Rule]:

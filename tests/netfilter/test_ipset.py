@@ -183,7 +183,18 @@ class TestRules:
         kernel = Kernel()
         with pytest.raises(RulesetSyntaxError, match="chain INPUT, rule 1: Set s doesn't exist"):
             kernel.iptables("-A INPUT -m set --match-set s src")
+        with pytest.raises(RulesetSyntaxError, match="Set s doesn't exist") as caught:
+            kernel.iptables_restore("*filter\n-A OUTPUT\n-A INPUT\n-A INPUT -m set --match-set s src\nCOMMIT\n")
+        assert (caught.value.line, caught.value.column) == (4, 29)
         assert "match-set" not in kernel.iptables_save()
+
+    @pytest.mark.parametrize("words", ["-m ipvs --ipvs", "-p tcp -j TPROXY --on-port 80", "-m helper --helper ftp"])
+    def test_what_is_not_modelled_is_refused_where_it_stands(self, words: str) -> None:
+        kernel = Kernel()
+        with pytest.raises(UnsupportedFeature) as caught:
+            kernel.iptables_restore(f"*mangle\n[1:2] -A PREROUTING -i lo\n[0:0] -A PREROUTING {words}\nCOMMIT\n")
+        column = 21 + len(words[: words.index(caught.value.feature.split()[1])])
+        assert (caught.value.line, caught.value.column) == (3, column)
 
     def test_a_set_of_the_other_family(self) -> None:
         kernel = Kernel()

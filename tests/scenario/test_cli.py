@@ -167,6 +167,12 @@ def test_trace_of_captured_packets_and_real_rules(
     status, out, _ = call(capsys, monkeypatch, *words)
     assert status == 0
     assert "-j DNAT --to-destination 10.1.2.53:53" in out
+    sets = tmp_path / "node-a.sets"
+    sets.write_text("create some hash:ip family inet hashsize 1024 maxelem 65536 bucketsize 12\nadd some 10.1.2.53\n")
+    saved.write_text(saved.read_text() + "*raw\n-A PREROUTING -m set --match-set some dst\nCOMMIT\n")
+    status, _, err = call(capsys, monkeypatch, *words)
+    assert (status, "Set some doesn't exist" in err) == (2, True)
+    assert call(capsys, monkeypatch, *words, "--ipsets", f"node-a={sets}")[0] == 0
 
 
 def test_verify_counts_and_names(
@@ -196,6 +202,16 @@ def test_verify_counts_and_names(
             ["trace", "{objects}", "--from", "node-a", "--to", "web", "--rules", "node-a=r.txt"],
             {"r.txt": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --frobnicate 3 -j DROP\nCOMMIT\n"},
             "r.txt:3:",
+        ),
+        (
+            ["trace", "{objects}", "--from", "node-a", "--to", "web", "--rules", "node-a=r.txt"],
+            {"r.txt": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m ipvs --ipvs -j DROP\nCOMMIT\n"},
+            "r.txt:3:20: table filter, chain INPUT, rule 1: match ipvs is not modelled",
+        ),
+        (
+            ["trace", "{objects}", "--from", "node-a", "--to", "web", "--ipsets", "node-a=s.txt"],
+            {"s.txt": "create s hash:ip\nadd s 10.0.0.300\n"},
+            "s.txt:2:7: cannot parse '10.0.0.300'",
         ),
         (
             ["trace", "{objects}", "--from", "node-a", "--packets", "cut.pcap"],
