@@ -20,9 +20,15 @@ cdef void br_receive(State *s, Pkt *p, Link *port) noexcept nogil:
     if eth[6] & 1 or memcmp(eth + 6, ZERO_MAC, 6) == 0:
         pkt_drop(s, p, DR_MAC_INVALID_SOURCE)
         return
-    # 01-80-C2-00-00-0X is for the bridge itself (IEEE 802.1D reserved); spanning tree is off: not forwarded
-    if eth[0] == 0x01 and eth[1] == 0x80 and eth[2] == 0xC2 and eth[3] == 0 and eth[4] == 0 and (eth[5] & 0xF0) == 0:
-        pkt_drop(s, p, DR_MAC_IEEE_MAC_CONTROL)
+    # 01-80-C2-00-00-0X is for the station at the link's end (IEEE 802.1D reserved), but for spanning tree's, which is off
+    if eth[0] == 0x01 and eth[1] == 0x80 and eth[2] == 0xC2 and eth[3] == 0 and eth[4] == 0 and 0 < eth[5] < 16:
+        if eth[5] == 1:
+            pkt_drop(s, p, DR_MAC_IEEE_MAC_CONTROL)
+            return
+        # br_handle_local_finish
+        if not br_mac_is_local(s, br, eth + 6):
+            fdb_learn(s, br.ifindex, eth + 6, port.ifindex)
+        netif_receive(s, p)
         return
     if memcmp(eth, br.mac, 6) == 0:
         p.pkt_type = PKT_HOST

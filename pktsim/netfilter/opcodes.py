@@ -248,7 +248,7 @@ class DropReason(enum.IntEnum):
     TCP_CLOSE = 81  # after its FIN
     TCP_ABORT_ON_DATA = 82  # nobody is left to read
     MAC_INVALID_SOURCE = 83  # a bridge was given a frame from a group, or from nobody
-    MAC_IEEE_MAC_CONTROL = 84  # ... one to an address reserved for bridges
+    MAC_IEEE_MAC_CONTROL = 84  # ... one to pause the sender, which is for the link alone
     IP_LOCALNET = 85  # from or to 127.0.0.0/8, on a link
     IP_LOCAL_SOURCE = 86  # from an address of our own
     QDISC_DROP = 87  # lost on its wire, as netem was told

@@ -109,7 +109,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.TCP_CLOSE: "the other side has closed the TCP connection already",
     DropReason.TCP_ABORT_ON_DATA: "TCP data for a process that has closed: the connection is reset",
     DropReason.MAC_INVALID_SOURCE: "the frame's source address is no station's",
-    DropReason.MAC_IEEE_MAC_CONTROL: "the frame is addressed to bridges themselves (IEEE 802.1D), and goes no further",
+    DropReason.MAC_IEEE_MAC_CONTROL: "the frame is for the link alone (a MAC control frame), and goes no further",
     DropReason.IP_LOCALNET: "127.0.0.0/8 is this host alone, not on a link",
     DropReason.IP_LOCAL_SOURCE: "its source is an address of this host itself",
     DropReason.QDISC_DROP: "lost on its link",

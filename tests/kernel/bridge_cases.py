@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tests.kernel.node_cases import NEAR
 from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, segment
 from tests.netfilter.selftest_cases import table
-from tests.netfilter.selftest_more_cases import EVERYONE, NEIGHBOUR, OTHER, bridge_script
+from tests.netfilter.selftest_more_cases import BRIDGE, EVERYONE, NEIGHBOUR, OTHER, bridge_script
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
 
@@ -99,6 +99,26 @@ def refused_copies_of_a_broadcast() -> Script:
         rules={"filter/INPUT/1": 1, "filter/FORWARD/1": 1},
         has="CONFIRMED",
     )
+    return script
+
+
+@case
+def frames_to_reserved_addresses() -> Script:
+    script = bridge_script(
+        "frames-to-reserved-addresses",
+        "Of the addresses that are reserved for a link's ends, spanning tree's is flooded as others while that is off, "
+        "pause frames go no further, and what is sent to the rest is the port's own, which is a device of the host.",
+        "-A INPUT -i in -p udp -j DROP",
+        "-A FORWARD -p udp",
+    )
+    flooded = [f"out {NEIGHBOUR}:1000 > {BRIDGE}:53 udp"]
+    for last, out, counted in (
+        ("00", flooded, {"filter/INPUT/1": 1, "filter/FORWARD/1": 1}),
+        ("01", [], {}),
+        ("02", [], {"filter/INPUT/2": 1}),
+        ("0e", [], {"filter/INPUT/2": 1}),
+    ):
+        script.receive("in", datagram(NEIGHBOUR, BRIDGE, 1000, 53), to=f"01:80:c2:00:00:{last}", out=out, rules=counted)
     return script
 
 

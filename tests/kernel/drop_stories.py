@@ -239,7 +239,7 @@ def _from_a_group(made: Host) -> None:
 @story(DropReason.MAC_IEEE_MAC_CONTROL)
 def _to_bridges(made: Host) -> None:
     bridged(made)
-    made.give_ip("port0", through(), dst="01:80:c2:00:00:0e")
+    made.give_ip("port0", through(), dst="01:80:c2:00:00:01")
 
 
 story(DropReason.UNICAST_IN_L2_MULTICAST)(lambda made: made.give_ip("eth0", through(), dst="ff:ff:ff:ff:ff:ff"))
