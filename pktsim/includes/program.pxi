@@ -460,6 +460,7 @@ cdef int run_program(State *s, Pkt *p, TableInst *t, int table, int hook, int en
                 ok = call_python(s, p, t, r.a, hook)
             if ok < 0:
                 s.drop_reason = DR_UNSUPPORTED if s.failed else DR_HOTDROP
+                trace_add(s, p, TR_RULE, table, r.rule, 0, 0)
                 return NF_DROP
             if ok == r.invert:
                 trace_add(s, p, TR_RULE, table, r.rule, 0, 0)

@@ -220,6 +220,7 @@ class TraceReader:
         steps: list[TraceStep] = []
         depth: dict[int, int] = {}
         last_rule: dict[int, str] = {}
+        last_looked: dict[int, str] = {}
         last_chain: dict[int, str] = {}
         entry: dict[int, int] = {}
         families: dict[int, Family] = {}
@@ -281,13 +282,15 @@ class TraceReader:
                 step = self._rule(pkt_id, fam, TableId(a), b, matched=c == 1, depth=depth.get(pkt_id, 0))
                 steps.append(replace(step, evaluated=place.take()))
                 rule = steps[-1].rule
+                if rule is not None:
+                    last_looked[pkt_id] = f"{steps[-1].table} {rule.chain} rule {rule.number}"
                 if c == 1 and isinstance(rule, SourceRule) and rule.rule is not None:
                     if isinstance(rule.rule.target, Jump):
                         depth[pkt_id] = depth.get(pkt_id, 0) + 1
                         if rule.rule.target.goto:
                             place.leave()
                         place.enter(rule.rule.target.chain)
-                    last_rule[pkt_id] = f"{steps[-1].table} {rule.chain} rule {rule.number}"
+                    last_rule[pkt_id] = last_looked[pkt_id]
             elif kind is TraceKind.RETURN:
                 depth[pkt_id] = max(depth.get(pkt_id, 0) - 1, 0)
                 place = chains.setdefault(pkt_id, _Chains(TableId(a)))
@@ -329,7 +332,8 @@ class TraceReader:
                 steps.append(TraceStep(pkt_id, kind, f"{self.interface_name(a)} sends it"))
             elif kind is TraceKind.DROP:
                 reason = DropReason(a)
-                rule_text = last_rule.get(pkt_id, "")
+                # a match that drops the packet is of a rule that does not match
+                rule_text = (last_looked if reason is DropReason.HOTDROP else last_rule).get(pkt_id, "")
                 by_rule = reason in _BY_RULE and (reason is not DropReason.NAT or rule_text.startswith("nat "))
                 by = f" ({rule_text})" if by_rule and rule_text else ""
                 detail = aux[d : d + c].decode() if c else _setting(reason, fam, devices_in.get(pkt_id, "IF"))

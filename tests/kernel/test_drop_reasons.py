@@ -83,6 +83,12 @@ def test_listener_counters_and_trace_tell_of_the_same_drops(story: Story) -> Non
     assert sum(line.startswith(("dropped: ", "rejected ")) for line in lines) == len(reasons) > 0
 
 
+def test_the_rule_whose_match_drops_a_packet_is_named() -> None:
+    made = world(FILTER.format("ACCEPT", "-A FORWARD -p udp\n-A FORWARD -p udp -m udp --dport 7"))
+    lines = told(made, lambda made: given(made, build.ipv4(ip(PEER), ip("10.0.1.9"), 17, b"\0")))
+    assert lines[-1] == f"dropped: {DROP_TEXT[DropReason.HOTDROP]} (filter FORWARD rule 2)"
+
+
 def test_a_segment_that_a_socket_takes_is_not_dropped() -> None:
     made = world()
     server = made.netns.sockets.tcp()
