@@ -176,10 +176,10 @@ class Arp:
                     return self._delay_reply(device, packet, pkt_type)
                 return None
             self._unanswered(pkt_id, elsewhere, common=True)
-        self._update(device, packet, pkt_type)
+        self._update(device, packet, pkt_type, pkt_id)
         return None
 
-    def _update(self, device: NetDevice, packet: ArpPacket, pkt_type: int) -> None:
+    def _update(self, device: NetDevice, packet: ArpPacket, pkt_type: int, pkt_id: int) -> None:
         """The end of ``arp_process``: what a packet not meant to be answered tells about its sender."""
         netns = self._netns
         table = netns.arp_table
@@ -194,10 +194,15 @@ class Arp:
             if gratuitous or (reply and unicast):
                 entry = table.find(device.ifindex, packet.sip) or table.create(device.ifindex, packet.sip)
         if entry is None:
+            if reply or packet.sip == packet.tip:
+                text = f"nothing is learnt from it: nobody has asked for it (net.ipv4.conf.{device.name}.arp_accept)"
+                netns.remark(pkt_id, text)
             return
         # Of several answers the first counts: an address is replaced only after locktime.
         locktime = netns.neighbour_setting(2, device.ifindex, "locktime") * HZ // _USER_HZ
         override = gratuitous or netns.wheel.jiffies > entry.updated + locktime
+        if not override and entry.valid and entry.mac != packet.sha:
+            netns.remark(pkt_id, f"the address known is kept: it is too new (net.ipv4.neigh.{device.name}.locktime)")
         # Broadcast replies and requests do not prove reachability.
         state = Nud.REACHABLE if reply and pkt_type == PACKET_HOST else Nud.STALE
         table.update(entry, packet.sha, state, override=override)

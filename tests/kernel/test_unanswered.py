@@ -22,7 +22,7 @@ from tests.kernel.drop_stories import (
     world,
 )
 from tests.kernel.test_drop_reasons import told
-from tests.kernel.worlds import HOST_MAC, PEER_MAC, Host, echo_packet, ip, mac, request, udp_packet
+from tests.kernel.worlds import HOST_MAC, PEER_MAC, Host, echo_packet, ip, mac, reply, request, udp_packet
 
 Act = Callable[[Host], object]
 Settings = dict[str, int | str]
@@ -217,3 +217,16 @@ def test_the_last_fragment_says_that_it_goes_on_as_the_whole() -> None:
         )
         lines = told(made, lambda made, packet=packet: given(made, packet))  # type: ignore[misc]
     assert "is the last of 2 fragments, and goes on as the whole packet" in lines
+
+
+def test_an_arp_reply_that_nobody_asked_for_says_that_it_is_not_learnt() -> None:
+    lines = told(world(), lambda made: made.give_arp("eth0", reply("10.0.0.77", "10.0.0.1"), dst=HOST_MAC))
+    assert lines[-1].endswith("nobody has asked for it (net.ipv4.conf.eth0.arp_accept)")
+
+
+def test_a_second_answer_that_comes_too_soon_says_that_it_is_not_believed() -> None:
+    made = world()
+    asking, other = request("10.0.0.8", "10.0.0.1"), reply("10.0.0.8", "10.0.0.1", sha="02:00:00:00:00:98")
+    made.give_arp("eth0", asking)
+    lines = told(made, lambda made: made.give_arp("eth0", other, dst=HOST_MAC))
+    assert lines[-1].endswith("it is too new (net.ipv4.neigh.eth0.locktime)")
