@@ -48,7 +48,7 @@ def case_of(seed: int) -> dict[str, Any]:
         "sysctls": {"net.ipv6.icmp.ratelimit": "0"} if world.version == 6 else {},
         "iptables" if world.version == 4 else "ip6tables": tables,
         "ipsets": text,
-        "steps": [_step(rng, world) for _ in range(14)],
+        "steps": [step(rng, world) for _ in range(14)],
     }
 
 
@@ -171,7 +171,8 @@ def _transport(rng: random.Random, world: World, source: bytes, destination: byt
     )
 
 
-def _step(rng: random.Random, world: World) -> dict[str, Any]:
+def step(rng: random.Random, world: World) -> dict[str, Any]:
+    """A packet between any two addresses: whole or not, of a protocol with ports or without."""
     source, destination = rng.choice(world.addresses), rng.choice(world.addresses)
     ends = ip_from_text(source), ip_from_text(destination)
     protocol, payload = _transport(rng, world, *ends)
