@@ -100,8 +100,13 @@ def reduce_statements(statements: list[Statement], family: NftFamily) -> list[St
     if len(group) > 1:
         _join(statements, group, places)
     found: list[Statement] = []
-    for at in range(len(statements)):
+    context = ProtocolContext(family)
+    for at, statement in enumerate(statements):
         parts = [statements[one] for one in places.get(at, ())]
+        if len(parts) > 1 and not context.transport:
+            parts = _raw(parts)
+        if isinstance(statement, MatchStatement) and statement.op == "==":
+            context.learn(statement.left, statement.right)
         if len(parts) > 1:
             # flags that are compared at once with something else are compared whole
             parts = [replace(one, op="==") if isinstance(one, MatchStatement) and not one.op else one for one in parts]
@@ -110,6 +115,18 @@ def reduce_statements(statements: list[Statement], family: NftFamily) -> list[St
         else:
             found += parts
     return found
+
+
+def _raw(parts: list[Statement]) -> list[Statement]:
+    """Fields of a transport header that are compared at once: bytes, while nobody has said which protocol it is."""
+    tests = [one for one in parts if isinstance(one, MatchStatement)]
+    lefts = [one.left for one in tests if isinstance(one.left, Payload)]
+    if lefts[0].header is not PayloadBase.TRANSPORT:
+        return parts
+    bits = sum(left.bits for left in lefts)
+    whole = Payload("", "", PayloadBase.TRANSPORT, lefts[0].header_field.offset, bits)
+    data = b"".join(one.right.data for one in tests if isinstance(one.right, Const))
+    return [MatchStatement(whole, tests[0].op or "==", Const(data, whole.datatype, bits))]
 
 
 _FAMILY_TYPES: Final[dict[NftFamily, Expr]] = {
