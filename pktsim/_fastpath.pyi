@@ -319,8 +319,8 @@ class Datapath:
         """Let a packet go on where it left: after NEIGHBOUR_MISS, DEFRAGMENT, HELD."""
     def output(self, packet: Packet, data: Sequence[bytes], now_ns: int) -> list[Event]:
         """Send fragments of a packet that left in a FRAGMENT upcall, each from the link layer on."""
-    def discard(self, packet: Packet, reason: int, detail: bytes = b"") -> None:
-        """The handler of an upcall lets the packet die: count why (``DropReason``); ``detail`` is for the trace."""
+    def discard(self, packet: Packet, reason: int) -> None:
+        """The handler of an upcall lets the packet die: count why (``DropReason``)."""
     def drop_count(self, reason: int) -> None:
         """Count a packet that had left the engine already and was dropped then (``DropReason``)."""
     def release(self, packet: Packet) -> None:

@@ -981,13 +981,11 @@ cdef class Datapath:
         pkt_free(s, p)
         return self._end()
 
-    def discard(self, Packet packet not None, int reason, bytes detail not None=b""):
+    def discard(self, Packet packet not None, int reason):
         """The handler of an upcall lets the packet die: count why."""
-        cdef State *s = &self.s
         cdef Pkt *p = self._take(packet)
-        cdef int n = len(detail)
         self.drop_count(reason)
-        trace_add(s, p, TR_DROP, reason, 0, n, trace_aux(s, <const uint8_t *><const char *>detail, n))
+        trace_add(&self.s, p, TR_DROP, reason, 0, 0, 0)
         self.release(packet)
 
     def drop_count(self, int reason):

@@ -272,11 +272,11 @@ class Netns(Routing):
         """Give a device a frame to send, beneath the network layer."""
         self.process(self.datapath.transmit(ifindex, frame, self.clock.now_ns))
 
-    def discard(self, packet: Packet, reason: DropReason, detail: str = "") -> None:
-        """What the engine has handed out goes no further; ``detail`` says in a few words what decided."""
+    def discard(self, packet: Packet, reason: DropReason) -> None:
+        """What the engine has handed out goes no further."""
         if self.drop_listener is not None:
             self.drop_listener(packet.pkt_id, reason, packet.device_ifindex)
-        self.datapath.discard(packet, reason, detail.encode() if self.explainer is not None else b"")
+        self.datapath.discard(packet, reason)
 
     def packet_dropped(self, pkt_id: int, reason: DropReason, ifindex: int = 0, detail: str = "") -> None:
         """A packet that had left the engine for good goes no further; ``detail`` says in a few words what decided."""

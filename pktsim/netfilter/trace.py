@@ -336,8 +336,8 @@ class TraceReader:
                 rule_text = (last_looked if reason is DropReason.HOTDROP else last_rule).get(pkt_id, "")
                 by_rule = reason in _BY_RULE and (reason is not DropReason.NAT or rule_text.startswith("nat "))
                 by = f" ({rule_text})" if by_rule and rule_text else ""
-                detail = aux[d : d + c].decode() if c else _setting(reason, fam, devices_in.get(pkt_id, "IF"))
-                text = f"dropped: {DROP_TEXT[reason]}{by or (f' ({detail})' if detail else '')}"
+                setting = _setting(reason, fam, devices_in.get(pkt_id, "IF"))
+                text = f"dropped: {DROP_TEXT[reason]}{by or (f' ({setting})' if setting else '')}"
                 # where an ICMP error follows, that says enough in a comment
                 steps.append(TraceStep(pkt_id, kind, text, changed="" if b else text))
             elif kind is TraceKind.UPCALL:
