@@ -188,6 +188,10 @@ class Packet:
     def header_rewritten(self) -> None:
         """A target has changed its IPv6 header, and the checksum that conntrack kept of all of it is not told."""
     @property
+    def checksum_verified(self) -> bool:
+        """Connection tracking has found its transport checksum right (``skb->csum_valid``), whatever became of it."""
+
+    @property
     def checksum_stale(self) -> bool:
         """Whether that has happened after conntrack had looked at its checksum."""
     def label_set(self, bit: int) -> None:

@@ -220,6 +220,10 @@ cdef class Packet:
             self.get().flags |= PF_CSUM_STALE
 
     @property
+    def checksum_verified(self):
+        return bool(self.get().flags & PF_CSUM_OK)
+
+    @property
     def checksum_stale(self):
         return bool(self.get().flags & PF_CSUM_STALE)
 

@@ -121,7 +121,7 @@ def _send_unreach(netns: Netns, packet: Packet, code: int, hook: int) -> None:
     data = packet.data
     if int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK:
         netns.icmp.unanswered(packet.pkt_id, IcmpType.DEST_UNREACH, code, _LATER)
-    elif _checksum_wrong(data):
+    elif not packet.checksum_verified and _checksum_wrong(data):
         netns.icmp.unanswered(packet.pkt_id, IcmpType.DEST_UNREACH, code, _BROKEN)
     else:
         netns.icmp.error(_about(netns, packet, hook), IcmpType.DEST_UNREACH, code)
@@ -197,14 +197,14 @@ def _answer(netns: Netns, packet: Packet, reply: bytes, mark: int) -> None:
 
 def _send_unreach6(netns: Netns, packet: Packet, code: int) -> None:
     """``nf_send_unreach6``."""
-    if _checksum6_wrong(packet.data):
+    if not packet.checksum_verified and _checksum6_wrong(packet.data):
         netns.icmp.unanswered(packet.pkt_id, Icmp6Type.DEST_UNREACH, code, _BROKEN)
     else:
         netns.icmp6.error(about6(packet), Icmp6Type.DEST_UNREACH, code)
 
 
 def _send_reset6(netns: Netns, packet: Packet) -> None:
-    """``nf_send_reset6``."""
+    """``nf_send_reset6``, which looks at a checksum whoever has found it right before."""
     data = packet.data
     saddr, daddr = data[24:40], data[8:24]
     if ANY6 in (saddr, daddr) or is_multicast6(saddr) or is_multicast6(daddr):

@@ -760,6 +760,26 @@ def address_before_an_authentication_header() -> Script:
 
 
 @case
+def refusal_of_what_was_verified() -> Script:
+    script = Script(
+        "refusal-of-what-was-verified",
+        "A checksum that connection tracking has found right is not looked at again to send an error, though an "
+        "address was set since and it is wrong by now; to send a reset it is.",
+        rules6=table("filter", "-A FORWARD -p tcp -j REJECT --reject-with tcp-reset", "-A FORWARD -j REJECT")
+        + table("mangle", "-A OUTPUT -m conntrack --ctstate NEW"),
+        nft="table ip6 t {\n chain c {\n  type filter hook prerouting priority 0;\n  ip6 saddr set fd01::9;\n }\n}\n",
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text("fd01::8"), ip_from_text(SERVER6)
+    udp, tcp = build.udp(*ends, 1000, 53, b"data"), build.tcp(*ends, 1000, 53, seq=1, flags=2)
+    behind = bytes((4,)) + bytes(22)
+    error = f"in * > {CLIENT6} icmp6 1/4"
+    script.receive("in", build.ipv6(*ends, 51, bytes((IPPROTO_UDP,)) + behind + udp), out=[error])
+    script.receive("in", build.ipv6(*ends, 51, bytes((6,)) + behind + tcp), out=[], rules={"6:filter/FORWARD/1": 1})
+    return script
+
+
+@case
 def address_behind_a_checksum() -> Script:
     script = Script(
         "address-behind-a-checksum",
