@@ -46,6 +46,13 @@ from pktsim.netfilter.ruleset import (
 from pktsim.netfilter.transaction import EditError, TableEdit
 
 _NO_COUNTERS = Counters()
+#: ``MAX_ARGC`` less the words that the tool puts in front, without and with counters; its buffers for words and lines.
+_MOST_WORDS = 251
+_MOST_WORDS_COUNTED = 248
+_LONGEST_WORD = 1023
+_LONGEST_LINE = 10239
+#: Lines of this length are within all of these.
+_SHORT = 800
 _ALL_NAMES = frozenset({"-s", "-d", "-i", "-o", "-p", "-m", "-j", "-g", "-f"})
 
 
@@ -91,9 +98,16 @@ def split_words(text: str, start: int = 0) -> list[Word]:
             if begin < 0:
                 begin = at
             current.append(letter)
+    if quoted:
+        current.append("\n")  # the line's own end is quoted too
     if current:
         words.append(Word("".join(current), begin + 1))
     return words
+
+
+def _blank_words(text: str, start: int) -> list[Word]:
+    """Words between blanks and tabs, quotes being nothing special: of a line that declares a chain."""
+    return [Word(found.group(), found.start() + 1) for found in re.compile(r"[^ \t]+").finditer(text, start)]
 
 
 # Reading
@@ -377,7 +391,8 @@ class _Reading:
             if line[0] == "[":
                 counters, begin = self._rule_counters(line)
             rule_line = line[begin:] if begin else line
-            if rule_line[:3] == "-A " and "\\" not in line and line.isascii() and line.isprintable():
+            plain = len(line) <= _SHORT and "\\" not in line and line.isascii() and line.isprintable()
+            if plain and rule_line[:3] == "-A ":
                 read = short.read(rule_line, counters)
                 if read is not None:
                     chain, rule = read
@@ -420,7 +435,7 @@ class _Reading:
                 if self._places is not None:
                     self._places[name] = []
                 return
-        words = split_words(line, 1)
+        words = _blank_words(line, 1)
         if not words:
             self._fail("chain name missing", line, "write :CHAIN POLICY [PACKETS:BYTES]", 1)
         name = words[0].text
@@ -462,6 +477,7 @@ class _Reading:
 
     def _command(self, edit: TableEdit, line: str, begin: int, counters: Counters) -> None:
         words = split_words(line, begin)
+        self._check_size(line, words, begin)
         reader = CommandReader(
             self._family, words, file=self._file, line=self._line, restore=True, table=edit.name, counters=counters
         )
@@ -478,6 +494,18 @@ class _Reading:
                 self._places[command.chain].extend([self._line] * len(command.rules))
             else:
                 self._places = None
+
+    def _check_size(self, line: str, words: list[Word], begin: int) -> None:
+        """The tool's buffers."""
+        if len(line.encode("utf-8", "surrogateescape")) > _LONGEST_LINE:
+            self._fail("the line is too long", "", f"use at most {_LONGEST_LINE} characters")
+        if len(words) > (_MOST_WORDS_COUNTED if begin else _MOST_WORDS):
+            self._fail("too many arguments", words[-1].text, f"use at most {_MOST_WORDS_COUNTED}", words[-1].column)
+        if begin and (said := next((word for word in words if word.text in ("-c", "--set-counters")), None)):
+            self._fail("multiple -c flags not allowed", said.text, "drop it, or the counters in front", said.column)
+        for word in words:
+            if len(word.text) > _LONGEST_WORD:
+                self._fail("parameter too long", word.text, f"use at most {_LONGEST_WORD} characters", word.column)
 
     def _edit_failed(self, error: EditError, line: str) -> NoReturn:
         columns = [word.column for word in split_words(line.lstrip(":")) if word.text == error.token]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pktsim.errors import RulesetSyntaxError
-from pktsim.netfilter.iptables_rule import LONGEST_NAME, check_chain_name
+from pktsim.netfilter.iptables_rule import LONGEST_NAME, VERDICTS, check_chain_name
 from pktsim.netfilter.names import PROTOCOL_NAMES
 from pktsim.netfilter.option import BadValue
 from pktsim.netfilter.ruleset import (
@@ -127,6 +127,8 @@ class TableEdit:
         """``-N``, or with ``declared`` the ``:NAME`` of a restore file, which takes every name that is not too long."""
         if name in self._chains:
             raise EditError(f"chain {name!r} exists already", token=name, mend="drop the second one")
+        if name in VERDICTS or name == "QUEUE":
+            raise EditError(f"chain name {name!r} is the name of a verdict", token=name, mend="choose another name")
         if not declared or len(name) > LONGEST_NAME:
             try:
                 check_chain_name(name, self.family)

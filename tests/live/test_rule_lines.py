@@ -25,9 +25,9 @@ _LACKS_MODULE = re.compile(r"missing kernel module|is not supported|Couldn't loa
 #: Known, and of no use to anybody: see the comments.
 _KNOWN = re.compile(
     r"--tcp-flags NONE"  # TCPMSS looks at flags that are not compared
-    r"|--hel\S* "  # it prints its help and does nothing
-    r"|--(and|or|xor)-mark \S+.* --(mask|nfmask|ctmask)|--(mask|nfmask|ctmask) .*-mark "  # the last one wins in parts
-    r"|--weekdays \d\d|--to \S+/\d\d\d?\b"  # numbers out of range that come to something
+    r"|--hel\S* "  # it prints its help and does nothing, or a helper that no module has
+    r"|-j CT .*--timeo"  # that of nfct
+    r"|--weekdays \d\d|--to\S* \S+/\d\d\d?\b|/33\b|--(hbh|dst)-opts \S*256|--oif \w{16}"  # comes to something
 )
 
 

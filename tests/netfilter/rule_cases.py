@@ -89,6 +89,15 @@ CASES: tuple[Case, ...] = (
     _ok("chain attached", "-AINPUT -p tcp", "-A INPUT -p tcp"),
     _ok("queue", "-A INPUT -j QUEUE", "-A INPUT -j QUEUE"),
     _no("goto queue", "-A INPUT -g QUEUE"),
+    _ok(
+        "mask behind the mark", "-A INPUT -j CONNMARK --set-mark 1 --mask 3", "-A INPUT -j CONNMARK --set-xmark 0x1/0x3"
+    ),
+    _ok(
+        "mask before the mark",
+        "-A INPUT -j CONNMARK --mask 3 --set-mark 1",
+        "-A INPUT -j CONNMARK --set-xmark 0x1/0xffffffff",
+    ),
+    _no("end of TCP's options stripped", "-A INPUT -p tcp -j TCPOPTSTRIP --strip-options 2,1", "mangle"),
     _ok("end of options", "-A INPUT -p tcp --", "-A INPUT -p tcp"),
     _no("more after the end of options", "-A INPUT -- -p tcp"),
     _no("weekday in small letters", "-A INPUT -m time --weekdays mon"),

@@ -138,6 +138,26 @@ def test_the_old_place_of_the_exclamation_mark_is_no_more(words: str) -> None:
         parse_rule(f"-A C {words}", V4)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("-A INPUT -m comment --comment " + "x" * 1024, "parameter too long"),
+        ("-A INPUT " + "-m mark --mark 1 " * 80, "too many arguments"),
+        ("-A INPUT " + " " * 10240, "line is too long"),
+        ("[1:2] -A INPUT -c 3 4", "multiple -c flags"),
+        (":ACCEPT - [0:0]", "name of a verdict"),
+        (':"my chain" - [0:0]', "bad counters"),
+    ],
+)
+def test_what_the_restore_tool_has_no_room_or_name_for(line: str, message: str) -> None:
+    with pytest.raises(RulesetSyntaxError, match=message):
+        parse_save(_text(line), V4)
+
+
+def test_a_quote_left_open_takes_the_end_of_the_line() -> None:
+    assert split_words('-m comment --comment "a b')[-1].text == "a b\n"
+
+
 def test_not_any_interface_matches_nothing_and_is_not_printed() -> None:
     _chain, rule = parse_rule("-A C ! -i +", V4)
     assert (rule.header.in_interface, rule.header.in_interface_inverted) == ("+", True)

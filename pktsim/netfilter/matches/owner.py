@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pktsim.netfilter.option import U32_MAX, BadValue, Context, Extension, Given, Option, leading_number
-from pktsim.netfilter.ruleset import Match
+from pktsim.netfilter.ruleset import Family, Match, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,10 @@ class OwnerMatch(Match):
     gids_inverted: bool = False
     socket_exists: bool | None = None
     supplementary_groups: bool = False
+
+    def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        down = any(ids is not None and ids[0] > ids[1] for ids in (self.uids, self.gids))
+        return "owner: a range of ids that is upside down" if down else ""
 
     def options_text(self) -> str:
         text = ""

@@ -41,6 +41,8 @@ class StringMatch(Match):
         return f"{text} --icase" if self.ignore_case else text
 
     def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
+        if not self.pattern:
+            return "string: an empty pattern"
         if self.first > self.last:
             return "string: --from is beyond --to"
         if self.algorithm not in ("bm", "kmp", "fsm"):

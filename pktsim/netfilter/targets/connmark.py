@@ -47,6 +47,9 @@ class ConnmarkTarget(Target):
         return f"{text} --{self.shift.name.lower()}-shift-mark {self.shift_bits}" if self.shift_bits else text
 
 
+_MARKS = frozenset(option.name for option in XMARK_OPTIONS)
+
+
 def _build(given: Given) -> ConnmarkTarget:
     said = xmark(given)
     chosen = [name for name in ("save-mark", "restore-mark") if name in given]
@@ -60,6 +63,11 @@ def _build(given: Given) -> ConnmarkTarget:
     ctmask = given.get("mask", given.get("ctmask", U32_MAX))
     nfmask = given.get("mask", given.get("nfmask", U32_MAX))
     if said is not None:
+        # A mask of its own that is said behind the mark replaces the mark's.
+        order = list(given.values)
+        mark = next(at for at, name in enumerate(order) if name in _MARKS)
+        if any(name in ("mask", "ctmask") for name in order[mark:]):
+            said = said[0], ctmask
         return ConnmarkTarget(ConnmarkMode.SET, said[0], said[1], shift=shift, shift_bits=bits)
     mode = ConnmarkMode.SAVE if chosen[0] == "save-mark" else ConnmarkMode.RESTORE
     return ConnmarkTarget(mode, 0, ctmask, nfmask, shift, bits)

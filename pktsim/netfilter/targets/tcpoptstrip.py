@@ -32,7 +32,7 @@ class TcpoptstripTarget(Target):
 
 
 def _read(text: str, _context: Context) -> tuple[int, ...]:
-    kinds = {_NAMES[part] if part in _NAMES else to_number(part, 0, 255, "TCP option") for part in text.split(",")}
+    kinds = {_NAMES[part] if part in _NAMES else to_number(part, 2, 255, "TCP option") for part in text.split(",")}
     return tuple(sorted(kinds))
 
 
