@@ -266,6 +266,7 @@ filter -A INPUT -p tcp -m state --state NEW -m connlimit --connlimit-above 2 -j 
 filter -A INPUT -m nfacct --nfacct-name all
 filter -A INPUT -p udp -m udp --dport 0 -j NFQUEUE --queue-num 1
 filter -A INPUT -j NFQUEUE --queue-num 3 --queue-bypass
+filter -A INPUT -p udp -m udp --dport 9 -j QUEUE
 filter -A INPUT -m state --state NEW -m recent --name seen --rcheck --seconds 5 --reap
 filter -A INPUT -m recent --name seen --remove --rdest
 filter -A INPUT -p icmp -m limit --limit 3/sec --limit-burst 2 -j ACCEPT
