@@ -18,7 +18,7 @@ from typing import Any
 
 from pktsim.netfilter.ipset_types import Part, SetType
 from pktsim.netfilter.names import PROTOCOL_NAMES, PROTOCOL_NUMBERS, SERVICE_PORTS, SERVICES
-from pktsim.netfilter.option import BadValue, address_text, leading_number, prefix_mask, to_number
+from pktsim.netfilter.option import BadValue, Context, address_text, leading_number, mac, prefix_mask, to_number
 from pktsim.netfilter.ruleset import Family
 
 Element = tuple[Any, ...]
@@ -234,17 +234,6 @@ def _protocol_ports(text: str, family: Family) -> list[tuple[int, int]]:
     return [(protocol, 0)]
 
 
-def to_mac(text: str) -> bytes:
-    """Six bytes in hex, with colons; one digit is enough."""
-    parts = text.split(":")
-    try:
-        if len(parts) == 6 and all(0 < len(part) <= 2 for part in parts):
-            return bytes(int(part, 16) for part in parts)
-    except ValueError:
-        pass
-    raise BadValue(f"cannot parse {text!r} as ethernet address")
-
-
 def _iface(text: str, *, wildcard: bool) -> Iface:
     name = text.removeprefix("physdev:")
     if not name or len(name.encode()) > _LONGEST_INTERFACE:
@@ -319,7 +308,7 @@ class ElementReader:
         if part is Part.MARK:
             return [to_number(word, 0, 0xFFFFFFFF, "mark")]
         if part is Part.MAC:
-            return [to_mac(word) if word else None]
+            return [mac(word, Context(self._family)) if word else None]
         return [word]
 
     def _addresses(self, first: int, last: int) -> Iterable[int]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pktsim.errors import PktsimError
 from pktsim.netfilter.ipset import IpSets
 from pktsim.netfilter.ipset_text import run_ipset
+from pktsim.netfilter.ruleset import BUILTIN_CHAINS
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, ethernet, icmp, icmpv6, ipv4, ipv6, tcp, udp
 from tests.live.case_worlds import WORLD4, WORLD6, World, node_of
@@ -16,13 +17,6 @@ _TYPES: Final = (
     "hash:ip", "hash:net", "hash:ip,port", "hash:net,port", "hash:ip,port,ip", "hash:ip,port,net", "hash:net,iface",
     "bitmap:ip", "bitmap:ip,mac", "bitmap:port",
 )  # fmt: skip
-_CHAINS: Final = {
-    "raw": ("PREROUTING", "OUTPUT"),
-    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
-    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
-    "filter": ("INPUT", "FORWARD", "OUTPUT"),
-    "security": ("INPUT", "FORWARD", "OUTPUT"),
-}
 _PORTS: Final = (53, 80, 443, 0)
 _IFACES: Final = ("eth0", "pod0", "pod1", "pod", "lo")
 _GRE: Final = 47
@@ -35,7 +29,7 @@ def case_of(seed: int) -> dict[str, Any]:
     kinds: dict[str, str] = {}
     text = "\n".join(_sets(rng, world, kinds))
     tables = ""
-    for table, chains in _CHAINS.items():
+    for table, chains in BUILTIN_CHAINS.items():
         tables += f"*{table}\n" + "".join(f":{chain} ACCEPT [0:0]\n" for chain in chains)
         if table in ("raw", "mangle"):
             for _ in range(6 if table == "raw" else 20):

@@ -98,6 +98,8 @@ CASES: tuple[Case, ...] = (
         "-A INPUT -j CONNMARK --set-xmark 0x1/0xffffffff",
     ),
     _no("end of TCP's options stripped", "-A INPUT -p tcp -j TCPOPTSTRIP --strip-options 2,1", "mangle"),
+    _no("owners upside down", "-A OUTPUT -m owner --uid-owner 10-0"),
+    _no("no pattern", '-A INPUT -m string --algo kmp --string ""'),
     _ok("end of options", "-A INPUT -p tcp --", "-A INPUT -p tcp"),
     _no("more after the end of options", "-A INPUT -- -p tcp"),
     _no("weekday in small letters", "-A INPUT -m time --weekdays mon"),
