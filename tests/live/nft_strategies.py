@@ -89,7 +89,7 @@ def _rule(dice: Dice, chain: _Chain, family: str, worlds: Sequence[Words]) -> st
     if not dice.one_in(6):
         words.append("counter")
     if chain.kind != "nat" or dice.one_in(4):
-        words.append(dice.pick(mine.steps))
+        words.append(dice.pick((*mine.steps, mine.routed) if chain.hook in ("prerouting", "forward") else mine.steps))
     words.append(_end(dice, chain, mine, inet=inet))
     return " ".join(word for word in words if word).replace("{ip}", f" {mine.family}" if inet else "")
 

@@ -34,6 +34,7 @@ class Words:
             packet of the other family is.
         gone_out: Where there is a route.
         forwarded: Only what is forwarded: elsewhere the kernel's own packets pass too, with what it has drawn for them.
+        routed: What is looked up by its destination later.
         steps: What goes on.
         ends: Verdicts.
         sets: Declarations, in a table's block.
@@ -45,6 +46,7 @@ class Words:
     came_in: Forms
     gone_out: Forms
     forwarded: Form
+    routed: str
     steps: Sequence[str]
     ends: Sequence[str]
     rejects: Sequence[str]
@@ -88,12 +90,45 @@ _ANY_FAMILY: Final[Forms] = (
     ("ct expiration < 100s", ()),
     ("ct zone {}", (("0", "1"),)),
     ("tcp sport != {} tcp dport != {}", (("4000", "80"), ("80", "4000"))),
+    ("tcp sequence {}", (("> 1000", "1000-5000", "{ 0, 1000, 1001, 5001 }"),)),
+    ("tcp ackseq {}", (("0", "!= 0", "> 5001"),)),
+    ("tcp {} {}0", (("reserved", "urgptr", "checksum"), ("", "!= "))),
+    ("udp checksum {}0", (("", "!= "),)),
+    ("sctp {}", (("dport 80", "sport != 4000", "vtag 0", "dport vmap { 80 : accept, 53 : return }"),)),
+    ("{}", (("esp spi 0", "esp sequence != 0", "ah spi 0", "ah hdrlength 4", "comp cpi > 0", "udplite dport 53",
+             "dccp type request"),)),
+    ("tcp option {}", (("eol exists", "nop exists", "sack exists", "window count 7", "timestamp tsecr 0",
+                        "maxseg length 4", "sack left > 0"),)),
+    ("meta skuid {}", (("0", "!= 0", "1000", "{ 1000, 1500 }"),)),
+    ("meta skgid {}", (("0", "!= 0"),)),
+    ("meta priority {}{}", (("", "!= "), ("none", "0:2", "0:6"))),
+    ("ct {}protocol {}", (("original ", "reply "), ("tcp", "udp", "{ tcp, icmp }", "!= udp"))),
+    ("meta l4proto {} ct {} proto-{} {}", (
+        ("tcp", "udp", "icmp"), ("original", "reply"), ("src", "dst"), ("80", "4000", "!= 53", "1024-65535"),
+    )),
+    ("ct {}packets {}", (("", "original ", "reply "), ("0", "1", "> 1", "2-3"))),
+    ("ct {}bytes {}", (("", "original ", "reply "), ("0", "< 100", "> 60"))),
+    ("ct {}avgpkt {}", (("", "original ", "reply "), ("0", "< 41", "> 41"))),
+    ("ct {} zone {}", (("original", "reply"), ("0", "1"))),
+    ('ct helper "ftp"', ()),
+    ("limit name lim", ()),
+    ("quota name quo", ()),
+    ("th sport . th dport {}{{ 4000 . 80, 500 . 53, 80 . 4000 }}", (_NOT,)),
+    ("ct mark . meta mark {}{{ 0x0 . 0x0, 0x5 . 0x1, 0x1 . 0x1 }}", (_NOT,)),
+    ("tcp dport . meta mark {}{{ 80-443 . 0x0-0x1, 53 . 0x4000 }}", (_NOT,)),
 )  # fmt: skip
+#: No tcp flags set: whoever refuses a reset with one, and does not know it for one, does so until its stack is full,
+#: and that is the running kernel's.
 _ANY_STEPS: Final = (
     "", "", "", "meta mark set 0x1", "meta mark set meta mark | 0x10", "meta mark set meta mark & 0xff ^ 0x4000",
     "meta mark set ct mark", "ct mark set meta mark", "ct mark set 0x5", "ct mark set ct mark | 0x10",
     "meta mark set tcp dport map @marks", "meta mark set numgen inc mod 3", "tcp option maxseg size set 1000",
-    'log prefix "x"', "counter name \"named\"",
+    'log prefix "x"', "counter name \"named\"", "tcp sport set 4000", "tcp dport set 80", "udp dport set 53",
+    "udp sport set 500", "tcp window set 1000", "tcp sequence set 1000", "tcp ackseq set 0",
+    "tcp urgptr set 1", "sctp dport set 53", "sctp vtag set 7",
+    "meta mark set meta mark << 1", "ct mark set tcp dport map @marks", "meta mark set symhash mod 1",
+    "limit rate 1/hour burst 3 packets", "meta mark set jhash ct mark mod 7 seed 1 offset 2",
+    "meta mark set ct mark map { 0x5 : 0x1, 0x0 : 0x10 }",
 )  # fmt: skip
 _ANY_ENDS: Final = (
     "", "", "accept", "accept", "drop", "return", "continue", "jump u0", "goto u0", "jump u1",
@@ -102,6 +137,7 @@ _ANY_ENDS: Final = (
     "meta l4proto vmap { tcp : jump u0, udp : return }",
 )  # fmt: skip
 _CAME_IN: Final[Forms] = (("iifname {}{}", (_NOT, _INTERFACES)), ("iif lo", ()))
+_GONE_OUT: Final[Forms] = (("oif {}lo", (_NOT,)), ("oiftype {}", (("ether", "loopback"),)))
 _LINK: Final[Forms] = (
     ("iiftype ether", ()),
     ("ether saddr {}", (("02:00:00:00:01:fe", "02:00:00:00:02:0a"),)),
@@ -130,6 +166,12 @@ def _steps(ip: str, first: str, second: str, suffix: str) -> tuple[str, ...]:
         f"{ip} ecn set ce",
         f"add @limited{suffix} {{ {ip} saddr limit rate 1/hour burst 2 packets }}",
         f"update @counted{suffix} {{ {ip} saddr counter }}",
+        f"add @timed{suffix} {{ {ip} saddr }}",
+        f"update @timed{suffix} {{ {ip} daddr timeout 1h }}",
+        f"add @learned{suffix} {{ {ip} saddr : meta mark }}",
+        f"update @learned{suffix} {{ {ip} daddr : ct mark }}",
+        f"meta mark set {ip} saddr map @learned{suffix}",
+        f"{ip} saddr set {first}",
     )
 
 
@@ -142,8 +184,12 @@ WORDS4: Final = Words(
         ("ip protocol {}{}", (_NOT, ("tcp", "udp", "icmp", "{ tcp, icmp }"))),
         ("ct original ip {} {}{}", (("saddr", "daddr"), _NOT, _ADDRESSES4[:11])),
         ("ct reply ip {} {}{}", (("saddr", "daddr"), _NOT, _ADDRESSES4[:11])),
-        ("icmp type {}{}", (_NOT, ("echo-request", "echo-reply", "destination-unreachable", "{ echo-request, 3 }"))),
+        ("icmp type {}{}", (_NOT, ("echo-request", "echo-reply", "destination-unreachable",
+                                   "{ echo-request, echo-reply }"))),
         ("icmp code {}", (("0", "1-5", "4"),)),
+        ("icmp {}", (("id 0", "id 1-2", "sequence 1", "mtu > 1000", "checksum != 0", "gateway 0"),)),
+        ("ip {}", (("version 4", "hdrlength 5", "ecn not-ect", "ecn != ect1", "checksum != 0"),)),
+        ("igmp type membership-query", ()),
         ("ip ttl {} {}", (("==", "<", "!="), ("63", "64", "1"))),
         ("ip ttl {} 40 ip length {} 45", (_LOW, _HIGH)),
         ("ip dscp {}{}", (_NOT, ("cs0", "ef", "0x10", "{ cs1, ef }"))),
@@ -164,9 +210,11 @@ WORDS4: Final = Words(
         "fib daddr . iif type local", "fib saddr . mark . iif oif missing",
     ),
     came_in=(*_CAME_IN, *_LINK),
-    gone_out=(("rt ip nexthop {}{}", (_NOT, ("10.0.0.254", "10.244.1.2", "{ 10.0.0.2, 10.244.1.3 }"))),),
+    gone_out=(*_GONE_OUT, ("rt ip nexthop {}{}", (_NOT, ("10.0.0.254", "10.244.1.2", "{ 10.0.0.2, 10.244.1.3 }"))),),
     forwarded=("ip id {}", (("0", "1-1000"),)),
-    steps=(*_ANY_STEPS, *_steps("ip", "203.0.113.9", "10.244.1.2", ""), "ip ttl set 32"),
+    routed="ip daddr set 10.244.1.2",
+    steps=(*_ANY_STEPS, *_steps("ip", "203.0.113.9", "10.244.1.2", ""), "ip ttl set 32", "ip id set 7",
+           "udp checksum set 0", "icmp id set 5", "icmp sequence set 6"),
     ends=(
         *_ANY_ENDS,
         "ip daddr vmap { 10.96.0.10 : jump u0, 10.244.1.2 : accept, 203.0.113.9 : drop, 10.0.0.0/24 : return }",
@@ -205,6 +253,8 @@ WORDS4: Final = Words(
         "set pairs { type ipv4_addr . ipv4_addr; flags dynamic; size 100; }",
         "set limited { type ipv4_addr; flags dynamic; size 100; }",
         "set counted { type ipv4_addr; flags dynamic; size 100; counter; elements = { 10.0.0.2 } }",
+        "set timed { type ipv4_addr; flags dynamic,timeout; timeout 2h; size 100; }",
+        "map learned { type ipv4_addr : mark; flags dynamic; size 100; }",
         "map verdicts { type ipv4_addr . inet_proto . inet_service : verdict",
         "elements = { 10.96.0.10 . tcp . 80 : goto u0, 10.96.0.11 . udp . 53 : drop,",
         "10.244.1.2 . tcp . 80 : accept } }",
@@ -221,10 +271,11 @@ WORDS6: Final = Words(
         ("ip6 nexthdr {}{}", (_NOT, ("tcp", "udp", "icmpv6", "{ tcp, icmpv6 }", "44", "0", "60"))),
         ("ct original ip6 {} {}{}", (("saddr", "daddr"), _NOT, _ADDRESSES6[:11])),
         ("ct reply ip6 {} {}{}", (("saddr", "daddr"), _NOT, _ADDRESSES6[:11])),
-        ("icmpv6 type {}{}", (_NOT, ("echo-request", "echo-reply", "destination-unreachable", "{ echo-request, 3 }",
-                                     "packet-too-big", "nd-neighbor-solicit"))),
+        ("icmpv6 type {}{}", (_NOT, ("echo-request", "echo-reply", "destination-unreachable",
+                                     "{ echo-request, echo-reply }", "packet-too-big", "nd-neighbor-solicit"))),
         ("icmpv6 code {}", (("0", "1-5", "4"),)),
         ("icmpv6 mtu {} 1400", (("==", "<"),)),
+        ("icmpv6 {}", (("id 0", "id 1-2", "sequence 1", "max-delay 0", "checksum != 0"),)),
         ("ip6 hoplimit {} {}", (("==", "<", "!="), ("63", "64", "1"))),
         ("ip6 hoplimit {} 20 ip6 length {} 25", (_LOW, _HIGH)),
         ("ip6 dscp {}{}", (_NOT, ("cs0", "ef", "0x10", "{ cs1, ef }"))),
@@ -253,9 +304,11 @@ WORDS6: Final = Words(
         "fib daddr . iif type local", "fib saddr . mark . iif oif missing",
     ),
     came_in=(*_CAME_IN, *_LINK),
-    gone_out=(("rt ip6 nexthop {}{}", (_NOT, ("fd00::fe", "fd00:10::2", "{ fd00::2, fd00:10::3 }"))),),
+    gone_out=(*_GONE_OUT, ("rt ip6 nexthop {}{}", (_NOT, ("fd00::fe", "fd00:10::2", "{ fd00::2, fd00:10::3 }"))),),
     forwarded=("ip6 flowlabel {}", (("0", "1-1000"),)),
-    steps=(*_ANY_STEPS, *_steps("ip6", "2001:db8::9", "fd00:10::2", "6"), "ip6 hoplimit set 32"),
+    routed="ip6 daddr set fd00:10::2",
+    steps=(*_ANY_STEPS, *_steps("ip6", "2001:db8::9", "fd00:10::2", "6"), "ip6 hoplimit set 32",
+           "ip6 flowlabel set 5", "icmpv6 id set 5", "icmpv6 sequence set 6"),
     ends=(
         *_ANY_ENDS,
         "ip6 daddr vmap { fd00:96::10 : jump u0, fd00:10::2 : accept, 2001:db8::9 : drop, fd00::/64 : return }",
@@ -295,6 +348,8 @@ WORDS6: Final = Words(
         "set pairs6 { type ipv6_addr . ipv6_addr; flags dynamic; size 100; }",
         "set limited6 { type ipv6_addr; flags dynamic; size 100; }",
         "set counted6 { type ipv6_addr; flags dynamic; size 100; counter; elements = { fd00::2 } }",
+        "set timed6 { type ipv6_addr; flags dynamic,timeout; timeout 2h; size 100; }",
+        "map learned6 { type ipv6_addr : mark; flags dynamic; size 100; }",
         "map verdicts6 { type ipv6_addr . inet_proto . inet_service : verdict",
         "elements = { fd00:96::10 . tcp . 80 : goto u0, fd00:96::11 . udp . 53 : drop,",
         "fd00:10::2 . tcp . 80 : accept } }",
@@ -311,4 +366,6 @@ SETS: Final = (
     "set ports { type inet_service; flags interval; elements = { 53, 80-90, 4000 } }",
     "map marks { type inet_service : mark; elements = { 80 : 0x1, 53 : 0x5 } }",
     "counter named { }",
+    "limit lim { rate 1/hour burst 3 packets }",
+    "quota quo { over 200 bytes }",
 )
