@@ -154,7 +154,7 @@ cdef uint32_t quoted_l4(const Pkt *p, uint32_t l3, int *proto) noexcept nogil:
         if nexthdr == 59:
             return 0
         left = p.end - l4 if p.end > l4 else 0
-        if left < 8:
+        if left < (4 if nexthdr == 44 else 2):
             return 0
         if nexthdr == 44:
             if rd16(p.buf + l4 + 2) & 0xFFF8:

@@ -780,6 +780,29 @@ def refusal_of_what_was_verified() -> Script:
 
 
 @case
+def error_about_a_header_that_is_cut() -> Script:
+    script = Script(
+        "error-about-a-header-that-is-cut",
+        "What an error quotes may end within an authentication header, if what is behind has no ports.",
+        rules6=table("nat", f"-A POSTROUTING -o out -j SNAT --to-source {FAR6}"),
+    )
+    header = bytes((99, 4)) + bytes(22)
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    script.receive(
+        "in", build.ipv6(*ends, 51, header + b"payload!"), out=[f"out {FAR6} > {SERVER6} *"], entries=1, has="SRC_NAT"
+    )
+    for size, told in ((4, 1), (2, 1), (1, 0)):
+        about = build.ipv6(ip_from_text(FAR6), ends[1], 51, header + b"payload!")[: 40 + size]
+        error = build.icmpv6(ends[1], ip_from_text(FAR6), 1, 0, 0, about)
+        script.receive(
+            "out",
+            build.ipv6(ends[1], ip_from_text(FAR6), 58, error),
+            out=[f"in {SERVER6} > {CLIENT6} icmp6 1/0"] if told else [],
+        )
+    return script
+
+
+@case
 def address_behind_a_checksum() -> Script:
     script = Script(
         "address-behind-a-checksum",
