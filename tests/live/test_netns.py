@@ -87,10 +87,11 @@ def test_many_frames_are_all_seen_in_order(namespace: Maker) -> None:
 
 def test_a_timer_can_be_waited_for(namespace: Maker) -> None:
     node = namespace(LINKS, sysctls={"net.ipv4.ip_forward": 1, "net.ipv4.neigh.eth1.retrans_time_ms": 20})
-    first = node.exchange("eth0", to_node(ipv4(A, B, 17, udp(A, B, 1, 2, b"who?"))))
-    assert [summary(seen.frame) for seen in first] == ["ARP, Request who-has 10.0.1.2 tell 10.0.1.1, length 28"]
-    again = node.frames(timeout_s=10)
-    assert [seen.interface for seen in again[:1]] == ["eth1"]
+    seen = list(node.exchange("eth0", to_node(ipv4(A, B, 17, udp(A, B, 1, 2, b"who?")))))
+    assert summary(seen[0].frame) == "ARP, Request who-has 10.0.1.2 tell 10.0.1.1, length 28"
+    if len(seen) == 1:  # on a busy machine the timer has gone off by now
+        seen += node.frames(timeout_s=10)
+    assert seen[1].interface == "eth1"
 
 
 def test_nothing_is_left_behind(namespace: Maker) -> None:
