@@ -23,6 +23,7 @@ HANDED_OVER = (
     "answered with ICMP",
     "not answered with",
     "tells nobody here anything",
+    "the ICMP error is not heeded",
     "rejected (",
     "to the transport layer",
     "waits for its other fragments",
