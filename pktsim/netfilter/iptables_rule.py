@@ -354,11 +354,14 @@ class CommandReader:
         self._fail(f"unknown option {word.text}", mend, word)
 
     def _find(self, name: str) -> str | tuple[_Loaded, Option] | None:
-        """As ``getopt_long``: an exact name first, the tool's own before the extensions' and of these the last named;
-        else a beginning that fits one option only."""
+        """As ``getopt_long``: an exact name first, the tool's own before the extensions'; else a beginning that fits
+        one option only. Of two extensions with such an option it is the one that was named for the first time later.
+        """
         if name in _GLOBAL_LONG:
             return name
-        for loaded in reversed(self._loaded):
+        # the options of a match that is named again are not put in front again (command_match in xshared.c)
+        last_of_each = {id(loaded.extension): loaded for loaded in self._loaded}
+        for loaded in reversed(last_of_each.values()):
             option = loaded.options.get(name)
             if option is not None:
                 return loaded, option

@@ -223,6 +223,8 @@ class _ShortWay:
         protocol: int | None = None
         signed: int | None = None
         matches: list[Match] = []
+        named: set[str] = set()
+        last = ""
         target: Target | None = None
         seen = 0
         at, end = 2, len(words)
@@ -256,8 +258,11 @@ class _ShortWay:
                 first = at - 1
                 at = self._end(words, at)
                 match = self._extension(tuple(words[first:at]), signed, is_match=True)
-                if match is None:
+                # between two of one kind another may have taken over the name of an option
+                if match is None or (value != last and value in named):
                     return None
+                named.add(value)
+                last = value
                 matches.append(match)  # type: ignore[arg-type]
             elif word in ("-j", "-g"):
                 if inverted or seen & 1:

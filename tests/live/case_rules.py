@@ -132,8 +132,10 @@ def _rule(dice: Dice, world: World, place: _Place) -> str:
 
 
 def _goes_with(another: str, words: Sequence[str]) -> bool:
-    """Not a second ``--mark``, which the tool takes for the wrong match, nor a second ``-f``."""
+    """Not a second ``--mark`` or ``--set``, which the tool takes for the wrong match, nor a second ``-f``."""
     if "--mark" in another and any("--mark" in word for word in words):
+        return False
+    if " --set" in another and any(" --set" in word for word in words):
         return False
     return not (another.endswith("-f") and any(word.endswith("-f") for word in words))
 

@@ -108,6 +108,18 @@ def test_an_error_says_where(line: str, place: str, token: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "words", ["{} -m set --match-set a src {}", "-m comment --comment x {} -m set --match-set a src {}"]
+)
+@pytest.mark.parametrize("match", ["-m connlabel --label 1 --set", "-m recent --name R --set"])
+def test_an_option_belongs_to_the_match_that_is_named_first_later(words: str, match: str) -> None:
+    """A match that is named again does not take the name of an option back, as iptables 1.8.9 says."""
+    assert len(_rules(parse_save(_text(f"-A INPUT {match} -m set --match-set a src"), V4))) == 1
+    assert len(_rules(parse_save(_text(f"-A INPUT -m set --match-set a src {match}"), V4))) == 1
+    with pytest.raises(RulesetSyntaxError, match="--match-set requires"):
+        parse_save(_text(f"-A INPUT {words.format(match, match)}"), V4)
+
+
 def test_what_is_not_modelled_is_refused_by_name() -> None:
     for name in sorted(UNMODELLED_MATCHES):
         with pytest.raises(UnsupportedFeature, match=f"^rules.txt:2:13: match {name} is not modelled"):
