@@ -208,12 +208,12 @@ class CaseRun:
                 result.rules[name] = (pair[0] - old[0], pair[1] - old[1])
         after = self.entries()
         result.conntrack = [entry for key, entry in after.items() if _unlike(before_entries.get(key), entry)]
-        # an entry that another of the same tuple has replaced is a changed one
-        present = [entry["orig"] for entry in after.values()]
+        # an entry that another of the same tuple and zone has replaced is a changed one
+        present = [(entry["orig"], entry.get("zone")) for entry in after.values()]
         result.conntrack += [
             {"gone": entry["orig"]}
             for key, entry in before_entries.items()
-            if key not in after and entry["orig"] not in present
+            if key not in after and (entry["orig"], entry.get("zone")) not in present
         ]
         self.steps.append(result)
         return result

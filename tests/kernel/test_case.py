@@ -333,3 +333,14 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(RecordingError):
         list(read_cases(path))
+
+
+def test_a_connection_is_gone_though_another_zone_has_its_like() -> None:
+    raw = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp -m length --length 40: -j CT --zone 1\nCOMMIT\n"
+    first = receive("eth0", datagram(HOST, 40000, VIP, 53, b"short"))
+    other = receive("eth0", datagram(HOST, 40000, VIP, 53, b"long enough for the other zone"))
+    run = CaseRun(a_case(first, {"advance": 20}, other, {"advance": 15}, iptables=raw + RULES))
+    took = [run.take(step) for step in run.case["steps"]]
+    (orig,) = [entry["orig"] for entry in took[0].conntrack]
+    assert [entry["orig"] for entry in took[2].conntrack] == [orig]
+    assert took[3].conntrack == [{"gone": orig}]
