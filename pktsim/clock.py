@@ -12,6 +12,9 @@ from collections.abc import Callable
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+#: What the kernel's timers and time-outs count by: jiffies, of which CONFIG_HZ make a second.
+HZ = 250
+NS_PER_JIFFY = NS_PER_S // HZ
 
 
 class Timer:

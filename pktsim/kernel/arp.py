@@ -6,9 +6,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pktsim.clock import HZ
 from pktsim.kernel.neighbour import Neighbour, Nud
 from pktsim.kernel.netdev import NetDevice, Scope
-from pktsim.kernel.timer_wheel import HZ
 from pktsim.netfilter.opcodes import DropReason, RouteType
 from pktsim.wire.addr import MAC_BROADCAST, MAC_ZERO, ip_to_text
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pktsim._fastpath import Packet
+from pktsim.clock import HZ
 from pktsim.kernel.ip import IP_DF, IP_MF, IP_OFFSET_MASK, with_header
 from pktsim.kernel.neighbour import packet_truesize
-from pktsim.kernel.timer_wheel import HZ, TimerWheel, WheelTimer
+from pktsim.kernel.timer_wheel import TimerWheel, WheelTimer
 from pktsim.netfilter.opcodes import DropReason
 
 _MAX_PACKET: Final = 65535

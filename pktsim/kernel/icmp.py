@@ -13,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
-from pktsim.clock import NS_PER_MS
+from pktsim.clock import HZ, NS_PER_MS
 from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import Scope
-from pktsim.kernel.timer_wheel import HZ, ms_to_jiffies
+from pktsim.kernel.timer_wheel import ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, build_ip
 from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
 from pktsim.wire.checksum import checksum

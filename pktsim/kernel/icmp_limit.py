@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pktsim.kernel.timer_wheel import HZ
+from pktsim.clock import HZ
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pktsim._fastpath import Packet
+from pktsim.clock import HZ
 from pktsim.errors import UnsupportedFeature
 from pktsim.kernel.addrconf import (
     ALL_NODES,
@@ -24,7 +25,6 @@ from pktsim.kernel.exthdr import skip_headers
 from pktsim.kernel.icmp6 import IPV6_MIN_MTU, Icmp6Type
 from pktsim.kernel.neighbour import Neighbour, Nud
 from pktsim.kernel.netdev import NetDevice
-from pktsim.kernel.timer_wheel import HZ
 from pktsim.kernel.transport import IPV6_HEADER
 from pktsim.netfilter.opcodes import DropReason, RouteType
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pktsim._fastpath import Packet
-from pktsim.kernel.timer_wheel import HZ, TimerWheel, WheelTimer, ms_to_jiffies
+from pktsim.clock import HZ
+from pktsim.kernel.timer_wheel import TimerWheel, WheelTimer, ms_to_jiffies
 from pktsim.netfilter.opcodes import DropReason, NeighbourClass
 from pktsim.rng import Choices
 from pktsim.wire.addr import MAC_ZERO

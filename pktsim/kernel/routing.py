@@ -8,14 +8,14 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from pktsim.clock import Clock
+from pktsim.clock import HZ, Clock
 from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
 from pktsim.kernel.icmp6 import IPV6_MIN_MTU
 from pktsim.kernel.ip import OutputRoute
 from pktsim.kernel.netdev import AF_INET, AF_INET6, LOOPBACK_IFINDEX, NetDevice, Scope, family_of
 from pktsim.kernel.path_mtu import PathMtu, PathMtus
 from pktsim.kernel.rule_tables import RuleTables
-from pktsim.kernel.timer_wheel import HZ, TimerWheel
+from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.netfilter.opcodes import RouteType
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_to_text

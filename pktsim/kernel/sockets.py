@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Final
 
-from pktsim.clock import Clock
+from pktsim.clock import NS_PER_JIFFY, Clock
 from pktsim.kernel.datagram import os_error
 from pktsim.kernel.icmp_error import IcmpError, parse_icmp_error
 from pktsim.kernel.ping import PingSocket
@@ -21,7 +21,7 @@ from pktsim.kernel.tcp import TcpSocket
 from pktsim.kernel.tcp_connection import TcpConnection
 from pktsim.kernel.tcp_demux import TcpDemux
 from pktsim.kernel.tcp_settings import TcpSettings
-from pktsim.kernel.timer_wheel import NS_PER_JIFFY, TimerWheel
+from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.kernel.transport import (
     AF_INET,
     ANY,

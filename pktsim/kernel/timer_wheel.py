@@ -8,9 +8,8 @@ in the same tick leave in the reverse order of their starting: both follow from 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
-from pktsim.clock import NS_PER_S, Clock
+from pktsim.clock import HZ, NS_PER_JIFFY, Clock
 from pktsim.fidelity import approximated
 
 approximated(
@@ -18,9 +17,6 @@ approximated(
     "timers tick every 4 ms (CONFIG_HZ=250); kernels are also built with 100, 300 and 1000",
     source="kernel/time/timer.c",
 )
-
-HZ: Final = 250
-NS_PER_JIFFY: Final = NS_PER_S // HZ
 
 _LVL_CLK_SHIFT = 3
 _LVL_BITS = 6

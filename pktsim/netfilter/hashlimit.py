@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pktsim.clock import HZ, NS_PER_JIFFY
 from pktsim.netfilter.hot_drop import HotDrop
 from pktsim.netfilter.matches.hashlimit import SCALE, HashlimitMatch
 
 #: ``CREDITS_PER_JIFFY``: the power of two below what a rate of one per day leaves of 64 bits, with a HZ of 250.
 CREDITS_PER_JIFFY = 1 << 39
-HZ = 250
-NS_PER_JIFFY = 1_000_000_000 // HZ
 #: Buckets of the hash where no rule says, on a machine with more than a gigabyte.
 DEFAULT_SIZE = 8192
 #: Protocols that begin with two ports (ESP: with the SPI), AH four bytes further on (``proto_ports_offset``).

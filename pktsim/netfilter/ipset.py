@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pktsim.clock import HZ, NS_PER_JIFFY
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.netfilter.ipset_elements import ICMP, ICMPV6, Element, Iface
@@ -28,9 +29,6 @@ approximated(
     source="net/netfilter/ipset/ip_set_hash_gen.h",
 )
 
-#: Of the jiffies that time-outs count.
-HZ = 250
-NS_PER_JIFFY = 1_000_000_000 // HZ
 #: ``hash:*`` sets refuse more elements than ``maxelem`` says.
 DEFAULT_MAXELEM = 65536
 #: How much of a header there must be for its ports (``get_port``).

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pktsim.clock import NS_PER_MS, NS_PER_S, Clock
-from pktsim.kernel.timer_wheel import HZ, NS_PER_JIFFY, TimerWheel, ms_to_jiffies
+from pktsim.clock import HZ, NS_PER_JIFFY, NS_PER_MS, NS_PER_S, Clock
+from pktsim.kernel.timer_wheel import TimerWheel, ms_to_jiffies
 
 
 def fired_at_ms(start_ms: int, delay_jiffies: int) -> float:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 
 from pktsim import Kernel
+from pktsim.clock import NS_PER_JIFFY
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
-from pktsim.netfilter.ipset import NS_PER_JIFFY, IpSets
+from pktsim.netfilter.ipset import IpSets
 from pktsim.netfilter.ipset_text import restore_sets, run_ipset, save_text
 from pktsim.netfilter.ipset_types import TYPES
 
