@@ -779,7 +779,6 @@ cdef class Datapath:
         cdef State *s = &self.s
         cdef uint32_t i
         cdef EventRec *e
-        cdef Packet view
         cdef list out = []
         with nogil:
             lo_drain(s)
@@ -791,20 +790,22 @@ cdef class Datapath:
             elif e.kind == EV_DROP:
                 out.append((e.kind, e.pkt_id, e.reason, e.a))
             else:
-                view = None
-                if e.pkt != NULL:
-                    view = Packet.__new__(Packet)
-                    view.p = e.pkt
-                    view.datapath = self
-                    e.pkt = NULL
-                if e.addr_len:
-                    out.append((e.kind, e.pkt_id, e.reason, view, e.a, (<const char *>e.addr.b)[:e.addr_len], e.c))
-                else:
-                    out.append((e.kind, e.pkt_id, e.reason, view, e.a, e.b, e.c))
+                out.append(self._handed(e))
         s.n_events = 0
         s.n_bytes = 0
         self._raise_kept()
         return out
+
+    cdef tuple _handed(self, EventRec *e):
+        """An upcall's event, and its packet if it has one, which is Python's from here on."""
+        cdef Packet view = None
+        if e.pkt != NULL:
+            view = Packet.__new__(Packet)
+            view.p = e.pkt
+            view.datapath = self
+            e.pkt = NULL
+        return (e.kind, e.pkt_id, e.reason, view, e.a,
+                (<const char *>e.addr.b)[:e.addr_len] if e.addr_len else e.b, e.c)
 
     cdef _raise_kept(self):
         """Raise what a callback raised while a packet moved."""
@@ -835,8 +836,6 @@ cdef class Datapath:
         cdef Pkt *p
         cdef uint32_t start = 0, end, kept = 0, k
         cdef Py_ssize_t i, n = ends.shape[0]
-        cdef EventRec *e
-        cdef Packet view
         cdef Records records
         cdef list handed = []
         for i in range(n):
@@ -871,13 +870,7 @@ cdef class Datapath:
                     break
         self._busy = False
         for k in range(kept):
-            e = s.events + k
-            view = Packet.__new__(Packet)
-            view.p = e.pkt
-            view.datapath = self
-            e.pkt = NULL
-            handed.append((e.kind, e.pkt_id, e.reason, view, e.a,
-                           (<const char *>e.addr.b)[:e.addr_len] if e.addr_len else e.b, e.c))
+            handed.append(self._handed(s.events + k))
         made = (<const char *>records.of)[: records.n * sizeof(Record)] if records.n else b""
         free(records.of)
         frames = (<const char *>s.bytes)[: s.n_bytes] if s.n_bytes else b""

@@ -72,6 +72,9 @@ cdef inline uint64_t hash_mix(uint64_t h, uint64_t v) noexcept nogil:
     h = (h ^ v) * <uint64_t>0x9FB21C651E98DF25
     return h ^ (h >> 29)
 
+cdef inline uint32_t hash_end(uint64_t h) noexcept nogil:
+    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+
 cdef inline uint32_t bytes_hash(const uint8_t *p, uint32_t n) noexcept nogil:
     """Only finds slots, no order depends on it."""
     cdef uint64_t h = n
@@ -85,13 +88,13 @@ cdef inline uint32_t bytes_hash(const uint8_t *p, uint32_t n) noexcept nogil:
         word = 0
         memcpy(&word, p, n)
         h = hash_mix(h, word)
-    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+    return hash_end(h)
 
 cdef inline uint32_t addr_hash(const Addr *a, int family, int beside) noexcept nogil:
     cdef uint64_t h = hash_mix(<uint64_t>beside, a.q[0])
     if family == AF6:
         h = hash_mix(h, a.q[1])
-    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+    return hash_end(h)
 
 # ------------------------------------------------------------------------------------------------------------ checksums
 

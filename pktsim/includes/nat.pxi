@@ -19,7 +19,7 @@ cdef inline uint32_t source_bucket_of(const State *s, const Tuple *t, uint32_t z
     h = hash_mix(h, t.src.q[0])
     h = hash_mix(h, t.src.q[1])
     h = hash_mix(h, t.sport | <uint64_t>t.proto << 16 | <uint64_t>t.l3num << 24)
-    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32) & (s.ct.n_bysource - 1)
+    return hash_end(h) & (s.ct.n_bysource - 1)
 
 
 cdef void bysource_grow(State *s) noexcept nogil:

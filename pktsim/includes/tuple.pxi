@@ -51,7 +51,7 @@ cdef inline uint32_t tuple_hash(const Tuple *t, uint32_t zone) noexcept nogil:
         h = hash_mix(h, t.src.q[1])
         h = hash_mix(h, t.dst.q[1])
     h = hash_mix(h, tuple_word(t))
-    return <uint32_t>((h * <uint64_t>0xD6E8FEB86659FD93) >> 32)
+    return hash_end(h)
 
 
 cdef inline uint8_t icmp_inverse(int type) noexcept nogil:
