@@ -132,8 +132,8 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     data = packet.data
     header_length = (data[0] & 15) * 4
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
-    later = int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK
-    unanswered = _no_reset(_LATER if later else "", data[9], segment) or (_BROKEN if _checksum_wrong(data) else "")
+    later = bool(int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK)
+    unanswered = _no_reset(data[9], segment, later=later) or (_BROKEN if _checksum_wrong(data) else "")
     about = _about(netns, packet, hook)
     if not unanswered and about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):
         unanswered = TO_MANY
@@ -154,10 +154,12 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     _answer(netns, packet, reply, mark)
 
 
-def _no_reset(why: str, protocol: int, segment: bytes) -> str:
-    """Why a segment is not answered with a reset, ``why`` first; empty if it is."""
-    if why or protocol != IPPROTO_TCP:
-        return why or "it is no TCP segment"
+def _no_reset(protocol: int, segment: bytes, *, later: bool) -> str:
+    """Why a segment, or what of one a ``later`` fragment has, is not answered with a reset; empty if it is."""
+    if later:
+        return _LATER
+    if protocol != IPPROTO_TCP:
+        return "it is no TCP segment"
     if len(segment) < _TCP_HEADER:
         return "its TCP header is cut short"
     return "it is one itself" if segment[13] & _RST else ""
@@ -215,9 +217,8 @@ def _send_reset6(netns: Netns, packet: Packet) -> None:
         _without_reset(netns, packet, "its headers are cut short")
         return
     segment = data[found.offset :]
-    unanswered = _no_reset(_LATER if found.fragment_offset else "", found.protocol, segment)
-    if not unanswered and _checksum6_wrong(data):
-        unanswered = _BROKEN
+    later = bool(found.fragment_offset)
+    unanswered = _no_reset(found.protocol, segment, later=later) or (_BROKEN if _checksum6_wrong(data) else "")
     if unanswered:
         _without_reset(netns, packet, unanswered)
         return
