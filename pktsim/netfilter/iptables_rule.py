@@ -379,10 +379,6 @@ class CommandReader:
 
     def _option(self, loaded: _Loaded, option: Option, attached: Word | None) -> None:
         here = self._here
-        if loaded is not self._target and any(
-            other.extension is loaded.extension for other in self._loaded[self._loaded.index(loaded) + 1 :]
-        ):
-            self._unknown(here)
         words: tuple[str, ...] = ()
         if option.read is None:
             if attached is not None:

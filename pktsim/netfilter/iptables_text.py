@@ -53,6 +53,7 @@ _LONGEST_WORD = 1023
 _LONGEST_LINE = 10239
 #: Lines of this length are within all of these.
 _SHORT = 800
+_BLANK_WORD = re.compile(r"[^ \t]+")
 _ALL_NAMES = frozenset({"-s", "-d", "-i", "-o", "-p", "-m", "-j", "-g", "-f"})
 
 
@@ -107,7 +108,7 @@ def split_words(text: str, start: int = 0) -> list[Word]:
 
 def _blank_words(text: str, start: int) -> list[Word]:
     """Words between blanks and tabs, quotes being nothing special: of a line that declares a chain."""
-    return [Word(found.group(), found.start() + 1) for found in re.compile(r"[^ \t]+").finditer(text, start)]
+    return [Word(found.group(), found.start() + 1) for found in _BLANK_WORD.finditer(text, start)]
 
 
 # Reading
