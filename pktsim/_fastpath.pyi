@@ -227,6 +227,7 @@ class Datapath:
         mtu: int,
         *,
         up: bool = True,
+        route_mtu: int = 0,
         master: int = 0,
         hairpin: bool = False,
         noarp: bool = False,

@@ -216,6 +216,7 @@ cdef class Datapath:
         int mtu,
         *,
         bint up=True,
+        int route_mtu=0,
         int master=0,
         bint hairpin=False,
         bint noarp=False,
@@ -251,6 +252,7 @@ cdef class Datapath:
         memset(l.name, 0, 16)
         memcpy(l.name, <const char *>encoded, len(encoded))
         l.mtu = mtu
+        l.route_mtu = route_mtu
         if master and l.master != master:
             l.master = master
             self._port_add(master, ifindex)
@@ -967,7 +969,7 @@ cdef class Datapath:
                     if l == NULL:
                         pkt_drop(s, f, DR_LINK_DOWN)
                     else:
-                        dev_transmit(s, f, l)
+                        br_push(s, f, l)
                 else:
                     neigh_output(s, f)
         packet.p = NULL

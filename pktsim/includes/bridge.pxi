@@ -266,6 +266,14 @@ cdef void br_flood_on(State *s, Pkt *p) noexcept nogil:
         br_flood(s, p, br, from_, p.buf[p.l2] & 1, first)
 
 
+cdef void br_push(State *s, Pkt *p, Link *to) noexcept nogil:
+    """br_dev_queue_push_xmit: what is too long for a port does not get to it (is_skb_forwardable)."""
+    if p.end - p.l2 > <uint32_t>to.mtu + 14 + VLAN_HLEN:
+        pkt_drop(s, p, DR_MTU)
+        return
+    dev_transmit(s, p, to)
+
+
 cdef void br_forward(State *s, Pkt *p, Link *br, Link *from_, Link *to) noexcept nogil:
     """__br_forward: br_netfilter's FORWARD (not for what the host itself sends), then POSTROUTING, then the port."""
     if not br_should_deliver(from_, to):
@@ -282,7 +290,7 @@ cdef void br_forward(State *s, Pkt *p, Link *br, Link *from_, Link *to) noexcept
             p.flags |= PF_BR_OTHERHOST
         hook_enter(s, p, HOOK_FORWARD)
         return
-    dev_transmit(s, p, to)
+    br_push(s, p, to)
 
 
 cdef void br_nf_forward_finish(State *s, Pkt *p) noexcept nogil:
@@ -293,6 +301,8 @@ cdef void br_nf_forward_finish(State *s, Pkt *p) noexcept nogil:
 
 cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
     cdef Link *to = link_get(s, p.phys_out)
+    cdef uint32_t n = p.end - p.l3
+    cdef uint32_t size
     if p.flags & PF_BR_OTHERHOST:
         p.pkt_type = PKT_OTHERHOST
         p.flags &= ~<uint32_t>PF_BR_OTHERHOST
@@ -300,12 +310,25 @@ cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
         pkt_drop(s, p, DR_LINK_DOWN)
         return
     p.dev = to.ifindex
-    if p.frag_max and p.frag_max < p.end - p.l3:
-        # br_nf_dev_queue_xmit: what conntrack gathered leaves in fragments of the original size
-        p.stage = STAGE_HOOK_DONE
-        pkt_upcall(s, p, UP_FRAGMENT, to.ifindex, <int>p.frag_max, 1)
+    # br_nf_dev_queue_xmit: what is too long for the port, or was gathered from shorter fragments, leaves in fragments
+    if n <= <uint32_t>to.mtu and (p.frag_max == 0 or n <= p.frag_max):
+        br_push(s, p, to)
         return
-    dev_transmit(s, p, to)
+    if p.family == AF4:
+        # br_nf_ip_fragment: of a size that its route has, which need not be the port's
+        size = p.rt_mtu if p.rt_type else <uint32_t>link_get(s, to.master).route_mtu
+        if (p.buf[p.l3 + 6] & 0x40 and not p.flags & PF_IGNORE_DF) or p.frag_max > size:
+            pkt_drop(s, p, DR_MTU)
+            return
+        if p.frag_max:
+            size = p.frag_max
+        if n <= size:
+            br_push(s, p, to)
+            return
+    else:
+        size = p.rt_mtu  # ip6_fragment, which refuses what it may not cut
+    p.stage = STAGE_HOOK_DONE
+    pkt_upcall(s, p, UP_FRAGMENT, to.ifindex, <int>size, 1)
 
 
 cdef void br_pass_up(State *s, Pkt *p, Link *br) noexcept nogil:

@@ -14,6 +14,7 @@ cdef enum:
     ETH_IPV6 = 0x86DD
     ETH_ARP = 0x0806
     VLAN_HLEN = 4
+    IPV6_MIN_MTU = 1280
     AGEING_S = 300
 
 
@@ -146,7 +147,7 @@ cdef void ip6_forward(State *s, Pkt *p, bint bounced) noexcept nogil:
     cdef uint8_t *ip = p.buf + p.l3
     cdef Link *out = link_get(s, p.rt_oif)
     # ip6_dst_mtu_maybe_forward: what the device takes; that less fits the path is only found when it leaves
-    cdef uint32_t mtu = <uint32_t>out.mtu if out != NULL and out.mtu > 1280 else 1280
+    cdef uint32_t mtu = <uint32_t>out.mtu if out != NULL and out.mtu > IPV6_MIN_MTU else IPV6_MIN_MTU
     cdef Addr src
     if p.pkt_type != PKT_HOST:
         pkt_drop(s, p, DR_UNICAST_IN_L2_MULTICAST)

@@ -317,6 +317,7 @@ cdef struct Link:
     uint8_t mac[6]
     char name[16]
     int32_t mtu
+    int32_t route_mtu          # of a bridge: what its stand-in route says (br_dst_default_metrics)
     int32_t master
     int32_t rp_filter
     int32_t route_localnet

@@ -184,8 +184,6 @@ class Configuration:
         self._register(device)
         if mac:
             self._fixed_mac.add(device.ifindex)
-        if mtu:
-            self._fixed_mtu.add(device.ifindex)
         if master or hairpin:
             self.link_set(name, master=master, hairpin=hairpin)
         return device
@@ -211,6 +209,7 @@ class Configuration:
             device.kind,
             device.mac,
             device.mtu,
+            route_mtu=device.route_mtu,
             up=device.up,
             master=device.master,
             hairpin=device.hairpin,
@@ -231,8 +230,9 @@ class Configuration:
         device = self.devices.named(name)
         if mtu:
             check_mtu(device.kind, mtu)
-            device.mtu = mtu
-            self._fixed_mtu.add(device.ifindex)
+            if mtu != device.mtu:
+                self._fixed_mtu.add(device.ifindex)
+                device.mtu = device.route_mtu = mtu
         if mac:
             device.mac = mac_from_text(mac)
             self._fixed_mac.add(device.ifindex)
@@ -292,10 +292,12 @@ class Configuration:
     def _recalculate_bridge(self, bridge: NetDevice) -> None:
         """``br_stp_recalculate_bridge_id`` and ``br_mtu_auto_adjust``: what a bridge takes over from its ports."""
         ports = [device for device in self.devices if device.master == bridge.ifindex]
-        if ports and bridge.ifindex not in self._fixed_mac:
-            bridge.mac = min(port.mac for port in ports)
-        if ports and bridge.ifindex not in self._fixed_mtu:
-            bridge.mtu = min(port.mtu for port in ports)
+        if bridge.ifindex not in self._fixed_mac:
+            bridge.mac = min((port.mac for port in ports), default=MAC_ZERO)
+        mtu = min((port.mtu for port in ports), default=MTU_ETHERNET)
+        if mtu != bridge.mtu and bridge.ifindex not in self._fixed_mtu:
+            # the MTU that it was made with is not a setting of the user's
+            bridge.mtu = bridge.route_mtu = mtu
         self._push_link(bridge)
 
     def link_delete(self, name: str) -> None:

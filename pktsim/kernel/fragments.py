@@ -58,10 +58,8 @@ class Fragments:
         data = packet.data
         largest = packet.fragment_max
         bridged = packet.bridged and packet.phys_out_ifindex != 0
-        if bridged:
-            mtu = min(mtu, self.netns.devices.get(ifindex).mtu)
         if packet.family != AF_INET:
-            self._send6(packet, self.netns.devices.get(ifindex).mtu if bridged else mtu)
+            self._send6(packet, mtu)
             return
         if not bridged:
             df = int.from_bytes(data[6:8], "big") & IP_DF

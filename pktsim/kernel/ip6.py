@@ -247,7 +247,7 @@ class Ip6:
         """
         data = packet.data
         largest = packet.fragment_max
-        too_big = not packet.ignore_df and not packet.local
+        too_big = len(data) > mtu and not packet.ignore_df and not packet.local
         if largest:
             too_big = largest > mtu
             mtu = max(largest, IPV6_MIN_MTU) if not too_big else mtu

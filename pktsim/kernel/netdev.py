@@ -133,6 +133,7 @@ class NetDevice:
 
     Attributes:
         carry: Takes a frame that this device sent onto its wire; ``None`` where nothing is plugged in.
+        route_mtu: What the route that a bridge has for br_netfilter says (``br_change_mtu``).
         master: The ifindex of the bridge it is a port of, or 0.
         carrier: Something answers at the other end of its wire; what is sent without is lost before anyone sees it.
     """
@@ -142,6 +143,7 @@ class NetDevice:
     kind: LinkKind
     mac: bytes
     mtu: int
+    route_mtu: int = MTU_ETHERNET
     up: bool = True
     noarp: bool = False
     hairpin: bool = False

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.kernel.node_cases import NEAR
+from pktsim.wire import frame as build
+from pktsim.wire.addr import ip_from_text
+from tests.kernel.node_cases import NEAR, NO_LIMIT6, pieces4
 from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, segment
 from tests.netfilter.selftest_cases import table
-from tests.netfilter.selftest_more_cases import BRIDGE, EVERYONE, NEIGHBOUR, OTHER, bridge_script
+from tests.netfilter.selftest_more_cases import BRIDGE, BRIDGE_MAC, EVERYONE, NEIGHBOUR, OTHER, bridge_script
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
+VIRTUAL = "10.96.0.10"
+_NO_HOOKS = {"net.bridge.bridge-nf-call-iptables": "0"}
 
 
 def case(make: Callable[[], Script]) -> Callable[[], Script]:
@@ -136,4 +140,135 @@ table inet t {{
     script.receive("in", datagram(NEIGHBOUR, OTHER, 1000, 53), to=PEER_MAC["out"], out=[])
     answer = datagram(OTHER, NEIGHBOUR, 53, 1000)
     script.receive("out", answer, to=PEER_MAC["in"], out=[f"in {OTHER}:53 > {NEIGHBOUR}:1000 udp"])
+    return script
+
+
+def _short_port(name: str, proves: str, *rules: str, mtu: int = 0) -> Script:
+    """A bridge one of whose ports takes 1400 bytes; so does the bridge then, unless it was made with ``mtu``."""
+    script = bridge_script(name, proves, *rules)
+    bridge, _, port = script.case["interfaces"]
+    port["mtu"] = 1400
+    if mtu:
+        # the short port comes first, so that the bridge's MTU never changes
+        bridge["mtu"] = mtu
+        script.case["interfaces"][1:] = reversed(script.case["interfaces"][1:])
+    return script
+
+
+def _bridged(script: Script, size: int, pieces: int, *, destination: str = OTHER, dont_fragment: bool = False) -> None:
+    """A datagram of ``size`` bytes for the other port, which leaves in so many pieces."""
+    ends = ip_from_text(NEIGHBOUR), ip_from_text(destination)
+    body = build.udp(*ends, 1000, 53, bytes(size - 28))
+    packet = build.ipv4(*ends, build.IPPROTO_UDP, body, dont_fragment=dont_fragment)
+    out = [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", *[f"out {NEIGHBOUR} > {OTHER} udp"] * (pieces - 1)]
+    script.receive("in", packet, to=PEER_MAC["out"], out=out if pieces else [])
+
+
+@case
+def longer_than_a_bridge_port_takes() -> Script:
+    script = _short_port(
+        "longer-than-a-bridge-port-takes",
+        "A bridge gives a port no frame that is longer than its MTU and a VLAN tag, whether it has DF or not.",
+    )
+    script.case["sysctls"] |= _NO_HOOKS
+    for dont_fragment in (False, True):
+        for size, pieces in ((1400, 1), (1404, 1), (1405, 0), (1500, 0)):
+            _bridged(script, size, pieces, dont_fragment=dont_fragment)
+    return script
+
+
+@case
+def cut_for_a_bridge_port() -> Script:
+    script = _short_port(
+        "cut-for-a-bridge-port",
+        "br_netfilter cuts what is longer than the port's MTU, to the one that the bridge has from its ports; what has "
+        "DF is dropped, and nobody is told.",
+    )
+    for size, pieces in ((1400, 1), (1401, 2), (1500, 2)):
+        _bridged(script, size, pieces)
+        _bridged(script, size, 1 if pieces == 1 else 0, dont_fragment=True)
+    return script
+
+
+@case
+def cut_to_the_mtu_of_a_bridges_route() -> Script:
+    script = _short_port(
+        "cut-to-the-mtu-of-a-bridges-route",
+        "A bridge that was made with the MTU of its ports has a route of 1500 for br_netfilter all the same, which "
+        "no packet here is longer than: it stays whole, and too long.",
+        mtu=1400,
+    )
+    for size, pieces in ((1400, 1), (1404, 1), (1405, 0), (1500, 0)):
+        _bridged(script, size, pieces)
+    _bridged(script, 1404, 0, dont_fragment=True)
+    return script
+
+
+@case
+def gathered_for_a_bridge_port() -> Script:
+    script = _short_port(
+        "gathered-for-a-bridge-port",
+        "What was gathered from fragments is cut as it was, if the bridge's route takes the longest: then those that "
+        "are too long for the port are lost.",
+        mtu=1400,
+    )
+    _gathered(script, (1480, 208), (False, True))
+    _gathered(script, (1360, 1360, 208), (True, True, True))
+    return script
+
+
+@case
+def gathered_for_a_bridge_of_short_ports() -> Script:
+    script = _short_port(
+        "gathered-for-a-bridge-of-short-ports",
+        "What was gathered from longer fragments than the bridge's route takes is dropped.",
+    )
+    _gathered(script, (1480, 208), (False, False))
+    _gathered(script, (1376, 208), (True, True))
+    return script
+
+
+def _gathered(script: Script, sizes: tuple[int, ...], leave: tuple[bool, ...]) -> None:
+    ends = ip_from_text(NEIGHBOUR), ip_from_text(OTHER)
+    body = build.udp(*ends, 1000, 53, bytes(sum(sizes) - 8))
+    lines = [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", *[f"out {NEIGHBOUR} > {OTHER} udp"] * (len(sizes) - 1)]
+    pieces = pieces4(build.ipv4(*ends, build.IPPROTO_UDP, body), sizes)
+    out = [line for line, leaves in zip(lines, leave, strict=True) if leaves]
+    for number, piece in enumerate(pieces, 1):
+        script.receive("in", piece, to=PEER_MAC["out"], out=out if number == len(pieces) else [])
+
+
+@case
+def translated_and_cut_for_a_bridge_port() -> Script:
+    script = _short_port(
+        "translated-and-cut-for-a-bridge-port",
+        "What is translated on a bridge has a real route by then, whose MTU is the bridge's own.",
+        mtu=1400,
+    )
+    script.case["iptables"] += table("nat", f"-A PREROUTING -p udp -d {VIRTUAL} -j DNAT --to-destination {OTHER}")
+    for size, pieces in ((1400, 1), (1401, 2), (1500, 2)):
+        _bridged(script, size, pieces, destination=VIRTUAL)
+    return script
+
+
+@case
+def longer_than_a_bridge_port_takes6() -> Script:
+    script = Script(
+        "longer-than-a-bridge-port-takes6",
+        "br_netfilter cuts no IPv6 packet that came whole: the sender of one that is too long for the bridge is told.",
+        rules6=table("filter", "-A FORWARD -p udp"),
+        addresses={"in": (), "out": ()},
+        mtus={"out": 1400},
+        sysctls={"net.bridge.bridge-nf-call-ip6tables": "1"} | NO_LIMIT6,
+    )
+    for port in script.case["interfaces"]:
+        port["master"] = "br0"
+    bridge = {"name": "br0", "kind": "bridge", "mac": BRIDGE_MAC, "addresses": ["fd01::1/64"]}
+    script.case["interfaces"].insert(0, bridge)
+    script.case["neighbours"] = [{"interface": "br0", "address": "fd01::9", "mac": PEER_MAC["in"]}]
+    ends = ip_from_text("fd01::9"), ip_from_text("fd01::a")
+    for size in (1400, 1401, 1404, 1500):
+        packet = build.ipv6(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(size - 48)))
+        out = ["out fd01::9:1000 > fd01::a:53 udp"] if size == 1400 else ["in fd01::1 > fd01::9 icmp6 2/0"]
+        script.receive("in", packet, to=PEER_MAC["out"], out=out, rules={"6:filter/FORWARD/1": 1})
     return script

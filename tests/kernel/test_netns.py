@@ -60,15 +60,19 @@ def test_drawn_mac_is_local_unicast_and_follows_the_seed() -> None:
 
 def test_bridge_takes_lowest_mac_and_mtu_of_its_ports_unless_given() -> None:
     netns = host().netns
-    netns.link_add("br0", LinkKind.BRIDGE)
-    netns.link_add("br1", LinkKind.BRIDGE, mac="02:00:00:00:00:77", mtu=1500)
+    netns.link_add("br0", LinkKind.BRIDGE, mtu=1450)  # what it was made with counts as its default
+    netns.link_add("br1", LinkKind.BRIDGE, mac="02:00:00:00:00:77", mtu=1400)
+    netns.link_set("br1", mtu=1500)
+    one, other = netns.devices.named("br0"), netns.devices.named("br1")
     for bridge in ("br0", "br1"):
         netns.link_add(f"{bridge}-a", mac=f"02:00:00:00:{bridge[2:]}0:05", mtu=1400, master=bridge)
         netns.link_add(f"{bridge}-b", mac=f"02:00:00:00:{bridge[2:]}0:04", master=bridge)
-    assert (netns.devices.named("br0").mac, netns.devices.named("br0").mtu) == (mac("02:00:00:00:00:04"), 1400)
-    assert (netns.devices.named("br1").mac, netns.devices.named("br1").mtu) == (mac("02:00:00:00:00:77"), 1500)
+    assert (one.mac, one.mtu) == (mac("02:00:00:00:00:04"), 1400)
+    assert (other.mac, other.mtu) == (mac("02:00:00:00:00:77"), 1500)
     netns.link_delete("br0-b")
-    assert netns.devices.named("br0").mac == mac("02:00:00:00:00:05")
+    assert one.mac == mac("02:00:00:00:00:05")
+    netns.link_set("br0-a", master="")
+    assert (one.mac, one.mtu) == (bytes(6), 1500)
 
 
 def test_only_bridges_have_ports() -> None:
