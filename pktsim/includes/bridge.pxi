@@ -124,6 +124,8 @@ cdef void br_bridged_dnat(State *s, Pkt *p, Link *br, Link *port) noexcept nogil
         br_frame_finish(s, p, port)
         return
     # The neighbour code writes a whole header: keep the client's source MAC. What comes to br_transmit is taken on there.
+    # The bridge, as a device without scatter and gather, wants it in one piece (validate_xmit_skb).
+    p.flags |= PF_LINEAR
     memcpy(p.src_mac, eth + 6, 6)
     p.flags |= PF_BR_DNAT
     neigh_output(s, p)

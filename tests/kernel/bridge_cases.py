@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
-from tests.kernel.node_cases import NEAR, NO_LIMIT6, pieces4
+from tests.kernel.node_cases import NEAR, NO_LIMIT6, piece6, pieces4
 from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, segment
 from tests.netfilter.selftest_cases import table
 from tests.netfilter.selftest_more_cases import BRIDGE, BRIDGE_MAC, EVERYONE, NEIGHBOUR, OTHER, bridge_script
@@ -251,24 +251,54 @@ def translated_and_cut_for_a_bridge_port() -> Script:
     return script
 
 
-@case
-def longer_than_a_bridge_port_takes6() -> Script:
+def _bridge6(name: str, proves: str, rules: str) -> Script:
+    """A host with both ports on a bridge of its own, br_netfilter, and these rules."""
     script = Script(
-        "longer-than-a-bridge-port-takes6",
-        "br_netfilter cuts no IPv6 packet that came whole: the sender of one that is too long for the bridge is told.",
-        rules6=table("filter", "-A FORWARD -p udp"),
+        name,
+        proves,
+        rules6=rules,
         addresses={"in": (), "out": ()},
-        mtus={"out": 1400},
         sysctls={"net.bridge.bridge-nf-call-ip6tables": "1"} | NO_LIMIT6,
     )
     for port in script.case["interfaces"]:
         port["master"] = "br0"
     bridge = {"name": "br0", "kind": "bridge", "mac": BRIDGE_MAC, "addresses": ["fd01::1/64"]}
     script.case["interfaces"].insert(0, bridge)
-    script.case["neighbours"] = [{"interface": "br0", "address": "fd01::9", "mac": PEER_MAC["in"]}]
+    script.case["neighbours"] = [
+        {"interface": "br0", "address": "fd01::9", "mac": PEER_MAC["in"]},
+        {"interface": "br0", "address": "fd01::a", "mac": PEER_MAC["out"]},
+    ]
+    return script
+
+
+@case
+def longer_than_a_bridge_port_takes6() -> Script:
+    script = _bridge6(
+        "longer-than-a-bridge-port-takes6",
+        "br_netfilter cuts no IPv6 packet that came whole: the sender of one that is too long for the bridge is told.",
+        table("filter", "-A FORWARD -p udp"),
+    )
+    script.case["interfaces"][2]["mtu"] = 1400
     ends = ip_from_text("fd01::9"), ip_from_text("fd01::a")
     for size in (1400, 1401, 1404, 1500):
         packet = build.ipv6(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(size - 48)))
         out = ["out fd01::9:1000 > fd01::a:53 udp"] if size == 1400 else ["in fd01::1 > fd01::9 icmp6 2/0"]
         script.receive("in", packet, to=PEER_MAC["out"], out=out, rules={"6:filter/FORWARD/1": 1})
+    return script
+
+
+@case
+def translated_on_a_bridge_twice() -> Script:
+    script = _bridge6(
+        "translated-on-a-bridge-twice",
+        "The first packet that is translated on a bridge goes by way of the bridge's own device, which wants it in one "
+        "piece; later ones take the MAC address that has been written once, and leave in the fragments they came in.",
+        table("nat", "-A PREROUTING -d fd96::a -p udp -j DNAT --to-destination fd01::a"),
+    )
+    ends = ip_from_text("fd01::9"), ip_from_text("fd96::a")
+    packet = build.ipv6(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(32)))
+    first, later = "out fd01::9:1000 > fd01::a:53 udp", "out fd01::9 > fd01::a udp"
+    for out in ([first], [first, later]):
+        script.receive("in", piece6(packet, 0, 16, more=True), to=PEER_MAC["out"], out=[])
+        script.receive("in", piece6(packet, 16, 40, more=False), to=PEER_MAC["out"], out=out)
     return script
