@@ -57,6 +57,7 @@ class Story:
         rules: Rules by table, without the table's frame.
         sysctls: Settings.
         mtus: Of interfaces, if not 1500.
+        ports: Interfaces that are ports of a bridge, which has their addresses.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Story:
         rules: Mapping[str, Sequence[str]],
         sysctls: dict[str, str] | None = None,
         mtus: Mapping[str, int] | None = None,
+        ports: Sequence[str] = (),
     ) -> None:
         self.family = family
         self.who = SIX if family == 6 else FOUR
@@ -89,7 +91,21 @@ class Story:
         for interface in self.case["interfaces"]:
             if mtus and interface["name"] in mtus:
                 interface["mtu"] = mtus[interface["name"]]
+        if ports:
+            self._bridge(ports)
         self.run = CaseRun(self.case)
+
+    def _bridge(self, ports: Sequence[str]) -> None:
+        bridge: dict[str, Any] = {"name": BRIDGE, "kind": "bridge", "mac": BRIDGE_MAC, "addresses": []}
+        for interface in self.case["interfaces"]:
+            if interface["name"] in ports:
+                interface["master"] = BRIDGE
+                bridge["addresses"] += interface.pop("addresses")
+        self.case["interfaces"].insert(0, bridge)
+        for entry in self.case["neighbours"]:
+            entry["interface"] = BRIDGE if entry["interface"] in ports else entry["interface"]
+        for route in self.case["routes"]:
+            route["dev"] = BRIDGE if route["dev"] in ports else route["dev"]
 
     @property
     def rules(self) -> str:
@@ -100,10 +116,15 @@ class Story:
         self.case["steps"].append(step)
         return self.run.take(step)
 
-    def arrives(self, interface: str, packet: bytes, takes: Sequence[Mapping[str, Any]] = ()) -> StepResult:
-        """A packet comes in by an interface; fields of ``takes`` that it has are those of what was emitted before."""
+    def arrives(
+        self, interface: str, packet: bytes, takes: Sequence[Mapping[str, Any]] = (), *, to: str = ""
+    ) -> StepResult:
+        """A packet comes in by an interface, for the MAC address ``to`` if not for the interface's.
+
+        Fields of ``takes`` that it has are those of what was emitted before.
+        """
         kind = ETH_P_IPV6 if self.family == 6 else ETH_P_IP
-        frame = ethernet(mac_from_text(NODE_MAC[interface]), mac_from_text(PEER_MAC[interface]), kind, packet)
+        frame = ethernet(mac_from_text(to or NODE_MAC[interface]), mac_from_text(PEER_MAC[interface]), kind, packet)
         try:
             text = summary(frame)
         except PktsimError:  # broken on purpose
@@ -138,6 +159,8 @@ def _text(rules: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+BRIDGE: Final = "bridge0"
+BRIDGE_MAC: Final = "02:00:00:00:00:0f"
 #: How a conversation crosses the node, for :func:`begin`.
 PLACES: Final = ("forward", "dnat", "both", "masquerade", "snat", "local", "redirect")
 
@@ -151,6 +174,7 @@ def begin(
     more: Mapping[str, Sequence[str]] | None = None,
     *,
     mtus: Mapping[str, int] | None = None,
+    ports: Sequence[str] = (),
 ) -> Story:
     """A story whose rules translate flows as ``place`` says."""
     who = SIX if family == 6 else FOUR
@@ -172,7 +196,7 @@ def begin(
         rules["filter"].append("-A FORWARD -m conntrack --ctstate INVALID -j DROP")
     for table, lines in (more or {}).items():
         rules.setdefault(table, []).extend(lines)
-    return Story(family, rules, sysctls, mtus)
+    return Story(family, rules, sysctls, mtus, ports)
 
 
 #: A generator: settings and packets that decide a case.
