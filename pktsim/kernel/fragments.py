@@ -72,7 +72,9 @@ class Fragments:
             if largest:
                 mtu = min(mtu, largest)
         in_process = packet.local and not self.netns.in_softirq
-        pieces = fragment_ipv4(data, mtu, payload_sizes=self._old_pieces(packet), keep_df=packet.fragments_keep_df)
+        # br_validate_ipv4 clears what was noted of it
+        keep_df = packet.fragments_keep_df and not bridged
+        pieces = fragment_ipv4(data, mtu, payload_sizes=self._old_pieces(packet), keep_df=keep_df)
         self._output(packet, pieces, in_process=in_process)
 
     def _old_pieces(self, packet: Packet) -> tuple[int, ...]:

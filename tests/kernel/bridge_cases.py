@@ -302,3 +302,19 @@ def translated_on_a_bridge_twice() -> Script:
         script.receive("in", piece6(packet, 0, 16, more=True), to=PEER_MAC["out"], out=[])
         script.receive("in", piece6(packet, 16, 40, more=False), to=PEER_MAC["out"], out=out)
     return script
+
+
+@case
+def fragments_lose_df_on_a_bridge() -> Script:
+    script = bridge_script(
+        "fragments-lose-df-on-a-bridge",
+        "Fragments that had DF have it no more when a bridge cuts them again (it is the bytes that tell).",
+    )
+    script.case["iptables"] += table("nat", f"-A PREROUTING -p udp -d {VIRTUAL} -j DNAT --to-destination {OTHER}")
+    ends = ip_from_text(NEIGHBOUR), ip_from_text(VIRTUAL)
+    whole = build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(32)))
+    out = [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", f"out {NEIGHBOUR} > {OTHER} udp"]
+    for _ in range(2):
+        for piece, expected in zip(pieces4(whole, (16, 24), dont_fragment=True), ([], out), strict=True):
+            script.receive("in", piece, to=PEER_MAC["out"], out=expected)
+    return script
