@@ -57,7 +57,8 @@ class Story:
         rules: Rules by table, without the table's frame.
         sysctls: Settings.
         mtus: Of interfaces, if not 1500.
-        ports: Interfaces that are ports of a bridge, which has their addresses.
+        ports: Interfaces that are ports of a bridge, which has their addresses; from one port to the other, frames are
+            meant for the other end itself.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Story:
         ports: Sequence[str] = (),
     ) -> None:
         self.family = family
+        self.ports = tuple(ports)
         self.who = SIX if family == 6 else FOUR
         who, length = self.who, 64 if family == 6 else 24
         hosts = (("in", who.client), ("out", who.server), ("out", who.gateway))
@@ -92,10 +94,11 @@ class Story:
             if mtus and interface["name"] in mtus:
                 interface["mtu"] = mtus[interface["name"]]
         if ports:
-            self._bridge(ports)
+            self._bridge()
         self.run = CaseRun(self.case)
 
-    def _bridge(self, ports: Sequence[str]) -> None:
+    def _bridge(self) -> None:
+        ports = self.ports
         bridge: dict[str, Any] = {"name": BRIDGE, "kind": "bridge", "mac": BRIDGE_MAC, "addresses": []}
         for interface in self.case["interfaces"]:
             if interface["name"] in ports:
@@ -119,12 +122,13 @@ class Story:
     def arrives(
         self, interface: str, packet: bytes, takes: Sequence[Mapping[str, Any]] = (), *, to: str = ""
     ) -> StepResult:
-        """A packet comes in by an interface, for the MAC address ``to`` if not for the interface's.
+        """A packet comes in by an interface, for the MAC address ``to`` if not for the next host's.
 
         Fields of ``takes`` that it has are those of what was emitted before.
         """
         kind = ETH_P_IPV6 if self.family == 6 else ETH_P_IP
-        frame = ethernet(mac_from_text(to or NODE_MAC[interface]), mac_from_text(PEER_MAC[interface]), kind, packet)
+        to = to or self._next_mac(interface)
+        frame = ethernet(mac_from_text(to), mac_from_text(PEER_MAC[interface]), kind, packet)
         try:
             text = summary(frame)
         except PktsimError:  # broken on purpose
@@ -132,6 +136,12 @@ class Story:
         body: dict[str, Any] = {"interface": interface, "frame": frame.hex(), "text": text}
         takes = [one for one in takes if _has(frame, one["field"])]
         return self.take({"receive": {**body, **({"take": takes} if takes else {})}})
+
+    def _next_mac(self, interface: str) -> str:
+        other = "in" if interface == "out" else "out"
+        if interface not in self.ports:
+            return NODE_MAC[interface]
+        return PEER_MAC[other] if other in self.ports else BRIDGE_MAC
 
     def packet(self, source: str, destination: str, protocol: int, payload: bytes, **header: Any) -> bytes:
         """An IP packet of the story's family."""
@@ -161,6 +171,7 @@ def _text(rules: Mapping[str, Sequence[str]]) -> str:
 
 BRIDGE: Final = "bridge0"
 BRIDGE_MAC: Final = "02:00:00:00:00:0f"
+_PORTS: Final[tuple[tuple[str, ...], ...]] = ((), (), (), (), ("in",), ("in", "out"), ("in", "out"))
 #: How a conversation crosses the node, for :func:`begin`.
 PLACES: Final = ("forward", "dnat", "both", "masquerade", "snat", "local", "redirect")
 
@@ -174,9 +185,11 @@ def begin(
     more: Mapping[str, Sequence[str]] | None = None,
     *,
     mtus: Mapping[str, int] | None = None,
-    ports: Sequence[str] = (),
 ) -> Story:
-    """A story whose rules translate flows as ``place`` says."""
+    """A story whose rules translate flows as ``place`` says; its ends may be on a bridge."""
+    ports = dice.pick(_PORTS)
+    if ports:
+        sysctls[f"net.bridge.bridge-nf-call-ip{'6' if family == 6 else ''}tables"] = dice.pick(("1", "1", "1", "0"))
     who = SIX if family == 6 else FOUR
     server = f"[{who.server}]" if family == 6 else who.server
     rules: dict[str, list[str]] = {"nat": [], "filter": []}

@@ -20,13 +20,11 @@ from pktsim.wire.frame import (
     udp,
 )
 from tests.live.case_rules import Dice
-from tests.live.flow_cases import BRIDGE_MAC, PEER_MAC, PLACES, Story, begin
+from tests.live.flow_cases import BRIDGE_MAC, PLACES, Story, begin
 
 _SIZES: Final = (40, 8, 24, 100, 600, 1400, 2900)
 _CUTS: Final = (16, 8, 24, 56, 512, 1208, 1400, 1480)
 _SYSCTLS: Final[tuple[dict[str, str], ...]] = ({}, {}, {"net.netfilter.nf_conntrack_checksum": "0"})
-#: What is on a bridge.
-_PORTS: Final[tuple[tuple[str, ...], ...]] = ((), (), (), (), ("in",), ("in", "out"), ("in", "out"))
 _RULES4: Final = ("-A FORWARD -f", "-A INPUT -f", "-A FORWARD ! -f -p udp -m udp --dport 8080")
 _RULES6: Final = (
     "-A FORWARD -m frag --fragfirst",
@@ -96,11 +94,7 @@ def fragment_conversation(settings: bytes, steps: Sequence[bytes]) -> Story:
     if dice.one_in(5):
         more["raw"] = ["-A PREROUTING -j CT --notrack", "-A OUTPUT -j CT --notrack"]
     mtu = dice.pick((1500, 1500, 1500, 1400, 1280, 600)) if family == 4 else dice.pick((1500, 1500, 1400, 1280))
-    ports = dice.pick(_PORTS)
-    sysctls = dict(dice.pick(_SYSCTLS))
-    if ports:
-        sysctls[f"net.bridge.bridge-nf-call-ip{'6' if family == 6 else ''}tables"] = dice.pick(("1", "1", "1", "0"))
-    story = begin(dice, family, place, ("tcp", "udp"), sysctls, more, mtus={"out": mtu}, ports=ports)
+    story = begin(dice, family, place, ("tcp", "udp"), dict(dice.pick(_SYSCTLS)), more, mtus={"out": mtu})
     who = story.who
     for number, data in enumerate(steps):
         dice = Dice(data)
@@ -118,11 +112,8 @@ def fragment_conversation(settings: bytes, steps: Sequence[bytes]) -> Story:
             source, destination, sport, dport = who.server, back, 8080, 4000
         ends = ip_from_text(source), ip_from_text(destination)
         payload = _payload(dice, protocol, ends, (sport, dport), reply=reply)
-        interface, other = ("out", "in") if reply else ("in", "out")
-        to = ""
-        if interface in ports:
-            # past the node's IP layer, if the other end is on the same bridge
-            to = PEER_MAC[other] if other in ports and not dice.one_in(4) else BRIDGE_MAC
+        interface = "out" if reply else "in"
+        to = BRIDGE_MAC if interface in story.ports and dice.one_in(4) else ""
         limit = dice.pick((64, 64, 64, 1))
         tos = dice.pick((0, 0, 1, 2, 3, 0xB8))
         for offset, piece, more_follow in _pieces(dice, payload):
