@@ -9,6 +9,41 @@ cdef bint br_nf_wanted(State *s, const Pkt *p) noexcept nogil:
     return False
 
 
+cdef bint br_hop_options_fit(const uint8_t *ip, uint32_t n) noexcept nogil:
+    """nf_ip6_check_hbh_len: the hop-by-hop options are as long as their header; no frame is as long as a jumbo says."""
+    cdef uint32_t off = 42
+    cdef uint32_t end
+    if n < 48:
+        return False
+    end = 40 + (ip[41] + 1) * 8
+    if end > n:
+        return False
+    while off < end:
+        if ip[off] == 0:               # Pad1
+            off += 1
+            continue
+        if off + 2 > end or off + 2 + ip[off + 1] > end or ip[off] == 194:
+            return False
+        off += ip[off + 1] + 2
+    return True
+
+
+cdef int br_validate_ipv6(State *s, Pkt *p) noexcept nogil:
+    """br_validate_ipv6: looks at less than ip6_rcv_core does, and at hop-by-hop options already. 0 or the DropReason."""
+    cdef const uint8_t *ip = p.buf + p.l3
+    cdef uint32_t n = p.end - p.l3
+    cdef uint32_t size
+    p.family = AF6
+    if n < 40 or ip[0] >> 4 != 6:
+        return DR_IP_HEADER
+    size = 40 + rd16(ip + 4)
+    if size > n or (ip[6] == 0 and not br_hop_options_fit(ip, n)):
+        return DR_IP_HEADER
+    p.end = p.l3 + size
+    pkt_parse_l4(p)
+    return 0
+
+
 cdef void br_receive(State *s, Pkt *p, Link *port) noexcept nogil:
     """br_handle_frame on a bridge port, with br_netfilter's PREROUTING before the bridge looks at the frame."""
     cdef Link *br = link_get(s, port.master)
@@ -34,7 +69,7 @@ cdef void br_receive(State *s, Pkt *p, Link *port) noexcept nogil:
         p.pkt_type = PKT_HOST
     p.phys_in = 0
     if br_nf_wanted(s, p):
-        reason = ip_check(s, p) if p.ethertype == ETH_IP else ip6_check(s, p)
+        reason = ip_check(s, p) if p.ethertype == ETH_IP else br_validate_ipv6(s, p)
         if reason:
             pkt_drop(s, p, reason)
             return

@@ -288,6 +288,33 @@ def longer_than_a_bridge_port_takes6() -> Script:
 
 
 @case
+def headers_that_a_bridge_looks_at6() -> Script:
+    script = _bridge6(
+        "headers-that-a-bridge-looks-at6",
+        "br_netfilter drops a packet whose hop-by-hop options are longer than their header, or that claims a jumbo, "
+        "and lets others pass that the host itself would not take: from a group, or with unknown options.",
+        table("filter", "-A FORWARD"),
+    )
+    for source, options, passes in (
+        ("ff02::5", "", True),
+        ("fd01::9", "050200000100", True),
+        ("fd01::9", "c50200000100", True),
+        ("fd01::9", "050200000155", False),
+        ("fd01::9", "000000000001", False),
+        ("fd01::9", "c20400010000", False),
+    ):
+        ends = ip_from_text(source), ip_from_text("fd01::a")
+        body = build.udp(*ends, 1000, 53, bytes(8))
+        if options:
+            packet = build.ipv6(*ends, 0, bytes((build.IPPROTO_UDP, 0)) + bytes.fromhex(options) + body)
+        else:
+            packet = build.ipv6(*ends, build.IPPROTO_UDP, body)
+        out = [f"out {source}:1000 > fd01::a:53 udp"] if passes else []
+        script.receive("in", packet, to=PEER_MAC["out"], out=out, rules={"6:filter/FORWARD/1": int(passes)})
+    return script
+
+
+@case
 def translated_on_a_bridge_twice() -> Script:
     script = _bridge6(
         "translated-on-a-bridge-twice",

@@ -33,7 +33,7 @@ from pktsim.wire.frame import (
 )
 from pktsim.wire.summary import summary
 from tests.live.case_rules import Dice, rules_text, without_copies
-from tests.live.case_worlds import BRIDGE_MAC, BRIDGED4, MACS, ROUTED4, WORLD4, WORLD6, World, node_of
+from tests.live.case_worlds import BRIDGE_MAC, BRIDGED4, BRIDGED6, MACS, ROUTED4, WORLD4, WORLD6, World, node_of
 from tests.live.nft_strategies import nft_text
 
 
@@ -452,6 +452,10 @@ def _listeners(dice: Dice, world: World) -> list[dict[str, Any]]:
 
 def _topology(dice: Dice) -> tuple[World, dict[str, Any]]:
     kind = dice.below(24)
+    if kind == 6:
+        node = node_of(BRIDGED6)
+        node["sysctls"] = {"net.bridge.bridge-nf-call-ip6tables": dice.pick(("1", "1", "1", "0"))}
+        return WORLD6, node
     if kind < 7 and kind:
         return WORLD6, node_of(WORLD6.topology)
     if kind < 10 and kind:

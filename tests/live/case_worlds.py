@@ -357,6 +357,23 @@ TOPOLOGY6: Final[Mapping[str, Any]] = {
         {"address": "fd00:10::3", "mac": "02:00:00:00:02:0b", "interface": "pod1"},
     ],
 }
+#: The same with its pods on a bridge.
+BRIDGED6: Final[Mapping[str, Any]] = {
+    "ipv6": True,
+    "interfaces": [
+        {"name": "eth0", "mac": MACS["eth0"], "addresses": ["10.0.0.1/24", "fd00::1/64"]},
+        {"name": "cbr0", "kind": "bridge", "mac": BRIDGE_MAC, "addresses": ["10.244.1.1/24", "fd00:10::1/64"]},
+        *BRIDGED4["interfaces"][2:],
+    ],
+    "routes": [*BRIDGED4["routes"], {"dst": "::/0", "via": "fd00::fe", "dev": "eth0"}],
+    "neighbours": [
+        *BRIDGED4["neighbours"],
+        {"address": "fd00::fe", "mac": GATEWAY_MAC, "interface": "eth0"},
+        {"address": "fd00::2", "mac": "02:00:00:00:01:02", "interface": "eth0"},
+        {"address": "fd00:10::2", "mac": "02:00:00:00:02:0a", "interface": "cbr0"},
+        {"address": "fd00:10::3", "mac": "02:00:00:00:02:0b", "interface": "cbr0"},
+    ],
+}
 _MACS6: Final = {entry["address"]: entry["mac"] for entry in TOPOLOGY6["neighbours"] if ":" in entry["address"]}
 _NETWORKS6: Final = ("fd00:10::/64", "fd00:96::/32", "fd00::/64", "2001:db8::/122", "fd00:10::2/127", "::/0")
 _ADDRESSES6: Final = (
