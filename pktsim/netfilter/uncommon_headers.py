@@ -85,14 +85,20 @@ def _frag(match: FragMatch, builder: Builder) -> Iterable[Pending]:
 
 
 def _after(data: bytes, kind: int, least: int) -> tuple[int, int] | None:
-    """Where a header begins and how long it says it is; ``None`` if it is not there, or not all of it."""
+    """Where a header begins and how long it says it is; ``None`` if it is not there.
+
+    Raises:
+        HotDrop: Not all of it is there.
+    """
     at = find_header(data, kind)
     if at is None:
         return None
     if at + least > len(data):
         raise HotDrop
     length = (data[at + 1] + 1) * 8
-    return (at, length) if len(data) - at >= length else None
+    if len(data) - at < length:
+        raise HotDrop
+    return at, length
 
 
 @match(RtMatch)

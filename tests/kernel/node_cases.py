@@ -968,3 +968,24 @@ def gre_flows6() -> Script:
     script.receive("in", gre6(CLIENT6, SERVER6, call=5), out=[out], rules={new: 1}, entries=2)
     script.receive("in", gre6(CLIENT6, SERVER6, call=6), out=[out], rules={new: 1}, entries=3)
     return script
+
+
+@case
+def headers_longer_than_their_packet() -> Script:
+    """Headers whose length field says more than there is, behind which a transport header is named."""
+    script = Script(
+        "headers-longer-than-their-packet",
+        "A rule that looks into an IPv6 extension header drops a packet that has not all of it; others let it pass.",
+        rules6=table(
+            "mangle",
+            "-A PREROUTING -s fd01::a -m rt --rt-type 0",
+            "-A PREROUTING -s fd01::b -m dst ! --dst-len 8",
+            "-A PREROUTING -s fd01::c -m frag --fragid 1",
+        ),
+        sysctls=NO_LIMIT6,
+    )
+    short = bytes((build.IPPROTO_UDP, 4)) + bytes(14)
+    for source, kind, passes in (("fd01::a", 43, False), ("fd01::b", 60, False), ("fd01::c", 43, True)):
+        packet = build.ipv6(ip_from_text(source), ip_from_text(SERVER6), kind, short)
+        script.receive("in", packet, out=[f"out {source} > {SERVER6} {kind}"] if passes else [])
+    return script
