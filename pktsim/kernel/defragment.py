@@ -189,11 +189,10 @@ class Defragmenter:
         """
         data = packet.data
         key = (user, zone, data[4:6] + data[9:10] + data[12:20])
-        known = key in self._queues
         queue = self._open(key, user, high="ipfrag_high_thresh", timeout="ipfrag_time")
         if queue is None:
             return None
-        if known and self._too_far(queue, data[12:16]):
+        if self._too_far(queue, data[12:16]):
             self._empty(queue)
         return self._finish(key, queue, packet, _piece(data))
 

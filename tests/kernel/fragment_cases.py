@@ -222,3 +222,20 @@ def fragments_of_less_than_a_header() -> Script:
     script.dropped("in", first)
     script.receive("in", second, out=[f"out {CLIENT} > {SERVER} tcp"] * 2)
     return script
+
+
+@case
+def many_fragments_from_one_host() -> Script:
+    script = Script(
+        "many-fragments-from-one-host",
+        "How many other fragments have come from a host is counted from a packet's first fragment on.",
+        STATES,
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    packet = build.ipv4(*ends, IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(40)))
+    pieces = pieces4(packet, (24, 24))
+    out = [f"out {CLIENT}:1000 > {SERVER}:53 udp", f"out {CLIENT} > {SERVER} udp"]
+    for _ in range(40):
+        script.receive("in", pieces[0], out=[])
+        script.receive("in", pieces[1], out=out)
+    return script
