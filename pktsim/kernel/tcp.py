@@ -24,9 +24,10 @@ _MAX_ADVMSS = 65535 - 40
 _FIN_TIMEOUT_MAX_S = 120
 #: A write that had the kernel send something returns this much later: on one CPU the receiver has run meanwhile.
 TRANSMIT_NS = 60_000
-#: From one burst of a write to the next: as above more than a round trip, but less than it takes to have another
-#: process run (WAKE_NS in task.py), because packets interrupt a system call and processes do not.
-BURST_NS = 15_000
+#: From one burst of a write to the next: as above more than a round trip (16 us by way of three nodes and their
+#: tunnels), but less than it takes to have another process run (WAKE_NS in task.py), because packets interrupt a system
+#: call and processes do not.
+BURST_NS = 17_000
 
 
 def _checked(value: int, low: int, high: int) -> int:
