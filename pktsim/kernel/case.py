@@ -133,7 +133,7 @@ class CaseRun:
         for route in case.get("routes", ()):
             node.route_add(_route_text(route))
         for rule in case.get("ip_rules", ()):
-            node.rule_add(_rule_text(rule))
+            node.rule_add(_rule_text(rule), {4: AF_INET, 6: AF_INET6}.get(rule.get("family"), 0))
         for entry in case.get("neighbours", ()):
             node.neighbour_add(entry["interface"], entry["address"], entry["mac"])
         for name, value in case.get("sysctls", {}).items():

@@ -110,6 +110,7 @@ class _Rule(_Part):
     source: str | None = Field(None, alias="from")
     to: str | None = None
     iif: str | None = None
+    family: Literal[4, 6] | None = None
 
 
 class _Neighbour(_Part):

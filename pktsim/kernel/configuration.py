@@ -15,7 +15,7 @@ from pktsim.clock import NS_PER_S, Clock
 from pktsim.errors import TopologyError
 from pktsim.fidelity import approximated
 from pktsim.kernel.addrconf import ordered
-from pktsim.kernel.fib import TABLE_MAIN, Fib, PolicyRule, Route, parse_route, parse_rule
+from pktsim.kernel.fib import TABLE_MAIN, Fib, PolicyRule, Route, parse_route, parse_rule, rule_family
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable, Nud
 from pktsim.kernel.netdev import (
     AF_INET,
@@ -99,6 +99,12 @@ ENGINE_CONF: Final = {
     ("net.ipv4.conf", "shared_media"): Sysctl.SHARED_MEDIA,
     ("net.ipv4.conf", "src_valid_mark"): Sysctl.SRC_VALID_MARK,
 }
+
+
+def _read_rule(rule: str | PolicyRule, family: int) -> tuple[PolicyRule, int]:
+    if isinstance(rule, str):
+        return parse_rule(rule), family or rule_family(rule)
+    return rule, family or (AF_INET6 if 16 in (len(rule.source), len(rule.destination)) else AF_INET)
 
 
 class Configuration:
@@ -423,14 +429,14 @@ class Configuration:
         shown = self.fib.routes(family, table)
         return [str(replace(route, table=TABLE_MAIN)) for route in shown]
 
-    def rule_add(self, rule: str | PolicyRule, family: int = AF_INET) -> None:
-        """``ip rule add``."""
-        self.fib.rule_add(parse_rule(rule) if isinstance(rule, str) else rule, family)
+    def rule_add(self, rule: str | PolicyRule, family: int = 0) -> None:
+        """``ip rule add``; the family follows from the rule's addresses unless given (``ip -6``), and is IPv4 else."""
+        self.fib.rule_add(*_read_rule(rule, family))
         self._push_routes()
 
-    def rule_delete(self, rule: str | PolicyRule, family: int = AF_INET) -> None:
+    def rule_delete(self, rule: str | PolicyRule, family: int = 0) -> None:
         """``ip rule del``."""
-        self.fib.rule_delete(parse_rule(rule) if isinstance(rule, str) else rule, family)
+        self.fib.rule_delete(*_read_rule(rule, family))
         self._push_routes()
 
     def rules(self, family: int = AF_INET) -> list[str]:

@@ -6,6 +6,7 @@ what may be added, what an address brings with it and takes away, and which sour
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -316,6 +317,7 @@ def _rule_prefix(address: bytes, length: int) -> str:
     return ip_to_text(address) if length == len(address) * 8 else f"{ip_to_text(address)}/{length}"
 
 
+_EVERYTHING: Final = ("all", "any", "default", "0/0")
 DEFAULT_RULES: Final = (PolicyRule(0, TABLE_LOCAL), PolicyRule(32766, TABLE_MAIN), PolicyRule(32767, TABLE_DEFAULT))
 
 
@@ -353,11 +355,24 @@ def parse_rule(text: str) -> PolicyRule:
     )  # fmt: skip
 
 
+def rule_family(text: str) -> int:
+    """The family of a rule in text: that of its addresses, IPv4 without any."""
+    words = text.split()
+    found = {
+        AF_INET6 if ":" in value else AF_INET
+        for word, value in itertools.pairwise(words)
+        if word in ("from", "to") and value not in _EVERYTHING
+    }
+    if len(found) > 1:
+        raise TopologyError(f"rule {text!r}: addresses of both families")
+    return found.pop() if found else AF_INET
+
+
 def _parse_rule_prefix(text: str) -> tuple[bytes, int]:
-    if text in ("all", "any", "default", "0/0"):
+    if text in _EVERYTHING:
         return b"", 0
     address, length = parse_prefix(text)
-    return network_of(address, length), length
+    return (network_of(address, length), length) if length else (b"", 0)
 
 
 class Fib:

@@ -23,7 +23,7 @@ from pktsim.clock import NS_PER_S, Clock
 from pktsim.errors import TopologyError
 from pktsim.kernel.capture import Capture
 from pktsim.kernel.explain import Explainer, Visit
-from pktsim.kernel.netdev import NetDevice
+from pktsim.kernel.netdev import AF_INET6, NetDevice
 from pktsim.kernel.netns import Netns
 from pktsim.netfilter.conntrack import ConntrackTable, Entry, list_text
 from pktsim.netfilter.ipset_text import restore_sets, run_ipset, save_text
@@ -133,9 +133,9 @@ class Kernel:
         """``ip route replace``."""
         self.netns.route_replace(text)
 
-    def rule(self, text: str) -> None:
-        """``ip rule add``."""
-        self.netns.rule_add(text)
+    def rule(self, text: str, *, ipv6: bool = False) -> None:
+        """``ip rule add``, ``ip -6 rule add`` if ``ipv6``; where the rule has addresses, they tell."""
+        self.netns.rule_add(text, AF_INET6 if ipv6 else 0)
 
     def neighbour(self, address: str, mac: str, interface: str) -> None:
         """``ip neigh replace … nud permanent``."""

@@ -221,3 +221,16 @@ def test_marked_packets_take_their_own_table() -> None:
     assert world.netns.route_output(b"\xc0\0\2\1", mark=1).ifindex == eth1
     world.netns.rule_delete("32765: from all fwmark 0x1 lookup 100")
     assert world.netns.route_output(b"\xc0\0\2\1", mark=1).ifindex == eth0
+
+
+def test_rules_of_ipv6_are_its_own() -> None:
+    world = host()
+    world.netns.rule_add("from fd00::/64 lookup 100 priority 100")
+    world.netns.rule_add("fwmark 0x1 lookup 101 priority 101", AF_INET6)
+    added = ["100: from fd00::/64 lookup 100", "101: from all fwmark 0x1 lookup 101"]
+    assert [rule for rule in world.netns.rules(AF_INET6) if rule in added] == added
+    assert len(world.netns.rules()) == 3
+    world.netns.rule_delete("100: from fd00::/64 lookup 100")
+    assert added[0] not in world.netns.rules(AF_INET6)
+    with pytest.raises(TopologyError, match="both families"):
+        world.netns.rule_add("from 10.0.0.1 to fd00::1 lookup 100")
