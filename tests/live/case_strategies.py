@@ -33,7 +33,18 @@ from pktsim.wire.frame import (
 )
 from pktsim.wire.summary import summary
 from tests.live.case_rules import Dice, rules_text, without_copies
-from tests.live.case_worlds import BRIDGE_MAC, BRIDGED4, BRIDGED6, MACS, ROUTED4, WORLD4, WORLD6, World, node_of
+from tests.live.case_worlds import (
+    BRIDGE_MAC,
+    BRIDGED4,
+    BRIDGED6,
+    MACS,
+    ROUTED4,
+    ROUTED6,
+    WORLD4,
+    WORLD6,
+    World,
+    node_of,
+)
 from tests.live.nft_strategies import nft_text
 
 
@@ -456,6 +467,8 @@ def _topology(dice: Dice) -> tuple[World, dict[str, Any]]:
         node = node_of(BRIDGED6)
         node["sysctls"] = {"net.bridge.bridge-nf-call-ip6tables": dice.pick(("1", "1", "1", "0"))}
         return WORLD6, node
+    if kind == 5:
+        return WORLD6, node_of(ROUTED6)
     if kind < 7 and kind:
         return WORLD6, node_of(WORLD6.topology)
     if kind < 10 and kind:

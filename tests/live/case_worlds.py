@@ -374,6 +374,25 @@ BRIDGED6: Final[Mapping[str, Any]] = {
         {"address": "fd00:10::3", "mac": "02:00:00:00:02:0b", "interface": "cbr0"},
     ],
 }
+#: The first with other ways for marked packets and for one pod.
+ROUTED6: Final[Mapping[str, Any]] = {
+    **TOPOLOGY6,
+    "routes": [
+        *TOPOLOGY6["routes"],
+        {"dst": "::/0", "via": "fd00::2", "dev": "eth0", "table": 100},
+        {"dst": "2001:db8::/64", "dev": "pod1", "table": 100},
+        {"dst": "2001:db8::77/128", "type": "unreachable", "table": 101},
+        {"dst": "fd00:96::/64", "type": "blackhole", "table": 101},
+        {"dst": "2001:db8::/122", "type": "prohibit", "table": 101},
+        {"dst": "fd00:10::/64", "type": "throw", "table": 101},
+    ],
+    "ip_rules": [
+        {"priority": 100, "fwmark": "0x1", "table": 100, "family": 6},
+        {"priority": 101, "fwmark": "0x4000/0x4000", "table": 101, "family": 6},
+        {"priority": 102, "from": "fd00:10::3", "table": 101},
+        {"priority": 103, "iif": "pod0", "to": "2001:db8::40/122", "table": 100},
+    ],
+}
 _MACS6: Final = {entry["address"]: entry["mac"] for entry in TOPOLOGY6["neighbours"] if ":" in entry["address"]}
 _NETWORKS6: Final = ("fd00:10::/64", "fd00:96::/32", "fd00::/64", "2001:db8::/122", "fd00:10::2/127", "::/0")
 _ADDRESSES6: Final = (

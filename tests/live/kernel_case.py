@@ -268,7 +268,6 @@ class KernelNode:
             ]
             near_lines.append(f"link set {name} up")
         near_lines += [f"route add {_route_words(route)}" for route in case.get("routes", ())]
-        near_lines += [f"rule add {_rule_words(rule)}" for rule in case.get("ip_rules", ())]
         near_lines += [
             f"neighbour replace {entry['address']} lladdr {entry['mac']} dev {entry['interface']} nud permanent"
             for entry in case.get("neighbours", ())
@@ -279,6 +278,9 @@ class KernelNode:
             if one.get("kind", "veth") == "veth":
                 self._no_offloads(self.near, name)
         self._run_in(self.near, "ip", "-batch", "-", stdin="\n".join(near_lines) + "\n")
+        for rule in case.get("ip_rules", ()):  # in a batch there is no -6
+            family = "-6" if rule.get("family") == 6 or ":" in rule.get("from", "") + rule.get("to", "") else "-4"
+            self._run_in(self.near, "ip", family, "rule", "add", *_rule_words(rule).split())
 
     def _await_links(self) -> None:
         """Devices drop what they are given to send until the kernel's link watch has seen that they are up."""
