@@ -132,7 +132,9 @@ def _rule(dice: Dice, world: World, place: _Place) -> str:
 
 
 def _goes_with(another: str, words: Sequence[str]) -> bool:
-    """Not a second ``--mark`` or ``--set``, which the tool takes for the wrong match, nor a second ``-f``."""
+    """Not a second ``-m recent``, ``--mark`` or ``--set``, whose options the tool takes for another match's, nor ``-f``."""
+    if "-m recent" in another and any("-m recent" in word for word in words):
+        return False
     if "--mark" in another and any("--mark" in word for word in words):
         return False
     if " --set" in another and any(" --set" in word for word in words):
