@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pktsim.errors import PktsimError
+from pktsim.errors import PktsimError, UnsupportedFeature
 from pktsim.netfilter.opcodes import Event
 from pktsim.netfilter.programs import lower_table
 from pktsim.netfilter.ruleset import Chain, Family, Rule, Ruleset, Table
@@ -85,8 +86,9 @@ def test_any_rules_are_survived(seed: int, ruleset: Ruleset) -> None:
     other = Family.IPV6 if ruleset.family == Family.IPV4 else Family.IPV4
     rules = Rules((Ruleset(ruleset.family, tables), Ruleset(other, ())), "")
     run = Run(random.Random(seed), valid=False, rules=rules)
-    steps(run, 60)
-    run.finish()
+    with contextlib.suppress(UnsupportedFeature):  # some rules are refused only when such a packet comes
+        steps(run, 60)
+        run.finish()
 
 
 # --- the harness itself
