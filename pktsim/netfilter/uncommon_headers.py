@@ -12,6 +12,7 @@ from pktsim._fastpath import checksum_adjust
 from pktsim.netfilter.hot_drop import HotDrop
 from pktsim.netfilter.lower import Builder, Pending, PythonMatch
 from pktsim.netfilter.lower_extensions import match, target
+from pktsim.netfilter.matches.ah import Ah6Match
 from pktsim.netfilter.matches.ecn import EcnMatch
 from pktsim.netfilter.matches.eui64 import Eui64Match
 from pktsim.netfilter.matches.frag import FragMatch
@@ -99,6 +100,27 @@ def _after(data: bytes, kind: int, least: int) -> tuple[int, int] | None:
     if len(data) - at < length:
         raise HotDrop
     return at, length
+
+
+@match(Ah6Match)
+def _ah(match: Ah6Match, builder: Builder) -> Iterable[Pending]:
+    """net/ipv6/netfilter/ip6t_ah.c."""
+
+    def test(_datapath: Any, packet: Any, _hook: int) -> bool:
+        data: bytes = packet.data
+        at = find_header(data, _AUTH)
+        if at is None:
+            return False
+        if at + 12 > len(data):
+            raise HotDrop
+        reserved, index = struct.unpack_from(">HI", data, at + 2)
+        if (match.first <= index <= match.last) == match.inverted:
+            return False
+        if match.length and (match.length == (data[at + 1] + 2) * 4) == match.length_inverted:
+            return False
+        return not (match.reserved_zero and reserved)
+
+    return _python(builder, test)
 
 
 @match(RtMatch)

@@ -366,6 +366,7 @@ filter -A FORWARD -m frag --fragres --fragfirst
 filter -A FORWARD -m rt --rt-type 0 --rt-segsleft 1:3 --rt-len 40
 filter -A FORWARD -m rt --rt-type 0 --rt-0-res --rt-0-addrs fd00::1,fd00::2 --rt-0-not-strict
 filter -A FORWARD -m rt ! --rt-type 0
+filter -A FORWARD -m ah --ahspi 1:500 ! --ahlen 24 --ahres
 filter -A FORWARD -m hbh --hbh-opts 1:4,5
 filter -A FORWARD -m dst ! --dst-len 8
 filter -A FORWARD -m ipv6header --header hop,frag --soft

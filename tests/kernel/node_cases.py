@@ -989,3 +989,33 @@ def headers_longer_than_their_packet() -> Script:
         packet = build.ipv6(ip_from_text(source), ip_from_text(SERVER6), kind, short)
         script.receive("in", packet, out=[f"out {source} > {SERVER6} {kind}"] if passes else [])
     return script
+
+
+@case
+def authentication_headers() -> Script:
+    script = Script(
+        "authentication-headers",
+        "An authentication header of IPv6 is found by its index, its length and its reserved field, wherever it is; of "
+        "one that is not there as a whole the packet is dropped.",
+        rules6=table(
+            "mangle",
+            "-A PREROUTING -m ah --ahspi 5:7",
+            "-A PREROUTING -m ah ! --ahspi 5:7",
+            "-A PREROUTING -m ah --ahlen 12",
+            "-A PREROUTING -m ah ! --ahlen 12",
+            "-A PREROUTING -m ah --ahres",
+            "-A PREROUTING -p ah",
+        ),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    body = build.udp(*ends, 1000, 53, bytes(8))
+    out = [f"out {CLIENT6}:1000 > {SERVER6}:53 udp"]
+    for words, reserved, index, matching in ((1, 0, 5, (1, 3, 5)), (4, 1, 8, (2, 4)), (4, 0, 7, (1, 4, 5))):
+        header = bytes((build.IPPROTO_UDP, words, 0, reserved)) + index.to_bytes(4, "big") + bytes(words * 4)
+        counted = {f"6:mangle/PREROUTING/{n}": int(n in matching) for n in range(1, 7)}
+        script.receive("in", build.ipv6(*ends, 51, header + body), out=out, rules=counted)
+        script.receive("in", build.ipv6(*ends, 60, bytes((51, 0, 1, 4, 0, 0, 0, 0)) + header + body), out=out)
+    for short in (bytes((build.IPPROTO_UDP, 1)) + bytes(9), bytes((build.IPPROTO_UDP, 1))):
+        script.dropped("in", build.ipv6(*ends, 51, short))
+    return script

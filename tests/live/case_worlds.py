@@ -423,6 +423,7 @@ WORLD6: Final = World(
         ("-m frag {}", (("--fragfirst", "--fragmore", "--fraglast", "--fragres"),)),
         ("-m ipv6header {}--header {}", (_NOT, ("dst", "hop", "route", "frag", "dst,hop --soft"))),
         ("-m rt {}--rt-type {}", (_NOT, ("0", "2", "0 --rt-segsleft 0:1"))),
+        ("-m ah {}--ahlen {}", (_NOT, ("0", "12", "24", "16 --ahspi 0:500"))),
         ("-m hbh {}--hbh-len {}", (_NOT, ("8", "16", "8 --hbh-opts 5:2"))),
         ("-m dst {}--dst-len {}", (_NOT, ("8", "16", "8 --dst-opts 1"))),
     ),

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from hypothesis import strategies as st
 
 from pktsim.netfilter.matches.addrtype import AddrType, AddrtypeMatch
-from pktsim.netfilter.matches.ah import AhMatch
+from pktsim.netfilter.matches.ah import Ah6Match, AhMatch
 from pktsim.netfilter.matches.bpf import BpfInstruction, BpfMatch
 from pktsim.netfilter.matches.comment import CommentMatch
 from pktsim.netfilter.matches.connbytes import ConnbytesDirection, ConnbytesMatch, ConnbytesMode
@@ -488,6 +488,8 @@ def matches(place: Place, protocol: int | None) -> st.SearchStrategy[Match]:
             )
         )
         some.append(st.builds(RtMatch, st.integers(0, 9), booleans, st.tuples(st.just(0), u8), booleans, u8, booleans))
+        spi = st.integers(1, 1000), st.integers(1000, 2**32 - 1)
+        some.append(st.builds(Ah6Match, *spi, booleans, st.integers(1, 1000), booleans, booleans))
         # what ip6tables calls PAD0 has no length
         option = st.one_of(
             st.tuples(u8, st.none()), st.tuples(st.integers(1, 255), st.integers(0, 254)), st.just((0, None))
