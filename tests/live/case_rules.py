@@ -132,7 +132,7 @@ def _rule(dice: Dice, world: World, place: _Place) -> str:
 
 
 def _goes_with(another: str, words: Sequence[str]) -> bool:
-    """Not a second ``-m recent``, ``--mark`` or ``--set``, whose options the tool takes for another match's, nor ``-f``."""
+    """Nothing twice whose options the tool takes for another match's: ``-m recent``, ``--mark``, ``--set``, ``-f``."""
     if "-m recent" in another and any("-m recent" in word for word in words):
         return False
     if "--mark" in another and any("--mark" in word for word in words):
