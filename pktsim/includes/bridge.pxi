@@ -182,9 +182,9 @@ cdef void br_transmit(State *s, Pkt *p, Link *br) noexcept nogil:
         p.dev = port.ifindex
         br_frame_finish(s, p, port)
         return
-    p.phys_in = 0
-    p.phys_out = 0
     p.flags &= ~<uint32_t>PF_BRIDGED
+    if p.phys_out == 0:
+        p.phys_in = 0              # else it is TEE's copy of what was being bridged, with what br_netfilter noted of that
     if eth[0] & 1:
         br_flood(s, p, br, NULL, False, br.n_ports - 1)
         return
@@ -327,6 +327,13 @@ cdef void br_forward(State *s, Pkt *p, Link *br, Link *from_, Link *to) noexcept
             p.flags |= PF_BR_OTHERHOST
         hook_enter(s, p, HOOK_FORWARD)
         return
+    if from_ == NULL and p.phys_out:
+        # br_nf_post_routing asks only whether there was a port to leave by
+        p.flags |= PF_BRIDGED
+        p.in_if = 0
+        p.out_if = br.ifindex
+        hook_enter(s, p, HOOK_POSTROUTING)
+        return
     br_push(s, p, to)
 
 
@@ -337,7 +344,7 @@ cdef void br_nf_forward_finish(State *s, Pkt *p) noexcept nogil:
 
 
 cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
-    cdef Link *to = link_get(s, p.phys_out)
+    cdef Link *to = link_get(s, p.dev)
     cdef uint32_t n = p.end - p.l3
     cdef uint32_t size
     if p.flags & PF_BR_OTHERHOST:
@@ -346,7 +353,6 @@ cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
     if to == NULL:
         pkt_drop(s, p, DR_LINK_DOWN)
         return
-    p.dev = to.ifindex
     # br_nf_dev_queue_xmit: what is too long for the port, or was gathered from shorter fragments, leaves in fragments
     if n <= <uint32_t>to.mtu and (p.frag_max == 0 or n <= p.frag_max):
         br_push(s, p, to)

@@ -165,6 +165,29 @@ def _bridged(script: Script, size: int, pieces: int, *, destination: str = OTHER
 
 
 @case
+def copy_of_a_bridged_packet() -> Script:
+    script = bridge_script(
+        "copy-of-a-bridged-packet",
+        "TEE's copy of a packet that is being bridged, sent to a host on the same bridge, has br_netfilter's notes: "
+        "its way out of the bridge shows it to POSTROUTING once more.",
+        f"-A FORWARD -p udp -j TEE --gateway {NEIGHBOUR}",
+    )
+    script.case["iptables"] += table(
+        "mangle", "-A POSTROUTING -m physdev --physdev-out out --physdev-is-bridged", "-A POSTROUTING"
+    )
+    line = f"{NEIGHBOUR}:1000 > {OTHER}:53 udp"
+    script.receive(
+        "in",
+        datagram(NEIGHBOUR, OTHER, 1000, 53),
+        to=PEER_MAC["out"],
+        out=[f"in {line}", f"out {line}"],
+        # the copy on its way to the bridge, the copy on its way out of it, and the packet
+        rules={"filter/FORWARD/1": 1, "mangle/POSTROUTING/1": 3, "mangle/POSTROUTING/2": 3},
+    )
+    return script
+
+
+@case
 def longer_than_a_bridge_port_takes() -> Script:
     script = _short_port(
         "longer-than-a-bridge-port-takes",
