@@ -27,7 +27,8 @@ VXLAN_PORTS = (8472, 4789)
 
 _ICMP_ERRORS = frozenset((3, 4, 5, 11, 12))
 _ICMP_ECHO = frozenset((0, 8))
-_IPV6_EXTENSIONS = frozenset((0, 43, 60))
+_AUTHENTICATION = 51  # RFC 4302: its length is in units of four
+_IPV6_EXTENSIONS = frozenset((0, 43, _AUTHENTICATION, 60))
 _SOA = 6
 
 
@@ -253,7 +254,8 @@ class _Walker:
                 if offset:
                     return self.rest(path, "ipv6.fragment", at, stop)
             elif protocol in _IPV6_EXTENSIONS:
-                width = 8 + 8 * self.frame[at + 1]
+                units = self.frame[at + 1]
+                width = 8 + 4 * units if protocol == _AUTHENTICATION else 8 + 8 * units
                 if at + width > stop:
                     break
                 protocol = self.frame[at]

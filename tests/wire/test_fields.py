@@ -18,6 +18,8 @@ SYN = TCP(sport=40000, dport=80, flags="S", seq=1, options=[("MSS", 1460), ("SAc
 QUERY = DNS(id=77, qr=1, qd=DNSQR(qname="web.default."), ns=DNSRR(rrname="x.", type="A", rdata="1.2.3.4"))
 SOA = DNS(id=77, qr=1, qd=DNSQR(qname="web."), ns=DNSRRSOA(rrname="cluster.local.", mname="a.", rname="b.", serial=9))
 
+#: Destination options, an authentication header of 24 bytes, and UDP.
+AUTHENTICATED = "3300010400000000" + "11040000" + "00" * 20 + "9c40003500090000" + "61"
 PACKETS = {
     "arp": E / ARP(psrc="10.0.0.1", pdst="10.0.0.2"),
     "tcp": E / IN / SYN,
@@ -33,6 +35,7 @@ PACKETS = {
     "ipv6": E / IPv6(src="fd00::1", dst="fd00::2") / SYN,
     "ipv6 echo": E / IPv6(src="fd00::1", dst="fd00::2") / ICMPv6EchoRequest(id=3),
     "ipv6 fragment": E / IPv6(src="fd00::1", dst="fd00::2") / IPv6ExtHdrFragment(id=5, nh=17, m=1) / UDP() / Raw(b"x"),
+    "ipv6 authenticated": E / IPv6(src="fd00::1", dst="fd00::2", nh=60) / Raw(bytes.fromhex(AUTHENTICATED)),
     "ipv6 quoted": E / IPv6(src="fd00::1", dst="fd00::2") / ICMPv6DestUnreach() / IPv6(dst="fd00::9") / UDP(dport=9),
     "other": Ether(type=0x88CC) / Raw(b"lldp"),
 }
@@ -116,3 +119,10 @@ def test_any_bytes_can_be_named(data: bytes, ethertype: bytes) -> None:
     frame = bytes(12) + ethertype + data
     found = dissect(frame)
     assert all(0 <= part.start <= part.end <= len(frame) for part in found.fields)
+
+
+def test_ports_are_found_behind_an_authentication_header() -> None:
+    found = dissect(bytes(PACKETS["ipv6 authenticated"]))
+    port = found.first("udp.dstport")
+    assert port is not None
+    assert found.value(port) == 53
