@@ -345,12 +345,14 @@ cdef void br_nf_forward_finish(State *s, Pkt *p) noexcept nogil:
 
 cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
     cdef Link *to = link_get(s, p.dev)
+    cdef Link *br
     cdef uint32_t n = p.end - p.l3
     cdef uint32_t size
     if p.flags & PF_BR_OTHERHOST:
         p.pkt_type = PKT_OTHERHOST
         p.flags &= ~<uint32_t>PF_BR_OTHERHOST
-    if to == NULL:
+    br = link_get(s, to.master) if to != NULL else NULL
+    if br == NULL:
         pkt_drop(s, p, DR_LINK_DOWN)
         return
     # br_nf_dev_queue_xmit: what is too long for the port, or was gathered from shorter fragments, leaves in fragments
@@ -359,7 +361,7 @@ cdef void br_nf_postrouting_finish(State *s, Pkt *p) noexcept nogil:
         return
     if p.family == AF4:
         # br_nf_ip_fragment: of a size that its route has, which need not be the port's
-        size = p.rt_mtu if p.rt_type else <uint32_t>link_get(s, to.master).route_mtu
+        size = p.rt_mtu if p.rt_type else <uint32_t>br.route_mtu
         if (p.buf[p.l3 + 6] & 0x40 and not p.flags & PF_IGNORE_DF) or p.frag_max > size:
             pkt_drop(s, p, DR_MTU)
             return
