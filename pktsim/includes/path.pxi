@@ -242,7 +242,6 @@ cdef void do_tee(State *s, Pkt *p, const uint8_t *to, int hook) noexcept nogil:
     c.flags = (c.flags & ~<uint32_t>(PF_BRIDGED | PF_LOOPED | PF_FORWARDED | PF_MC_LOOP)) | PF_LOCAL
     c.uid = 0xFFFFFFFE         # NO_SOCKET
     c.sk_ifindex = 0
-    c.pkt_type = PKT_HOST
     ip = c.buf + c.l3
     if c.family == AF4:
         ip[6] |= 0x40

@@ -23,7 +23,8 @@ cdef void dev_receive(State *s, Pkt *p, int ifindex) noexcept nogil:
     if eth[0] & 1:
         p.pkt_type = PKT_BROADCAST if memcmp(eth, BROADCAST_MAC, 6) == 0 else PKT_MULTICAST
     elif memcmp(eth, l.mac, 6) == 0:
-        p.pkt_type = PKT_HOST
+        if l.kind != LINK_LOOPBACK:
+            p.pkt_type = PKT_HOST  # else eth_type_trans leaves what it was: TEE's copy came in as the packet did
     else:
         p.pkt_type = PKT_OTHERHOST
     p.in_if = ifindex

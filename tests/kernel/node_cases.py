@@ -992,6 +992,21 @@ def headers_longer_than_their_packet() -> Script:
 
 
 @case
+def copy_of_what_was_sent_to_many() -> Script:
+    script = Script(
+        "copy-of-what-was-sent-to-many",
+        "TEE's copy of a packet that came to a link-layer group is one that came to a group still, even by way of lo: "
+        "nobody is told that its port is closed.",
+        table("nat", f"-A PREROUTING -p udp -j DNAT --to-destination {NEAR}")
+        + table("filter", f"-A INPUT -i in -j TEE --gateway {NEAR}", "-A OUTPUT -m pkttype --pkt-type multicast"),
+    )
+    ends = ip_from_text(CLIENT), ip_from_text("224.0.0.251")
+    packet = build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(8)))
+    script.receive("in", packet, to="01:00:5e:00:00:fb", out=[], rules={"filter/OUTPUT/1": 1})
+    return script
+
+
+@case
 def authentication_headers() -> Script:
     script = Script(
         "authentication-headers",
