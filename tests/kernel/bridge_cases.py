@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from tests.kernel.node_cases import NEAR, NO_LIMIT6, piece6, pieces4
-from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, segment
+from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, put_on_bridge, segment
 from tests.netfilter.selftest_cases import table
 from tests.netfilter.selftest_more_cases import BRIDGE, BRIDGE_MAC, EVERYONE, NEIGHBOUR, OTHER, bridge_script
 
@@ -22,12 +22,10 @@ def case(make: Callable[[], Script]) -> Callable[[], Script]:
 
 
 def behind_a_bridge(script: Script) -> None:
-    """The client's interface becomes a port of a bridge, which has its address."""
-    near, far = script.case["interfaces"]
-    bridge = {"name": "bridge0", "kind": "bridge", "mac": near["mac"], "addresses": near["addresses"]}
-    script.case["interfaces"] = [bridge, {"name": "in", "mac": "02:00:00:00:00:03", "master": "bridge0"}, far]
-    for neighbour in script.case["neighbours"]:
-        neighbour["interface"] = neighbour["interface"].replace("in", "bridge0")
+    """The client's interface becomes a port of a bridge, which has its addresses; the port gets a MAC of its own."""
+    near = script.case["interfaces"][0]
+    put_on_bridge(script.case, "bridge0", near["mac"], ("in",))
+    near["mac"] = "02:00:00:00:00:03"
 
 
 def _bridge_reset(name: str, proves: str, chain: str, destination: str) -> Script:
@@ -157,11 +155,19 @@ def _short_port(name: str, proves: str, *rules: str, mtu: int = 0) -> Script:
 
 def _bridged(script: Script, size: int, pieces: int, *, destination: str = OTHER, dont_fragment: bool = False) -> None:
     """A datagram of ``size`` bytes for the other port, which leaves in so many pieces."""
+    packet = _long_datagram(size, destination, dont_fragment)
+    script.receive("in", packet, to=PEER_MAC["out"], out=_lines(pieces) if pieces else [])
+
+
+def _long_datagram(size: int, destination: str = OTHER, dont_fragment: bool = False) -> bytes:
     ends = ip_from_text(NEIGHBOUR), ip_from_text(destination)
     body = build.udp(*ends, 1000, 53, bytes(size - 28))
-    packet = build.ipv4(*ends, build.IPPROTO_UDP, body, dont_fragment=dont_fragment)
-    out = [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", *[f"out {NEIGHBOUR} > {OTHER} udp"] * (pieces - 1)]
-    script.receive("in", packet, to=PEER_MAC["out"], out=out if pieces else [])
+    return build.ipv4(*ends, build.IPPROTO_UDP, body, dont_fragment=dont_fragment)
+
+
+def _lines(pieces: int) -> list[str]:
+    """What its pieces are at the other port."""
+    return [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", *[f"out {NEIGHBOUR} > {OTHER} udp"] * (pieces - 1)]
 
 
 @case
@@ -252,11 +258,9 @@ def gathered_for_a_bridge_of_short_ports() -> Script:
 
 
 def _gathered(script: Script, sizes: tuple[int, ...], leave: tuple[bool, ...]) -> None:
-    ends = ip_from_text(NEIGHBOUR), ip_from_text(OTHER)
-    body = build.udp(*ends, 1000, 53, bytes(sum(sizes) - 8))
-    lines = [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", *[f"out {NEIGHBOUR} > {OTHER} udp"] * (len(sizes) - 1)]
-    pieces = pieces4(build.ipv4(*ends, build.IPPROTO_UDP, body), sizes)
-    out = [line for line, leaves in zip(lines, leave, strict=True) if leaves]
+    """A datagram that comes in pieces of these sizes (without IP headers), and which of them leave."""
+    pieces = pieces4(_long_datagram(20 + sum(sizes)), sizes)
+    out = [line for line, leaves in zip(_lines(len(sizes)), leave, strict=True) if leaves]
     for number, piece in enumerate(pieces, 1):
         script.receive("in", piece, to=PEER_MAC["out"], out=out if number == len(pieces) else [])
 
@@ -280,17 +284,11 @@ def _bridge6(name: str, proves: str, rules: str) -> Script:
         name,
         proves,
         rules6=rules,
-        addresses={"in": (), "out": ()},
+        addresses={"in": ("fd01::1/64",), "out": ()},
+        neighbours=(("in", "fd01::9"), ("out", "fd01::a")),
         sysctls={"net.bridge.bridge-nf-call-ip6tables": "1"} | NO_LIMIT6,
     )
-    for port in script.case["interfaces"]:
-        port["master"] = "br0"
-    bridge = {"name": "br0", "kind": "bridge", "mac": BRIDGE_MAC, "addresses": ["fd01::1/64"]}
-    script.case["interfaces"].insert(0, bridge)
-    script.case["neighbours"] = [
-        {"interface": "br0", "address": "fd01::9", "mac": PEER_MAC["in"]},
-        {"interface": "br0", "address": "fd01::a", "mac": PEER_MAC["out"]},
-    ]
+    put_on_bridge(script.case, "br0", BRIDGE_MAC, ("in", "out"))
     return script
 
 

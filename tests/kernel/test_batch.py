@@ -29,16 +29,19 @@ def datagram(port: int, *, to: str = "10.1.0.9", ttl: int = 64, size: int = 20) 
 
 
 def test_a_batch_is_its_frames_one_by_one() -> None:
-    frames = [
-        datagram(1),
-        datagram(2, ttl=1),  # Python is to tell the sender
-        datagram(3, size=600),
-        datagram(4, to="10.1.0.77"),  # waits for a neighbour
-        datagram(5)[:20],  # no IP header
-        datagram(6, size=1300),
-        datagram(7, to="10.0.0.1"),  # for the node itself
-        datagram(8),
-    ] * 50
+    frames = (
+        [
+            datagram(1),
+            datagram(2, ttl=1),  # Python is to tell the sender
+            datagram(3, size=600),
+            datagram(4, to="10.1.0.77"),  # waits for a neighbour
+            datagram(5)[:20],  # no IP header
+            datagram(6, size=1300),
+            datagram(7, to="10.0.0.1"),  # for the node itself
+            datagram(8),
+        ]
+        * 50
+    )
     single = node()
     ifindex = single.netns.devices.named("eth0").ifindex
     events = [event for frame in frames for event in single.netns.datapath.receive(ifindex, frame, NOW_NS)]

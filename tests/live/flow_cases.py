@@ -16,9 +16,8 @@ from pktsim.wire.addr import ip_from_text, mac_from_text
 from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, ethernet, ipv4, ipv6
 from pktsim.wire.summary import summary
 from tests.live.case_rules import Dice
+from tests.netfilter.case_script import NODE_MAC, PEER_MAC, put_on_bridge
 
-NODE_MAC: Final = {"in": "02:00:00:00:00:01", "out": "02:00:00:00:00:02"}
-PEER_MAC: Final = {"in": "02:00:00:00:01:01", "out": "02:00:00:00:02:01"}
 _BUILTIN: Final = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
@@ -94,21 +93,8 @@ class Story:
             if mtus and interface["name"] in mtus:
                 interface["mtu"] = mtus[interface["name"]]
         if ports:
-            self._bridge()
+            put_on_bridge(self.case, BRIDGE, BRIDGE_MAC, ports)
         self.run = CaseRun(self.case)
-
-    def _bridge(self) -> None:
-        ports = self.ports
-        bridge: dict[str, Any] = {"name": BRIDGE, "kind": "bridge", "mac": BRIDGE_MAC, "addresses": []}
-        for interface in self.case["interfaces"]:
-            if interface["name"] in ports:
-                interface["master"] = BRIDGE
-                bridge["addresses"] += interface.pop("addresses")
-        self.case["interfaces"].insert(0, bridge)
-        for entry in self.case["neighbours"]:
-            entry["interface"] = BRIDGE if entry["interface"] in ports else entry["interface"]
-        for route in self.case["routes"]:
-            route["dev"] = BRIDGE if route["dev"] in ports else route["dev"]
 
     @property
     def rules(self) -> str:

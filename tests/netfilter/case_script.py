@@ -48,6 +48,20 @@ def summary(interface: str, frame: bytes) -> str:
     return f"{interface} {source} > {destination} {name} {view.icmp_type}/{view.icmp_code}"
 
 
+def put_on_bridge(case: dict[str, Any], bridge: str, mac: str, ports: Sequence[str]) -> None:
+    """Make interfaces of a case ports of a new bridge, which takes over their addresses, neighbours and routes."""
+    made: dict[str, Any] = {"name": bridge, "kind": "bridge", "mac": mac, "addresses": []}
+    for interface in case["interfaces"]:
+        if interface["name"] in ports:
+            interface["master"] = bridge
+            made["addresses"] += interface.pop("addresses")
+    case["interfaces"].insert(0, made)
+    for entry in case["neighbours"]:
+        entry["interface"] = bridge if entry["interface"] in ports else entry["interface"]
+    for route in case.get("routes", ()):
+        route["dev"] = bridge if route["dev"] in ports else route["dev"]
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What one step must lead to. What is not said is not looked at.

@@ -22,6 +22,7 @@ from tests.netfilter.case_script import (
     Script,
     crc32c,
     echo,
+    put_on_bridge,
     segment,
 )
 from tests.netfilter.selftest_cases import RPATH, RPATH6, nat, table
@@ -277,20 +278,11 @@ def bridge_script(name: str, proves: str, *rules: str) -> Script:
         name,
         proves,
         table("filter", "-A INPUT -i br0 -m conntrack --ctstate NEW -j ACCEPT", *rules),
-        addresses={"in": (), "out": ()},
+        addresses={"in": (f"{BRIDGE}/24",), "out": ()},
+        neighbours=(("in", NEIGHBOUR), ("out", OTHER)),
         sysctls={"net.bridge.bridge-nf-call-iptables": "1", "net.ipv4.icmp_echo_ignore_broadcasts": "0"},
     )
-    ports = script.case["interfaces"]
-    for port in ports:
-        port["master"] = "br0"
-    script.case["interfaces"] = [
-        {"name": "br0", "kind": "bridge", "mac": BRIDGE_MAC, "addresses": [f"{BRIDGE}/24"]},
-        *ports,
-    ]
-    script.case["neighbours"] = [
-        {"interface": "br0", "address": NEIGHBOUR, "mac": PEER_MAC["in"]},
-        {"interface": "br0", "address": OTHER, "mac": PEER_MAC["out"]},
-    ]
+    put_on_bridge(script.case, "br0", BRIDGE_MAC, ("in", "out"))
     return script
 
 
