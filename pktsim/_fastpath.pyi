@@ -185,6 +185,9 @@ class Packet:
     @property
     def conntrack(self) -> dict[str, Any] | None:
         """Its entry's dictionary, or None."""
+    @property
+    def template_zone(self) -> tuple[int, int] | None:
+        """The zone and its ``ZoneDirection`` that ``-j CT`` gave it, before conntrack has seen it."""
     def header_rewritten(self) -> None:
         """A target has changed its IPv6 header, and the checksum that conntrack kept of all of it is not told."""
     @property
@@ -347,6 +350,16 @@ class Datapath:
         """Live entries in the order in which they were confirmed; see netfilter.conntrack.Entry for the keys."""
     def conntrack_insert(self, entry: dict[str, Any], now_ns: int) -> int: ...
     def conntrack_delete(self, entry_id: int) -> bool: ...
+    def conntrack_tuple(self, packet: Packet) -> tuple[int, tuple[bytes, bytes, int, int]] | None:
+        """The protocol and tuple that a packet has by its headers, connection or not; None if it has none."""
+    def conntrack_find(
+        self, family: int, proto: int, value: tuple[bytes, bytes, int, int], zone: int, zone_dir: int
+    ) -> dict[str, Any] | None:
+        """The live entry that has a tuple, in either direction.
+
+        Raises:
+            ValueError: The addresses are not of the family.
+        """
     def conntrack_closing(self, packet: Packet) -> None:
         """Close the TCP connection of a packet that was answered with a reset."""
     def conntrack_flush(self) -> None: ...

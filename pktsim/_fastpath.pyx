@@ -1052,6 +1052,23 @@ cdef class Datapath:
     def conntrack_delete(self, uint64_t entry_id):
         return ct_delete(&self.s, entry_id)
 
+    def conntrack_tuple(self, Packet packet not None):
+        """nf_ct_get_tuplepr: the protocol and tuple that a packet has by its headers, or None."""
+        cdef Pkt *p = packet.get()
+        cdef Tuple t
+        if p.l4 == 0 or p.fragment & FRAG_LATER or not tuple_get(p, p.l3, p.l4, p.proto, &t):
+            return None
+        return p.proto, ct_tuple_py(&t)
+
+    def conntrack_find(self, int family, int proto, tuple value not None, uint32_t zone, int zone_dir):
+        """nf_conntrack_find_get: the dictionary of the entry that has a tuple, in either direction, or None."""
+        cdef Tuple t
+        cdef int dir = DIR_ORIGINAL
+        cdef Ct *ct
+        ct_tuple_from(&t, family, proto, value)
+        ct = ct_find(&self.s, &t, zone, zone_dir, &dir)
+        return ct_entry_dict(&self.s, ct) if ct != NULL else None
+
     def conntrack_closing(self, Packet packet not None):
         """nf_conntrack_tcp_set_closing: the entry of a TCP packet that was answered with a reset is closed."""
         cdef Ct *ct = packet.get().ct

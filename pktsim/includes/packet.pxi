@@ -214,6 +214,12 @@ cdef class Packet:
             return None
         return ct_entry_dict(&self.datapath.s, p.ct)
 
+    @property
+    def template_zone(self):
+        """The zone of its template and the direction that it is for, or None without one."""
+        cdef Pkt *p = self.get()
+        return (p.tmpl_zone, p.tmpl_zone_dir) if p.ct == NULL and p.tmpl_set else None
+
     def header_rewritten(self):
         """A target has changed its IPv6 header, and the checksum that conntrack kept of all of it is not told."""
         if self.get().flags & PF_CSUM_OK:

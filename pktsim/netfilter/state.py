@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pktsim.netfilter.conncount import CountedList
 from pktsim.netfilter.hashlimit import Hashlimit, HashlimitTable
 from pktsim.netfilter.ipset import IpSets
 from pktsim.netfilter.recent import Recent, RecentList
@@ -44,7 +45,7 @@ class NetfilterState:
         hashlimits: ``-m hashlimit``'s tables by family and name.
         accounts: ``-m nfacct``'s objects by name: packets and bytes.
         epoch_s: Unix time at the clock's zero, for ``-m time``.
-        connections: ``-m connlimit``'s lists by rule and key: the tuples of connections.
+        connections: ``-m connlimit``'s lists by rule and key.
     """
 
     recent: dict[str, RecentList] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class NetfilterState:
     hashlimits: dict[tuple[int, str], HashlimitTable] = field(default_factory=dict)
     accounts: dict[str, list[int]] = field(default_factory=dict)
     epoch_s: int = 0
-    connections: dict[object, list[tuple[int, tuple[bytes, bytes, int, int], int]]] = field(default_factory=dict)
+    connections: dict[object, CountedList] = field(default_factory=dict)
 
     def retain(self, used: Sequence[object]) -> None:
         """Lists and tables that no rule names any more are gone (``recent_mt_destroy``, ``hashlimit_mt_destroy``).

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
+from pktsim.netfilter.conncount import CountedList, counted
 from pktsim.netfilter.hot_drop import HotDrop
 from pktsim.netfilter.lower import Builder, Pending, PythonMatch
 from pktsim.netfilter.lower_extensions import match
@@ -359,22 +359,14 @@ def _connbytes(match: ConnbytesMatch, builder: Builder) -> Iterable[Pending]:
     return _python(builder, test, inverted=False)
 
 
-_TCP, _TIME_WAIT, _CLOSE = 6, 7, 8
-
-
 @match(ConnlimitMatch)
 def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
-    """net/netfilter/xt_connlimit.c, nf_conncount.c: connections seen by the rule that are there still.
-
-    TCP connections that are closing do not count, unless it is this one.
-    """
+    """net/netfilter/xt_connlimit.c: how many connections of an address or network the rule has seen that are there."""
     builder.needs_conntrack = True
     identity = object()
 
     def test(datapath: Any, packet: Any, _hook: int) -> bool:
-        entry = packet.conntrack
-        if entry is None:
-            raise UnsupportedFeature("match connlimit for packets without a connection")
+        new, confirmed = counted(datapath, packet)
         data: bytes = packet.data
         if data[0] >> 4 == 4:
             address = data[16:20] if match.by_destination else data[12:16]
@@ -382,16 +374,9 @@ def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
             address = data[24:40] if match.by_destination else data[8:24]
         bits = 8 * len(address)
         mask = (1 << bits) - (1 << bits - match.prefix_length)
-        key = (identity, int.from_bytes(address, "big") & mask, entry["zone"])
-        mine = (entry["proto"], entry["orig"], entry["zone"])
-        lists = datapath.context.connections
-        live = {
-            (one["proto"], one["orig"], one["zone"]): one["proto"] == _TCP and one["state"] in (_TIME_WAIT, _CLOSE)
-            for one in datapath.conntrack_list(datapath.now_ns)
-        }
-        kept = [one for one in lists.get(key, ()) if one != mine and live.get(one) is False]
-        lists[key] = [*kept, mine]
-        return (len(kept) + 1 > match.limit) != match.upto
+        key = (identity, int.from_bytes(address, "big") & mask, new.zone)
+        connections = datapath.context.connections.setdefault(key, CountedList())
+        return bool((connections.add(datapath, new, confirmed=confirmed) > match.limit) != match.upto)
 
     return _python(builder, test, inverted=False)
 

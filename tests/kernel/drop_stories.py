@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pktsim.errors import UnsupportedFeature
+from pktsim.netfilter.ipset_text import restore_sets
 from pktsim.netfilter.iptables_text import parse_save
 from pktsim.netfilter.opcodes import DropReason, LinkKind
 from pktsim.netfilter.ruleset import Family
@@ -158,11 +159,14 @@ def _unplugged(made: Host) -> None:
     given(made, through())
 
 
-@story(DropReason.UNSUPPORTED, FILTER.format("ACCEPT", "-A FORWARD -m connlimit --connlimit-above 1"))
+@story(DropReason.UNSUPPORTED)
 def _not_modelled(made: Host) -> None:
-    """A fragment of what has no connection: the caller is told too."""
+    """Which element makes room for a new one is not known: the caller is told too."""
+    restore_sets(made.netns.datapath.context.sets, f"create full hash:ip maxelem 1 forceadd\nadd full {FAR}\n")
+    rules = FILTER.format("ACCEPT", "-A FORWARD -j SET --add-set full src")
+    made.netns.load_ruleset(parse_save(rules, Family.IPV4))
     with pytest.raises(UnsupportedFeature):
-        given(made, build.ipv4(ip(PEER), ip(FAR), 1, build.icmp(0, 0)))
+        given(made, through())
 
 
 @story(DropReason.FRAME_TOO_SHORT)

@@ -97,7 +97,9 @@ _HASHLIMITS = tuple(
 )
 
 
-def _general(addresses: Sequence[str], ranges: Sequence[str], types: Sequence[str]) -> Forms:
+def _general(
+    addresses: Sequence[str], ranges: Sequence[str], types: Sequence[str], prefix_lengths: Sequence[str]
+) -> Forms:
     """Matches of both families."""
     return (
         ("-m conntrack {}--ctstate {}", (_NOT, _STATES)),
@@ -133,6 +135,9 @@ def _general(addresses: Sequence[str], ranges: Sequence[str], types: Sequence[st
         ("-m set {}--match-set {} {}", (_NOT, ("hi", "hn"), ("src", "dst"))),
         ("-m set --match-set hp {}", (("src,src", "dst,dst"),)),
         ("-m connlabel {}--label {}", (_NOT, ("1", "64 --set", "1 --set", "127"))),
+        ("-m connlimit --connlimit-{} {} --connlimit-mask {} --connlimit-{}", (
+            ("upto", "above"), ("0", "1", "2"), prefix_lengths, ("saddr", "daddr"),
+        )),
         ("-m cpu {}--cpu {}", (_NOT, ("0", "1"))),
         ("-m comment --comment \"{}\"", (("a", "two words"),)),
     )  # fmt: skip
@@ -276,6 +281,7 @@ WORLD4: Final = World(
             (*_ADDRESSES4, *_NETWORKS4),
             ("203.0.113.1-203.0.113.20", "10.96.0.0-10.96.0.10"),
             ("LOCAL", "UNICAST", "BROADCAST", "MULTICAST", "LOCAL,BROADCAST"),
+            ("0", "24", "31", "32"),
         ),
         ("-m ttl --ttl-{} {}", (("eq", "lt", "gt"), ("62", "63", "64", "1"))),
         (
@@ -416,6 +422,7 @@ WORLD6: Final = World(
             (*_ADDRESSES6, *_NETWORKS6),
             ("2001:db8::1-2001:db8::20", "fd00:96::-fd00:96::10"),
             ("LOCAL", "UNICAST", "MULTICAST", "LOCAL,MULTICAST"),
+            ("0", "64", "127", "128"),
         ),
         ("-m hl --hl-{} {}", (("eq", "lt", "gt"), ("62", "63", "64", "1"))),
         ('-m u32 --u32 "{}"', (("6&0xFF=0x11,6", "4>>16=0:60"),)),

@@ -106,6 +106,16 @@ _FORMAT_NAMES: Final = {
 _ICMP: Final = 1
 _ICMPV6: Final = 58
 _KEEPS_STATE = re.compile(r"-m (recent|hashlimit|connlimit|set) |-j SET ")
+#: connlimit tells whether it has looked in this jiffy already: a step is all in one, and the next one in another.
+_TELLS_JIFFIES = re.compile(r"-m connlimit ")
+_CLOCK_MONOTONIC_COARSE: Final = 6  # moves when jiffies do
+
+
+def _await_jiffy() -> None:
+    """The beginning of the next jiffy."""
+    now = time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE)
+    while time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE) == now:
+        pass
 
 
 def table_names(text: str) -> tuple[str, ...]:
@@ -476,6 +486,7 @@ class KernelRun:
         #: What is not answered is asked for again, and remembered as not there.
         self.asked_for_neighbours = False
         self._before: tuple[dict[str, tuple[int, int]], dict[str, dict[str, Any]], int] | None = None
+        self._tells_jiffies = any(_TELLS_JIFFIES.search(case.get(key) or "") for key, _ in _TABLES.values())
         node.prepare(case)
         self._usual = self._usual_timeouts()
         self._listeners = {one["name"]: (one, self._listen(one)) for one in case.get("listeners", ())}
@@ -512,6 +523,8 @@ class KernelRun:
         node = self.node
         rules, entries, delivered = self._before or (node.counters(), self._entries(), node.delivered())
         error = ""
+        if self._tells_jiffies:
+            _await_jiffy()
         if "receive" in step:
             error = node.send(step["receive"]["interface"], self._frame(step["receive"]))
         elif "send_local" in step:

@@ -1,0 +1,132 @@
+"""What ``-m connlimit`` counts, as scripts that run here and on the running kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pktsim.wire import frame as build
+from pktsim.wire.addr import ip_from_text
+from tests.netfilter.case_script import CLIENT, SERVER, Script, datagram
+
+SCRIPTS: dict[str, Callable[[], Script]] = {}
+#: How far the chain of ``_counting`` counts.
+_MOST = 8
+
+
+def case(make: Callable[[], Script]) -> Callable[[], Script]:
+    SCRIPTS[make.__name__] = make
+    return make
+
+
+def _counting(name: str, proves: str, table: str, *jumps: str, before: str = "") -> Script:
+    """Rules of one table that lead to a chain whose rule number n matches where there are n connections or more."""
+    limits = [f"-A COUNT -m connlimit --connlimit-above {limit} --connlimit-mask 0" for limit in range(_MOST)]
+    rules = "\n".join([f"*{table}", ":COUNT - [0:0]", *jumps, *limits, "COMMIT", ""])
+    return Script(name, proves, before + rules)
+
+
+def _count(script: Script, table: str, interface: str, packet: bytes, *counts: int) -> None:
+    """A packet arrives, and these are the counts each time that it comes by."""
+    rules = {f"{table}/COUNT/{n}": sum(count >= n for count in counts) for n in range(1, _MOST + 1)}
+    script.receive(interface, packet, rules=rules)
+
+
+def _there(port: int) -> bytes:
+    return datagram(CLIENT, SERVER, port, 53)
+
+
+def _back(port: int) -> bytes:
+    return datagram(SERVER, CLIENT, 53, port)
+
+
+@case
+def counted_while_it_is_there() -> Script:
+    script = _counting(
+        "counted-while-it-is-there",
+        "connlimit counts a connection once, and one that was dropped no more when the next comes.",
+        "mangle",
+        "-A FORWARD -j COUNT",
+        before="*filter\n-A FORWARD -p udp --sport 1001 -j DROP\nCOMMIT\n",
+    )
+    for port, count in ((1000, 1), (1001, 2), (1002, 2), (1000, 2), (1003, 3)):
+        _count(script, "mangle", "in", _there(port), count)
+    _count(script, "mangle", "out", _back(1000), 3)
+    return script
+
+
+@case
+def counted_twice_in_a_jiffy() -> Script:
+    script = _counting(
+        "counted-twice-in-a-jiffy",
+        "A rule that a new connection's packet meets twice counts it twice, for within a jiffy it does not look for "
+        "what it has; a known connection's it does look for.",
+        "mangle",
+        "-A FORWARD -j COUNT",
+        "-A FORWARD -j COUNT",
+    )
+    for port, counts in ((1000, (1, 2)), (1001, (3, 4)), (1000, (4, 4)), (1002, (5, 6))):
+        _count(script, "mangle", "in", _there(port), *counts)
+    return script
+
+
+@case
+def counted_before_it_is_tracked() -> Script:
+    script = _counting(
+        "counted-before-it-is-tracked",
+        "Where a packet has no connection yet its own addresses and ports are counted, an answer's beside the "
+        "connection's first ones.",
+        "raw",
+        "-A PREROUTING -j COUNT",
+        "-A PREROUTING -j COUNT",
+    )
+    for port, counts in ((1000, (1, 2)), (1001, (3, 4)), (1000, (4, 4))):
+        _count(script, "raw", "in", _there(port), *counts)
+    _count(script, "raw", "out", _back(1000), 5, 5)
+    _count(script, "raw", "in", _there(1002), 6, 7)
+    return script
+
+
+@case
+def counted_untracked() -> Script:
+    script = _counting(
+        "counted-untracked",
+        "What is not tracked is forgotten a jiffy later, and what is too short to have ports is dropped by the match.",
+        "mangle",
+        "-A FORWARD -j COUNT",
+        "-A FORWARD -j COUNT",
+        before="*raw\n-A PREROUTING -j CT --notrack\nCOMMIT\n",
+    )
+    for port in (1000, 1001, 1000):
+        _count(script, "mangle", "in", _there(port), 1, 2)
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    script.dropped("in", build.ipv4(*ends, build.IPPROTO_UDP, b"abc"))
+    _count(script, "mangle", "in", build.ipv4(*ends, 99, b""), 1, 2)
+    return script
+
+
+@case
+def counted_by_its_zone() -> Script:
+    script = _counting(
+        "counted-by-its-zone",
+        "Each zone is counted apart, before conntrack by the zone that a packet is going to have.",
+        "raw",
+        "-A PREROUTING -p udp --sport 1000 -j CT --zone 7",
+        "-A PREROUTING -j COUNT",
+    )
+    for port, count in ((1000, 1), (1001, 1), (1000, 1), (1002, 2), (1001, 2)):
+        _count(script, "raw", "in", _there(port), count)
+    return script
+
+
+@case
+def counted_again_after_so_many() -> Script:
+    script = Script(
+        "counted-again-after-so-many",
+        "After 64 that were added without looking the list is looked through in the same jiffy too.",
+        "*raw\n:COUNT - [0:0]\n-A PREROUTING -j CT --notrack\n"
+        + "-A PREROUTING -j COUNT\n" * 70
+        + "-A COUNT -m connlimit --connlimit-above 63\n-A COUNT -m connlimit --connlimit-upto 6\nCOMMIT\n",
+    )
+    for port in (1000, 1001):
+        script.receive("in", _there(port), rules={"raw/COUNT/1": 1, "raw/COUNT/2": 12})
+    return script
