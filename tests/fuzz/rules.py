@@ -210,6 +210,7 @@ raw -A PREROUTING -p tcp -m tcp --dport 22 -m socket --nowildcard
 raw -A PREROUTING -m pkttype --pkt-type broadcast
 raw -A PREROUTING -d 10.1.1.1 -j TEE --gateway 10.1.1.2
 raw -A PREROUTING -m set --match-set ports dst -j SET --add-set ports src --exist
+raw -A PREROUTING -m connlimit --connlimit-above 3 --connlimit-mask 24
 raw -A OUTPUT -p udp -m udp --dport 53 -j CT --zone 1
 raw -A OUTPUT -m cpu --cpu 0
 mangle -A PREROUTING -j CONNMARK --set-xmark 0x100/0xf00
@@ -339,6 +340,7 @@ raw -A PREROUTING -m rpfilter --loose --invert
 raw -A PREROUTING -m eui64
 raw -A PREROUTING -d fd00:10:1:1::1 -j TEE --gateway fd00:10:1:1::2
 raw -A PREROUTING -j TRACE
+raw -A PREROUTING -m connlimit --connlimit-above 3 --connlimit-mask 64
 raw -A OUTPUT -j CT --zone-orig 4
 mangle -A PREROUTING -j HL --hl-inc 2
 mangle -A PREROUTING -m hl --hl-lt 2 -j HL --hl-set 9
