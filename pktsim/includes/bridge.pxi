@@ -28,7 +28,7 @@ cdef bint br_hop_options_fit(const uint8_t *ip, uint32_t n) noexcept nogil:
     return True
 
 
-cdef int br_validate_ipv6(State *s, Pkt *p) noexcept nogil:
+cdef int br_validate_ipv6(Pkt *p) noexcept nogil:
     """br_validate_ipv6: looks at less than ip6_rcv_core does, and at hop-by-hop options already. 0 or the DropReason."""
     cdef const uint8_t *ip = p.buf + p.l3
     cdef uint32_t n = p.end - p.l3
@@ -69,7 +69,7 @@ cdef void br_receive(State *s, Pkt *p, Link *port) noexcept nogil:
         p.pkt_type = PKT_HOST
     p.phys_in = 0
     if br_nf_wanted(s, p):
-        reason = ip_check(s, p) if p.ethertype == ETH_IP else br_validate_ipv6(s, p)
+        reason = ip_check(s, p) if p.ethertype == ETH_IP else br_validate_ipv6(p)
         if reason:
             pkt_drop(s, p, reason)
             return
