@@ -15,7 +15,7 @@ from tests.fuzz.rules import Rules, everything
 from tests.fuzz.world import Space, make_space
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def space() -> Iterator[Space]:
     """With all nft rules and none of iptables, flows, and packets that wait."""
     made = make_space(random.Random(1), Rules((), everything().nft), trace=False)
