@@ -251,6 +251,12 @@ class CommandReader:
     def _bad(self, error: BadValue, word: Word | None = None) -> NoReturn:
         self._fail(error.what, error.mend, word)
 
+    def _unsupported(self, error: UnsupportedFeature, word: Word) -> UnsupportedFeature:
+        """The same with where it was found."""
+        return UnsupportedFeature(
+            error.feature, mend=error.mend, file=self._file, line=self._line, column=word.column or None
+        )
+
     # words
 
     def _take(self, option: str) -> Word:
@@ -397,6 +403,8 @@ class CommandReader:
             accept(option, loaded.given, self._inverted, words)
         except BadValue as error:
             self._bad(error, place if words else here)
+        except UnsupportedFeature as error:
+            raise self._unsupported(error, place if words else here) from None
 
     def _load(self, extension: Extension[Match] | Extension[Target], place: Word) -> _Loaded:
         loaded = _Loaded(extension, self._context, place)
@@ -429,9 +437,7 @@ class CommandReader:
         extension = find_match(word.text, self._family)
         if extension is None:
             if word.text in UNMODELLED_MATCHES:
-                raise UnsupportedFeature(
-                    f"match {word.text}", file=self._file, line=self._line, column=word.column or None
-                )
+                raise self._unsupported(UnsupportedFeature(f"match {word.text}"), word)
             version = 4 if self._family is Family.IPV4 else 6
             self._fail(f"no match is called {word.text!r} in IPv{version}", "see iptables-extensions(8)", word)
         self._load(extension, word)
@@ -448,7 +454,7 @@ class CommandReader:
         if extension is not None:
             self._target = self._load(extension, word)
         elif name in UNMODELLED_TARGETS:
-            raise UnsupportedFeature(f"target {name}", file=self._file, line=self._line, column=word.column or None)
+            raise self._unsupported(UnsupportedFeature(f"target {name}"), word)
 
     # the tool's own options
 
@@ -670,6 +676,8 @@ class CommandReader:
                 built = finish(loaded.extension, loaded.given)
             except BadValue as error:
                 self._bad(error, loaded.place)
+            except UnsupportedFeature as error:
+                raise self._unsupported(error, loaded.place) from None
             if isinstance(built, Match):
                 matches.append(built)
             else:

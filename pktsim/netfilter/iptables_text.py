@@ -198,7 +198,7 @@ class _ShortWay:
                 at += count
                 accept(option, given, inverted, taken)
             found = finish(extension, given)
-        except BadValue:
+        except (BadValue, UnsupportedFeature):
             return None
         assert isinstance(found, (Match, Target))
         return found

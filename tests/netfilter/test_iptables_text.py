@@ -130,6 +130,29 @@ def test_what_is_not_modelled_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "column", "what"),
+    [
+        ("-m bpf --object-pinned /x", 33, "match bpf --object-pinned"),
+        ("-m cgroup --path x", 27, "match cgroup --path"),
+        ("-m connlimit --connlimit-above 2 --connlimit-mask 255.0.255.0", 60, "match connlimit with a mask that is no"),
+        ("-m hashlimit --hashlimit-name x --hashlimit-above 10kb/s", 60, "match hashlimit with a rate in bytes"),
+        ("-m hashlimit --hashlimit-name x --hashlimit-above 10/s --hashlimit-rate-match", 13, "match hashlimit --hash"),
+        ("-p tcp -j ECN --ecn-tcp-cwr 1", 38, "target ECN --ecn-tcp-cwr"),
+    ],
+)
+def test_an_option_that_is_not_modelled_is_refused_where_it_is(words: str, column: int, what: str) -> None:
+    with pytest.raises(UnsupportedFeature) as caught:
+        parse_save(_text(f"-A INPUT {words}", table="mangle"), V4, "rules.txt")
+    assert str(caught.value).startswith(f"rules.txt:2:{column}: {what}")
+
+
+@pytest.mark.parametrize(("mask", "length"), [("255.255.255.0", 24), ("0x10", 16), ("0.0.0.0", 0)])
+def test_connlimit_counts_by_prefix(mask: str, length: int) -> None:
+    line = f"-A INPUT -m connlimit --connlimit-above 2 --connlimit-mask {mask}"
+    assert f"--connlimit-mask {length} " in _rules(parse_save(_text(line), V4))[0]
+
+
+@pytest.mark.parametrize(
     ("text", "what"),
     [
         ("-A INPUT -j ACCEPT\n", "a table begins with"),

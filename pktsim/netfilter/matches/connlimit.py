@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, number, to_mask
+from pktsim.errors import UnsupportedFeature
+from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, number, prefix_mask, to_mask
 from pktsim.netfilter.ruleset import Family, Match
 
 
@@ -30,7 +31,10 @@ class ConnlimitMatch(Match):
 
 def _read_mask(text: str, context: Context) -> int:
     mask = to_mask(text, context.family)
-    return int(mask).bit_count()
+    length = int(mask).bit_count()
+    if mask != prefix_mask(length, context.family):
+        raise UnsupportedFeature("match connlimit with a mask that is no prefix", mend="write a prefix length")
+    return length
 
 
 def _build(given: Given) -> ConnlimitMatch:
