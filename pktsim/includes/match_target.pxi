@@ -143,7 +143,7 @@ cdef int test_icmp(Pkt *p, const Row *r) noexcept nogil:
     cdef uint8_t *icmp
     if p.fragment & FRAG_LATER:
         return 0
-    if l4_len(p) < 4:
+    if l4_len(p) < 8:
         return -1
     icmp = p.buf + p.l4
     return (r.a == 255 and p.family == AF4) or (icmp[0] == r.a and r.b <= icmp[1] <= r.c)

@@ -33,6 +33,11 @@ def _python(builder: Builder, function: PythonMatch, *, inverted: bool = False) 
     return (Pending(Op.PYTHON, inverted, builder.call(function)),)
 
 
+def _size(kind: int, length: int) -> int:
+    """Bytes of an extension header by the length that is in it."""
+    return (length + 2) * 4 if kind == _AUTH else (length + 1) * 8
+
+
 def find_header(data: bytes, wanted: int) -> int | None:
     """Where an IPv6 extension header begins (``ipv6_find_hdr``); ``None`` if there is none.
 
@@ -53,10 +58,8 @@ def find_header(data: bytes, wanted: int) -> int | None:
             if int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF8:
                 return at if found else None
             size = 8
-        elif kind == _AUTH:
-            size = (data[at + 1] + 2) * 4
         else:
-            size = (data[at + 1] + 1) * 8
+            size = _size(kind, data[at + 1])
         if found:
             return at
         kind, at = following, at + size
@@ -96,7 +99,7 @@ def _after(data: bytes, kind: int, least: int) -> tuple[int, int] | None:
         return None
     if at + least > len(data):
         raise HotDrop
-    length = (data[at + 1] + 1) * 8
+    length = _size(kind, data[at + 1])
     if len(data) - at < length:
         raise HotDrop
     return at, length
@@ -108,15 +111,14 @@ def _ah(match: Ah6Match, builder: Builder) -> Iterable[Pending]:
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
         data: bytes = packet.data
-        at = find_header(data, _AUTH)
-        if at is None:
+        place = _after(data, _AUTH, 12)
+        if place is None:
             return False
-        if at + 12 > len(data):
-            raise HotDrop
+        at, length = place
         reserved, index = struct.unpack_from(">HI", data, at + 2)
         if (match.first <= index <= match.last) == match.inverted:
             return False
-        if match.length and (match.length == (data[at + 1] + 2) * 4) == match.length_inverted:
+        if match.length and (match.length == length) == match.length_inverted:
             return False
         return not (match.reserved_zero and reserved)
 

@@ -1031,6 +1031,59 @@ def authentication_headers() -> Script:
         counted = {f"6:mangle/PREROUTING/{n}": int(n in matching) for n in range(1, 7)}
         script.receive("in", build.ipv6(*ends, 51, header + body), out=out, rules=counted)
         script.receive("in", build.ipv6(*ends, 60, bytes((51, 0, 1, 4, 0, 0, 0, 0)) + header + body), out=out)
-    for short in (bytes((build.IPPROTO_UDP, 1)) + bytes(9), bytes((build.IPPROTO_UDP, 1))):
+    udp = build.IPPROTO_UDP
+    for short in (bytes((udp, 1)) + bytes(9), bytes((udp, 1)), bytes((udp, 2)) + bytes(10)):
         script.dropped("in", build.ipv6(*ends, 51, short))
     return script
+
+
+@case
+def parameter_indexes() -> Script:
+    script = Script(
+        "parameter-indexes",
+        "Where no index is asked for, -m esp takes each, and -m ipcomp takes 0 alone.",
+        table(
+            "mangle",
+            "-A FORWARD -p esp -m esp",
+            "-A FORWARD -p ipcomp -m ipcomp",
+            "-A FORWARD -p ipcomp -m ipcomp --compres",
+        ),
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    for index in (0, 7):
+        numbers = {f"mangle/FORWARD/{n}": 0 for n in (1, 2, 3)}
+        script.receive(
+            "in", build.ipv4(*ends, 50, struct.pack("!II", index, 1)), rules=numbers | {"mangle/FORWARD/1": 1}
+        )
+        matching = int(index == 0)
+        body = struct.pack("!BBH", build.IPPROTO_UDP, 0, index)
+        script.receive("in", build.ipv4(*ends, 108, body), rules=numbers | dict.fromkeys(list(numbers)[1:], matching))
+    script.dropped("in", build.ipv4(*ends, 50, bytes(7)))
+    script.dropped("in", build.ipv4(*ends, 108, bytes(3)))
+    return script
+
+
+def _short_icmp(name: str, rule: str, *, six: bool) -> Script:
+    rules = table("mangle", f"-A FORWARD {rule}")
+    proves = "A match of ICMP types drops a message that has less than the eight bytes of a header."
+    script = Script(name, proves, rules6=rules, sysctls=NO_LIMIT6) if six else Script(name, proves, rules)
+    for length in (1, 4, 7, 8):
+        if six:
+            packet = build.ipv6(ip_from_text(CLIENT6), ip_from_text(SERVER6), 58, b"\x81" + bytes(length - 1))
+        else:
+            packet = build.ipv4(ip_from_text(CLIENT), ip_from_text(SERVER), 1, bytes(length))
+        if length < 8:
+            script.dropped("in", packet)
+        else:
+            script.receive("in", packet, rules={f"{'6:' if six else ''}mangle/FORWARD/1": 1})
+    return script
+
+
+@case
+def short_icmp() -> Script:
+    return _short_icmp("short-icmp", "-p icmp -m icmp --icmp-type echo-reply", six=False)
+
+
+@case
+def short_icmp6() -> Script:
+    return _short_icmp("short-icmp6", "-p icmpv6 -m icmp6 --icmpv6-type echo-reply", six=True)

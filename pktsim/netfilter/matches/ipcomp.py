@@ -11,13 +11,16 @@ from pktsim.netfilter.ruleset import Match
 
 @dataclass(frozen=True, slots=True)
 class IpcompMatch(Match):
-    """Indexes from ``first`` to ``last``, both included; ``reserved`` is printed and otherwise has no effect."""
+    """Indexes from ``first`` to ``last``, both included; ``reserved`` is printed and otherwise has no effect.
+
+    Where none is given it is 0 alone, since the tool, unlike with ``-m esp``, sets no last one.
+    """
 
     extension: ClassVar[str] = "ipcomp"
     protocols: ClassVar[frozenset[int]] = frozenset({108})
 
     first: int = 0
-    last: int = U32_MAX
+    last: int = 0
     inverted: bool = False
     reserved: bool = False
 
@@ -30,7 +33,7 @@ class IpcompMatch(Match):
 
 
 def _build(given: Given) -> IpcompMatch:
-    first, last = given.get("ipcompspi", (0, U32_MAX))
+    first, last = given.get("ipcompspi", (0, 0))
     return IpcompMatch(first, last, "ipcompspi" in given.inverted, "compres" in given)
 
 
