@@ -64,7 +64,7 @@ SCTP_STATES = (
 )
 _ICMP = frozenset({1, 58})
 #: Protocols that this kernel has a handler for; SCTP's is a module that is not loaded.
-_TRANSPORTS = frozenset({1, 2, 6, 17, 58, 59, 136})
+_TRANSPORTS = frozenset({1, 2, 6, 17, 58, 59, 103, 136})
 #: ``NF_CT_ZONE_DIR_*``.
 _ZONE_ORIGINAL = 1
 _ZONE_BOTH = 3

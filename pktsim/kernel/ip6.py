@@ -38,6 +38,7 @@ from pktsim.kernel.icmp6 import (
 )
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_HEADER
 from pktsim.netfilter.opcodes import DropReason, Hook
+from pktsim.wire.frame import IPPROTO_PIM
 
 if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
@@ -216,6 +217,9 @@ class Ip6:
             full = reason if reason is DropReason.SOCKET_RCVBUFF else None
             reason = netns.icmp6.receive(packet, data, at, taken=reason is not DropReason.NO_SOCKET) or full
         if reason is None:
+            return
+        if protocol == IPPROTO_PIM:
+            netns.pim(packet.pkt_id)
             return
         if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMPV6, NONE):
             if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):

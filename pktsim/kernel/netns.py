@@ -44,7 +44,7 @@ from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text
-from pktsim.wire.frame import FrameView
+from pktsim.wire.frame import IPPROTO_IGMP, IPPROTO_PIM, FrameView
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 #: Frames sent to lo are received after what is already on its way, as a wire's are: both wait in the CPU's backlog.
 LOOPBACK_DELAY_NS: Final = 1 * NS_PER_US
 
-_IPPROTO_IGMP: Final = 2
 #: Refusals of refusals before it is clear that there is no end: a rule makes something else of each, and Linux's stack
 #: would run over.
 _MOST_REFUSALS: Final = 16
@@ -490,7 +489,10 @@ class Netns(Routing):
                 self.icmp.receive(data, ifindex=ifindex, broadcast=to_many, mark=mark, pkt_id=pkt_id, taken=taken)
                 or full
             )
-        if reason is None or protocol == _IPPROTO_IGMP:
+        if reason is None or protocol == IPPROTO_IGMP:
+            return
+        if protocol == IPPROTO_PIM:
+            self.pim(pkt_id)
             return
         if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMP):
             about = replace(About.of(packet), route_type=RouteType.LOCAL, unicast=not broadcast)
@@ -500,6 +502,10 @@ class Netns(Routing):
                 # a protocol that there is has had its connection taken off (nf_reset_ct)
                 self.icmp.error(replace(about, related=None), IcmpType.DEST_UNREACH, Unreach.PORT)
         self.discard(packet, reason)
+
+    def pim(self, pkt_id: int) -> None:
+        """``pim_rcv``, ``pim6_rcv``: the kernel has the protocol, and does nothing with it without multicast routes."""
+        self.remark(pkt_id, "is taken, and tells this host nothing: it routes no multicasts")
 
     def encapsulated(self, packet: Packet, data: bytes, offset: int) -> bool:
         """``encap_rcv``: whether a tunnel has taken a UDP packet, whose UDP header is at ``offset`` of ``data``."""

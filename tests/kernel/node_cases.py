@@ -1087,3 +1087,30 @@ def short_icmp() -> Script:
 @case
 def short_icmp6() -> Script:
     return _short_icmp("short-icmp6", "-p icmpv6 -m icmp6 --icmpv6-type echo-reply", six=True)
+
+
+def _protocols(name: str, *, six: bool) -> Script:
+    script = Script(
+        name,
+        "A host answers that it does not have a protocol, but takes PIM, which multicast routers speak, and is silent.",
+        **({"rules6": table("filter"), "sysctls": NO_LIMIT6} if six else {"rules": table("filter")}),
+    )
+    for protocol in (99, build.IPPROTO_PIM):
+        if six:
+            packet = build.ipv6(ip_from_text(CLIENT6), ip_from_text(NEAR6), protocol, bytes(8))
+            answer = f"in {NEAR6} > {CLIENT6} icmp6 4/1"
+        else:
+            packet = build.ipv4(ip_from_text(CLIENT), ip_from_text(NEAR), protocol, bytes(8))
+            answer = f"in {NEAR} > {CLIENT} icmp 3/2"
+        script.receive("in", packet, out=[] if protocol == build.IPPROTO_PIM else [answer])
+    return script
+
+
+@case
+def protocols_of_a_host() -> Script:
+    return _protocols("protocols-of-a-host", six=False)
+
+
+@case
+def protocols_of_a_host6() -> Script:
+    return _protocols("protocols-of-a-host6", six=True)
