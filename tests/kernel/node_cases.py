@@ -1089,6 +1089,20 @@ def short_icmp6() -> Script:
     return _short_icmp("short-icmp6", "-p icmpv6 -m icmp6 --icmpv6-type echo-reply", six=True)
 
 
+@case
+def mss_at_an_odd_offset() -> Script:
+    script = Script(
+        "mss-at-an-odd-offset",
+        "TCPMSS mends the checksum as if the option were at an even offset, wherever it is.",
+        table("mangle", "-A FORWARD -p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 1000"),
+    )
+    for options in (b"\2\4\5\xb4", b"\1\2\4\5\xb4\0\0\0", b"\3\3\7\2\4\5\xb4\0"):
+        packet = segment(CLIENT, SERVER, 1000, 80, "S", 1, options=options)
+        bad = "tcp" if options[0] != 2 else ""
+        script.receive("in", packet, out=[f"out {CLIENT}:1000 > {SERVER}:80 tcp S"], bad_checksums=bad)
+    return script
+
+
 def _protocols(name: str, *, six: bool) -> Script:
     script = Script(
         name,

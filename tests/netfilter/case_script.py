@@ -74,6 +74,7 @@ class Expected:
         entries: How many entries there are.
         rules: Packets counted by rules (``table/CHAIN/n``) in this step.
         datagrams: Who sent what the node's sockets received (``address:port``).
+        bad_checksums: Headers of frames that leave whose checksum is wrong.
     """
 
     out: tuple[str, ...] | None = None
@@ -83,6 +84,7 @@ class Expected:
     entries: int | None = None
     rules: Mapping[str, int] = field(default_factory=dict)
     datagrams: tuple[str, ...] | None = None
+    bad_checksums: frozenset[str] = frozenset()
 
 
 class Script:
@@ -202,7 +204,7 @@ def _expected(given: Mapping[str, Any]) -> Expected:
     for key in ("out", "datagrams"):
         if found.get(key) is not None:
             found[key] = tuple(found[key])
-    for key in ("has", "lacks"):
+    for key in ("has", "lacks", "bad_checksums"):
         if key in found:
             found[key] = frozenset(found[key].split())
     return Expected(**found)
@@ -358,9 +360,9 @@ def problem_of(outcome: Outcome, expected: Expected) -> str:
         seen = [summary(interface, frame) for interface, frame in outcome.emitted]
         if not _all_match(seen, expected.out):
             return f"left: {seen}, expected: {list(expected.out)}"
-        bad = [names for _, frame in outcome.emitted if (names := FrameView(frame).bad_checksums())]
-        if bad:
-            return f"bad checksums: {bad}"
+        bad = {name for _, frame in outcome.emitted for name in FrameView(frame).bad_checksums()}
+        if bad != expected.bad_checksums:
+            return f"bad checksums: {sorted(bad)}, expected: {sorted(expected.bad_checksums)}"
     if expected.datagrams is not None:
         senders = [f"{one['from'][0]}:{one['from'][1]}" for one in outcome.sockets]
         if not _all_match(senders, expected.datagrams):
