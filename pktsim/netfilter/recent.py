@@ -34,8 +34,12 @@ class RecentEntry:
 
 @dataclass(slots=True)
 class RecentList:
-    """One ``--name``: its entries from the least to the most lately updated."""
+    """One ``--name``: its entries from the least to the most lately updated.
 
+    All rules that name it use the ``mask`` of the first, whatever they say.
+    """
+
+    mask: bytes
     max_stamps: int = DEFAULT_STAMPS
     entries: OrderedDict[bytes, RecentEntry] = field(default_factory=OrderedDict)
 
@@ -63,7 +67,7 @@ class Recent:
 
     def __init__(self, match: RecentMatch) -> None:
         self._match = match
-        self._mask = match.mask.packed
+        self._mask = match.mask.packed.ljust(16, b"\xff")
         hits = match.hitcount
         self._max_stamps = 1 << (hits - 1).bit_length() if hits else DEFAULT_STAMPS
 
@@ -74,7 +78,7 @@ class Recent:
 
     def prepare(self, context: Any) -> None:
         """``recent_mt_check``: the list exists as soon as a rule names it; who needs longer memory empties it."""
-        recent = context.recent.setdefault(self._match.name, RecentList(self._max_stamps))
+        recent = context.recent.setdefault(self._match.name, RecentList(self._mask, self._max_stamps))
         if recent.max_stamps < self._max_stamps:
             recent.max_stamps = self._max_stamps
             recent.entries.clear()
@@ -84,7 +88,7 @@ class Recent:
         match = self._match
         now_ns: int = datapath.now_ns
         data: bytes = packet.data
-        if len(self._mask) == 4:
+        if data[0] >> 4 == 4:
             address = data[16:20] if match.by_destination else data[12:16]
             ttl = data[8]
         else:
@@ -93,11 +97,11 @@ class Recent:
         # "use TTL as seen before forwarding": what has no socket and is leaving is taken to have been forwarded
         if packet.out_ifindex and (packet.uid == NO_SOCKET if packet.local else hook != Hook.OUTPUT):
             ttl += 1
-        key = bytes(a & m for a, m in zip(address, self._mask, strict=True))
         lists: dict[str, RecentList] = datapath.context.recent
         recent = lists.get(match.name)
         if recent is None:
-            recent = lists[match.name] = RecentList(self._max_stamps)
+            recent = lists[match.name] = RecentList(self._mask, self._max_stamps)
+        key = bytes(a & m for a, m in zip(address, recent.mask, strict=False))
         entry = recent.entries.get(key)
         if entry is not None and match.rttl and entry.ttl != ttl:
             entry = None

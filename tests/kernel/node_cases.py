@@ -1103,6 +1103,23 @@ def mss_at_an_odd_offset() -> Script:
     return script
 
 
+@case
+def mask_of_a_recent_list() -> Script:
+    script = Script(
+        "mask-of-a-recent-list",
+        "A list that -m recent keeps has the mask of the first rule that names it, and no other one's.",
+        table(
+            "mangle",
+            "-A PREROUTING -i out -m recent --name seen --rcheck --mask 255.255.255.0",
+            "-A FORWARD -m recent --name seen --set --rsource",
+        ),
+        neighbours=[("in", "10.1.0.10")],
+    )
+    script.receive("in", datagram(CLIENT, SERVER, 1000, 53), rules={"mangle/FORWARD/1": 1})
+    script.receive("out", datagram("10.1.0.10", CLIENT, 1000, 53), rules={"mangle/PREROUTING/1": 1})
+    return script
+
+
 def _protocols(name: str, *, six: bool) -> Script:
     script = Script(
         name,
