@@ -11,19 +11,13 @@ from typing import Any
 
 from pktsim.clock import HZ, NS_PER_JIFFY
 from pktsim.netfilter.hot_drop import HotDrop
-from pktsim.netfilter.matches.hashlimit import SCALE, HashlimitMatch
+from pktsim.netfilter.matches.hashlimit import CREDITS_PER_JIFFY, HashlimitMatch, credits
+from pktsim.netfilter.option import U64_MAX
 
-#: ``CREDITS_PER_JIFFY``: the power of two below what a rate of one per day leaves of 64 bits, with a HZ of 250.
-CREDITS_PER_JIFFY = 1 << 39
 #: Buckets of the hash where no rule says, on a machine with more than a gigabyte.
 DEFAULT_SIZE = 8192
 #: Protocols that begin with two ports (ESP: with the SPI), AH four bytes further on (``proto_ports_offset``).
 _PORTS_AT = {6: 0, 17: 0, 33: 0, 50: 0, 51: 4, 132: 0, 136: 0}
-
-
-def credits(average: int) -> int:
-    """``user2credits``."""
-    return average * (HZ * CREDITS_PER_JIFFY // SCALE)
 
 
 @dataclass(slots=True)
@@ -67,7 +61,8 @@ class HashlimitTable:
                     raise HotDrop
             found = self.buckets[key] = Bucket(cap, jiffy)
         else:
-            found.credit = min(found.credit + (jiffy - found.jiffy) * CREDITS_PER_JIFFY, cap)
+            grown = found.credit + (jiffy - found.jiffy) * CREDITS_PER_JIFFY & U64_MAX
+            found.credit = min(grown, cap)
             found.jiffy = jiffy
         found.expires = jiffy + self.settings.expire_ms * HZ // 1000
         return found

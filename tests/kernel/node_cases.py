@@ -1120,6 +1120,18 @@ def mask_of_a_recent_list() -> Script:
     return script
 
 
+@case
+def burst_of_more_than_64_bits() -> Script:
+    script = Script(
+        "burst-of-more-than-64-bits",
+        "What hashlimit counts in has 64 bits: one a day with a burst of three leaves less than two in them.",
+        table("mangle", "-A FORWARD -m hashlimit --hashlimit-name few --hashlimit-upto 1/day --hashlimit-burst 3"),
+    )
+    for count in (1, 0, 0):
+        script.receive("in", datagram(CLIENT, SERVER, 1000, 53), rules={"mangle/FORWARD/1": count})
+    return script
+
+
 def _protocols(name: str, *, six: bool) -> Script:
     script = Script(
         name,

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pktsim.clock import HZ
 from pktsim.errors import UnsupportedFeature
 from pktsim.netfilter.option import (
     U32_MAX,
@@ -30,13 +31,13 @@ _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _SHOWN = (("day", 86400), ("hour", 3600), ("min", 60), ("sec", 1))
 
 
-#: ``HZ * CREDITS_PER_JIFFY / SCALE``.
-_CREDITS = (250 << 39) // SCALE
+#: ``CREDITS_PER_JIFFY``: the power of two below what a rate of one per day leaves of 64 bits, with a HZ of 250.
+CREDITS_PER_JIFFY = 1 << 39
 
 
-def _credits(user: int) -> int:
-    """``user2credits`` with the overflow of 64 bits that the kernel's check looks for."""
-    return user * _CREDITS & U64_MAX
+def credits(user: int) -> int:
+    """``user2credits``, in 64 bits: a rule whose burst overflows is refused only if less than one packet is left."""
+    return user * (HZ * CREDITS_PER_JIFFY // SCALE) & U64_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class HashlimitMatch(Match):
     longest: int = 32  # the longest prefix of the family
 
     def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
-        if _credits(self.average * self.burst) < _credits(self.average):
+        if credits(self.average * self.burst) < credits(self.average):
             return "hashlimit: the burst overflows what is counted in at this rate"
         return proc_name_objection(self.name)
 
