@@ -264,12 +264,13 @@ cdef void pkt_parse_l4(Pkt *p) noexcept nogil:
     off = p.l3 + 40
     while ip6_is_extension(nexthdr):
         left = p.end - off if p.end > off else 0
-        if left < (4 if nexthdr == 44 else 2):
+        if nexthdr == 44 and off <= p.end:
+            p.fragment |= FRAG_ANY     # to who gathers, which looks for no more than the number
+        if left < (4 if nexthdr == 44 or nexthdr == 43 else 2):
             p.proto = nexthdr
             p.headers_cut = 1
             return
         if nexthdr == 44:
-            p.fragment |= FRAG_ANY
             if rd16(p.buf + off + 2) & 0xFFF8:
                 p.fragment |= FRAG_LATER
                 p.proto = p.buf[off]

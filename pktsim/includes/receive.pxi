@@ -161,6 +161,8 @@ cdef int ip6_hop_options(const Pkt *p, int *code, int *pointer) noexcept nogil:
             if kind == 5:              # router alert: nobody here listens for it
                 if size != 4:
                     return DR_IP_HEADER
+            elif kind == 7:            # CALIPSO (RFC 5570): valid in a domain of interpretation only, and there is none
+                return DR_IP_HEADER
             elif kind == 194:          # jumbo payload, of which no frame here is large enough
                 if size != 6 or off & 3 != 2:
                     return DR_IP_HEADER

@@ -43,7 +43,7 @@ def headers_incomplete(data: bytes) -> bool:
 
 
 def find_fragment_header(data: bytes) -> tuple[int, int] | None:
-    """``find_prev_fhdr``: where the fragment header is, and where its number stands; ``None`` if there is none."""
+    """``find_prev_fhdr``: where the fragment header is, whole or not, and where its number stands; ``None`` without."""
     kind, at, where = data[6], IPV6_HEADER, 6
     while kind != FRAGMENT:
         if kind not in EXTENSIONS or at + 2 > len(data):
@@ -51,7 +51,7 @@ def find_fragment_header(data: bytes) -> tuple[int, int] | None:
         size = header_size(kind, data[at + 1])
         kind, where = data[at], at
         at += size
-    return (at, where) if at + FRAGMENT_HEADER <= len(data) else None
+    return (at, where) if at <= len(data) else None
 
 
 class Defragmenter6(Defragmenter):
@@ -66,15 +66,20 @@ class Defragmenter6(Defragmenter):
         """
         data = packet.data
         self.reason = DropReason.FRAGMENT_BAD
+        tracking = user != DefragUser.LOCAL_DELIVER
+        as_it_is = Reassembled(data, 0, ())
         found = find_fragment_header(data)
+        if tracking and (found is None or not any(data[4:6])):
+            return as_it_is
         if found is None:
             return None
         at, _ = found
+        whole_header = at + FRAGMENT_HEADER <= len(data)
+        if not whole_header and not (tracking and headers_incomplete(data)):
+            return None
         offset = int.from_bytes(data[at + 2 : at + 4], "big") & _OFFSET_MASK
         more = bool(data[at + 3] & _MORE)
         end = offset + len(data) - at - FRAGMENT_HEADER
-        tracking = user != DefragUser.LOCAL_DELIVER
-        as_it_is = Reassembled(data, 0, ())
         if headers_incomplete(data):
             if tracking:
                 return as_it_is

@@ -71,6 +71,16 @@ def header_size(protocol: int, length: int) -> int:
     return (length + 2) * 4 if protocol == AUTH else (length + 1) * 8
 
 
+def number_before(packet: bytes, end: int) -> int:
+    """Where the number of the header at ``end`` stands, in the one before it."""
+    kind, at, where = packet[6], IPV6_HEADER, 6
+    while at < end:
+        size = header_size(kind, packet[at + 1])
+        kind, where = packet[at], at
+        at += size
+    return where
+
+
 def fragment_point(packet: bytes) -> tuple[int, int]:
     """``ip6_find_1stfragopt``: where a fragment header goes, and where the number of what follows stands.
 
@@ -102,8 +112,10 @@ class OptionProblem(Exception):
         self.also_groups = also_groups
 
 
-def check_options(packet: bytes, at: int, known: frozenset[int]) -> None:
-    """``ip6_parse_tlv``: go through the options of the header at ``at``.
+def check_options(packet: bytes, at: int) -> None:
+    """``ip6_parse_tlv`` of destination options: go through those of the header at ``at``.
+
+    None is known, for the home address is one to mobile hosts only. Hop-by-hop options are the engine's.
 
     Raises:
         OptionProblem: There is one that says that a packet must not be taken by who does not know it (RFC 8200
@@ -135,7 +147,7 @@ def check_options(packet: bytes, at: int, known: frozenset[int]) -> None:
             options += 1
             if options > _MOST_OPTIONS:
                 raise OptionProblem(0)
-            if kind not in known and kind >> 6:
+            if kind >> 6:
                 # ip6_tlvopt_unknown: 01 discard, 10 tell, 11 tell unless it was sent to a group
                 raise OptionProblem(0 if kind >> 6 == 1 else at, also_groups=kind >> 6 == 2)
         at += size

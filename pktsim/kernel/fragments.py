@@ -77,6 +77,10 @@ class Fragments:
         pieces = fragment_ipv4(data, mtu, payload_sizes=self._old_pieces(packet), keep_df=keep_df)
         self._output(packet, pieces, in_process=in_process)
 
+    def payload_length(self, packet: Packet) -> int:
+        """The bytes of what was gathered, without the headers that each of its fragments had; 0 if it was not."""
+        return sum(self._pieces.get(packet.pkt_id, ())) if packet.fragment_max else 0
+
     def _old_pieces(self, packet: Packet) -> tuple[int, ...]:
         """The payload bytes of the fragments it was gathered from; none if they are one piece by now.
 

@@ -25,6 +25,7 @@ from pktsim.kernel.exthdr import (
     check_options,
     fragment_point,
     header_size,
+    number_before,
 )
 from pktsim.kernel.icmp6 import (
     EXC_FRAGTIME,
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
 
 _CHECKSUM_BREAK: Final = 76
-#: The home address; hop-by-hop options are the engine's (ip6_hop_options).
-_KNOWN_DESTINATION: Final = frozenset((201,))
 #: Types of routing headers that a host drops unless it was told to look at them (RPL, SRv6: ``seg6_enabled``).
 _ROUTED_BY_SEGMENTS: Final = frozenset((3, 4))
 
@@ -124,12 +123,16 @@ class Ip6:
         """``ip6_protocol_deliver_rcu``: a packet has passed INPUT; step over its extension headers."""
         data = packet.data
         protocol, at, where = data[6], IPV6_HEADER, 6
-        pointer = where  # the same place in the packet as it is quoted
         about = about6(packet)
-        # options that were looked at when the packet came in, not those that its fragments held
-        options_come_first = protocol == HOP_BY_HOP and not packet.fragment_max
+        payload = self._netns.fragments.payload_length(packet)
+        if payload:
+            # nf_ct_frag6_gather leaves the transport header where the fragment header was, and ip6_protocol_deliver_rcu
+            # takes what there is there for the first header that has not been looked at
+            where = IPV6_HEADER if protocol == HOP_BY_HOP else 6
+            protocol, at = data[where], len(data) - payload
+        pointer = where  # the same place in the packet as it is quoted
         while True:
-            first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER and options_come_first
+            first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER
             if protocol in (DEST_OPTIONS, ROUTING) or first_options:
                 whole_header = at + 8 <= len(data) and at + header_size(protocol, data[at + 1]) <= len(data)
                 if not whole_header or not self._options_fine(about, data, protocol, at):
@@ -139,6 +142,7 @@ class Ip6:
                 pointer = where + len(about.packet) - len(data)
             elif protocol == FRAGMENT:
                 if at + FRAGMENT_HEADER > len(data):
+                    self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, at)
                     self._netns.discard(packet, DropReason.IP_HEADER)
                     return
                 if not int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF9:
@@ -150,6 +154,8 @@ class Ip6:
                 if whole is None:
                     return
                 data = whole.data
+                at = len(data) - sum(whole.payload_sizes)
+                where = number_before(data, at)
                 protocol, pointer = data[where], where
                 about = replace(about, packet=data)
             else:
@@ -176,7 +182,7 @@ class Ip6:
         if protocol == HOP_BY_HOP:
             return True  # looked at when it came in
         try:
-            check_options(data, at, _KNOWN_DESTINATION)
+            check_options(data, at)
         except OptionProblem as problem:
             if problem.pointer and (problem.also_groups or not is_multicast6(data[24:40])):
                 icmp6.error(about, Icmp6Type.PARAMPROB, UNK_OPTION, problem.pointer)

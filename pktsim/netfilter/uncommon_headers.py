@@ -49,12 +49,10 @@ def find_header(data: bytes, wanted: int) -> int | None:
         found = kind == wanted
         if kind not in _EXTENSIONS or kind == _NONE:
             return None
-        if at + 2 > len(data):
+        if at + (4 if kind in (_FRAGMENT, _ROUTING) else 2) > len(data):
             raise HotDrop
         following = data[at]
         if kind == _FRAGMENT:
-            if at + 4 > len(data):
-                raise HotDrop
             if int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF8:
                 return at if found else None
             size = 8

@@ -36,6 +36,7 @@ from pktsim.netfilter.matches.ttl import TtlMatch
 from pktsim.netfilter.matches.u32 import U32Match, U32Op
 from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, Op, RouteType
 from pktsim.netfilter.values import AddressRange
+from pktsim.wire.frame import IPPROTO_ESP, IPPROTO_NONE
 
 _COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}
 NS_PER_S = 1_000_000_000
@@ -95,7 +96,7 @@ def _ipv6_headers(data: bytes) -> int | None:
         kind, at = data[at], at + size
         if at > len(data):
             break
-    return found | Ipv6HeaderBit.PROTOCOL
+    return found if kind in (IPPROTO_ESP, IPPROTO_NONE) else found | Ipv6HeaderBit.PROTOCOL
 
 
 @match(Ipv6headerMatch)

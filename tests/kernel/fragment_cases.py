@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 
 from pktsim.wire import frame as build
@@ -238,4 +239,130 @@ def many_fragments_from_one_host() -> Script:
     for _ in range(40):
         script.receive("in", pieces[0], out=[])
         script.receive("in", pieces[1], out=out)
+    return script
+
+
+def _tracked6(name: str, proves: str) -> Script:
+    return Script(
+        name,
+        proves,
+        rules6=table("mangle", "-A PREROUTING") + table("filter", "-A FORWARD -m conntrack --ctstate NEW"),
+        sysctls=NO_LIMIT6,
+    )
+
+
+@case
+def half_a_fragment_header6() -> Script:
+    script = _tracked6(
+        "half-a-fragment-header6",
+        "Conntrack drops what has not the first half of a fragment header, and what has it and is no first fragment; a "
+        "first one passes.",
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    for offset, passes in ((0, range(4, 9)), (1, range(4, 9)), (8, range(0))):
+        for length in range(1, 9):
+            header = (struct.pack("!BBHI", IPPROTO_UDP, 0, offset, 5) + bytes(8))[:length]
+            packet = build.ipv6(*ends, _DESTINATION, bytes((build.IPPROTO_FRAGMENT, 0)) + _OPTIONS + header)
+            script.receive("in", packet, rules={"6:mangle/PREROUTING/1": int(length in passes)})
+    return script
+
+
+@case
+def half_a_fragment_header_to_the_host6() -> Script:
+    script = Script(
+        "half-a-fragment-header-to-the-host6",
+        "The host that a fragment is for says that not all of its header is there.",
+        rules6=table("mangle", "-A PREROUTING"),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    for length in (1, 3, 4, 7):
+        packet = build.ipv6(*ends, build.IPPROTO_FRAGMENT, bytes((IPPROTO_UDP, 0, 0, 0, 0, 0, 0))[:length])
+        script.receive("in", packet, out=[f"in {NEAR6} > {CLIENT6} icmp6 4/0"])
+    return script
+
+
+@case
+def options_before_what_was_gathered6() -> Script:
+    script = _tracked6(
+        "options-before-what-was-gathered6",
+        "Of what conntrack has gathered the host looks at no header but hop-by-hop options before it: others it looks "
+        "for where the fragment header was.",
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    datagram = build.udp(*ends, 1000, 9, bytes(8))
+    for kind, answered in ((0, True), (_DESTINATION, False)):
+        for pieces in (((0, 16),), ((0, 8), (8, 16))):
+            for start, end in pieces:
+                more = end < len(datagram)
+                fragment = build.ipv6_fragment(
+                    IPPROTO_UDP, datagram[start:end], identification=7 + len(pieces), offset=start, more=more
+                )
+                packet = build.ipv6(*ends, kind, bytes((build.IPPROTO_FRAGMENT, 0)) + _OPTIONS + fragment)
+                answer = [f"in {NEAR6} > {CLIENT6} icmp6 1/4"] if answered and not more else []
+                script.receive("in", packet, out=answer)
+    return script
+
+
+@case
+def options_of_one_fragment6() -> Script:
+    script = Script(
+        "options-of-one-fragment6",
+        "A host gathers fragments under the headers of the first, whichever comes last.",
+        rules6=table("mangle", "-A PREROUTING"),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    datagram = build.udp(*ends, 1000, 9, bytes(8))
+    for number, with_options in enumerate((0, 8)):
+        for start in (0, 8):
+            fragment = build.ipv6_fragment(
+                IPPROTO_UDP, datagram[start : start + 8], identification=7 + number, offset=start, more=not start
+            )
+            if start == with_options:
+                packet = build.ipv6(*ends, 0, bytes((build.IPPROTO_FRAGMENT, 0)) + _OPTIONS + fragment)
+            else:
+                packet = build.ipv6(*ends, build.IPPROTO_FRAGMENT, fragment)
+            script.receive("in", packet, out=[f"in {NEAR6} > {CLIENT6} icmp6 1/4"] if start else [])
+    return script
+
+
+@case
+def options_that_nobody_knows6() -> Script:
+    script = Script(
+        "options-that-nobody-knows6",
+        "A CALIPSO option is dropped, for no domain of interpretation is known; the home address is an option only to "
+        "mobile hosts.",
+        rules6=table("mangle", "-A PREROUTING"),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(NEAR6)
+    datagram = build.udp(*ends, 1000, 9, bytes(8))
+    calipso = bytes((IPPROTO_UDP, 1, 7, 8)) + bytes(8) + bytes((1, 2, 0, 0))
+    script.receive("in", build.ipv6(*ends, 0, calipso + datagram), rules={"6:mangle/PREROUTING/1": 0}, out=[])
+    home = bytes((IPPROTO_UDP, 2, 1, 2, 0, 0, 201, 16)) + ends[0]
+    script.receive("in", build.ipv6(*ends, _DESTINATION, home + datagram), out=[f"in {NEAR6} > {CLIENT6} icmp6 4/2"])
+    return script
+
+
+@case
+def headers_that_are_cut_short6() -> Script:
+    script = Script(
+        "headers-that-are-cut-short6",
+        "A routing header of less than four bytes is too short to -p; -m ipv6header believes a length that the packet "
+        "does not have, and sees that nothing follows.",
+        rules6=table(
+            "mangle",
+            "-A PREROUTING -m ipv6header --header dst",
+            "-A PREROUTING -m hbh",
+            "-A PREROUTING -p udp",
+        ),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    for length, passes in ((2, 0), (3, 0), (4, 1)):
+        packet = build.ipv6(*ends, build.IPPROTO_ROUTING, bytes((IPPROTO_UDP, 0, 0, 0))[:length])
+        script.receive("in", packet, rules={"6:mangle/PREROUTING/3": passes})
+    packet = build.ipv6(*ends, _DESTINATION, bytes((build.IPPROTO_NONE, 1)) + _OPTIONS + b"\0")
+    script.receive("in", packet, rules={"6:mangle/PREROUTING/1": 1, "6:mangle/PREROUTING/3": 0})
     return script

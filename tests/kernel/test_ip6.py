@@ -185,7 +185,7 @@ def test_a_fragment_header_goes_behind_what_routers_read() -> None:
 def test_unknown_option_says_what_becomes_of_the_packet(option: int, pointer: int) -> None:
     packet = build_ip(NODE, PEER, 60, bytes([17, 0, option, 4, 1, 2, 3, 4]), ttl=64)
     with pytest.raises(OptionProblem) as caught:
-        check_options(packet, 40, frozenset())
+        check_options(packet, 40)
     assert caught.value.pointer == pointer
 
 
