@@ -40,6 +40,10 @@ class Counted:
         )
         return found
 
+    def gone(self, found: dict[str, Any] | None) -> bool:
+        """``found`` is none, or ``already_closed``."""
+        return found is None or (found["proto"] == _TCP and found["state"] in (_TIME_WAIT, _CLOSE))
+
 
 @dataclass(slots=True)
 class CountedList:
@@ -49,11 +53,28 @@ class CountedList:
     last_gc_jiffy: int = -1
     last_gc_count: int = 0
 
-    def add(self, datapath: Any, new: Counted, *, confirmed: bool) -> int:
-        """Count a packet's connection, if it has not been; how many there are then (``__nf_conncount_add``)."""
+    def add(self, datapath: Any, new: Counted, status: int) -> int:
+        """Count a packet's connection, if it has not been; how many there are then (``__nf_conncount_add``).
+
+        Args:
+            datapath: Where connections are found.
+            new: What is counted.
+            status: Of its connection. One that is assured has been counted when it was new, or is not: for it those
+                that have gone are forgotten, be it itself.
+
+        Raises:
+            HotDrop: None is left.
+        """
         jiffy = datapath.now_ns // NS_PER_JIFFY
-        if not self.tuples and self.last_gc_jiffy < 0:
+        if self.last_gc_jiffy < 0:
             self.last_gc_jiffy = jiffy
+        elif status & CtStatus.ASSURED:
+            if jiffy != self.last_gc_jiffy:
+                self._gc(datapath, jiffy)
+            if not self.tuples:
+                raise HotDrop
+            return len(self.tuples)
+        confirmed = status & CtStatus.CONFIRMED
         grown = len(self.tuples) - self.last_gc_count
         if confirmed or jiffy != self.last_gc_jiffy or grown >= GC_MAX_NODES:
             if self._is_there_after_gc(datapath, new):
@@ -62,6 +83,13 @@ class CountedList:
             self.last_gc_count = len(self.tuples)
         self.tuples.append(new)
         return len(self.tuples)
+
+    def _gc(self, datapath: Any, jiffy: int) -> None:
+        """``nf_conncount_gc_list``."""
+        gone = [place for place, one in enumerate(self.tuples) if one.gone(one.find(datapath))][: GC_MAX_NODES + 1]
+        self.tuples = [one for place, one in enumerate(self.tuples) if place not in gone]
+        self.last_gc_jiffy = jiffy
+        self.last_gc_count = len(self.tuples)
 
     def _is_there_after_gc(self, datapath: Any, new: Counted) -> bool:
         """Forget what has gone, as far as ``new``."""
@@ -74,14 +102,14 @@ class CountedList:
             if found is not None and one.tuple == new.tuple and one.protocol == new.protocol:
                 there = True
                 break
-            if found is None or (found["proto"] == _TCP and found["state"] in (_TIME_WAIT, _CLOSE)):
+            if one.gone(found):
                 gone.add(place)
         self.tuples = [one for place, one in enumerate(self.tuples) if place not in gone]
         return there
 
 
-def counted(datapath: Any, packet: Any) -> tuple[Counted, bool]:
-    """What is counted of a packet, and whether its connection is confirmed (``get_ct_or_tuple_from_skb``).
+def counted(datapath: Any, packet: Any) -> tuple[Counted, int]:
+    """What is counted of a packet, and the status of its connection (``get_ct_or_tuple_from_skb``).
 
     That is its connection's original tuple, or where it has none, its own.
 
@@ -90,10 +118,11 @@ def counted(datapath: Any, packet: Any) -> tuple[Counted, bool]:
     """
     entry = packet.conntrack
     if entry is not None:
-        confirmed = bool(entry["status"] & CtStatus.CONFIRMED)
-        return Counted(entry["family"], entry["proto"], entry["orig"], entry["zone"], entry["zone_dir"]), confirmed
+        new = Counted(entry["family"], entry["proto"], entry["orig"], entry["zone"], entry["zone_dir"])
+        return new, entry["status"]
     own = datapath.conntrack_tuple(packet)
     if own is None:
         raise HotDrop
     new = Counted(packet.family, *own, *(packet.template_zone or (0, ZoneDirection.BOTH)))
-    return new, new.find(datapath) is not None
+    found = new.find(datapath)
+    return new, found["status"] if found is not None else 0

@@ -367,7 +367,7 @@ def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
     identity = object()
 
     def test(datapath: Any, packet: Any, _hook: int) -> bool:
-        new, confirmed = counted(datapath, packet)
+        new, status = counted(datapath, packet)
         data: bytes = packet.data
         if data[0] >> 4 == 4:
             address = data[16:20] if match.by_destination else data[12:16]
@@ -377,7 +377,7 @@ def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
         mask = (1 << bits) - (1 << bits - match.prefix_length)
         key = (identity, int.from_bytes(address, "big") & mask, new.zone)
         connections = datapath.context.connections.setdefault(key, CountedList())
-        return bool((connections.add(datapath, new, confirmed=confirmed) > match.limit) != match.upto)
+        return bool((connections.add(datapath, new, status) > match.limit) != match.upto)
 
     return _python(builder, test, inverted=False)
 

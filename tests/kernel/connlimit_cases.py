@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
-from tests.netfilter.case_script import CLIENT, SERVER, Script, datagram
+from tests.netfilter.case_script import CLIENT, SERVER, Script, datagram, segment
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
 #: How far the chain of ``_counting`` counts.
@@ -129,4 +129,32 @@ def counted_again_after_so_many() -> Script:
     )
     for port in (1000, 1001):
         script.receive("in", _there(port), rules={"raw/COUNT/1": 1, "raw/COUNT/2": 12})
+    return script
+
+
+@case
+def counted_while_it_was_new() -> Script:
+    script = _counting(
+        "counted-while-it-was-new",
+        "A connection that is assured is counted no more if it has not been: its packets make the list forget what has "
+        "gone, themselves too, and drop if nothing is left.",
+        "mangle",
+        "-A FORWARD -m length --length 61: -j COUNT",
+        before="*raw\n-A PREROUTING -m length --length 100 -j CT --notrack\nCOMMIT\n",
+    )
+    for packet in (
+        segment(CLIENT, SERVER, 1000, 80, "S", 1000),
+        segment(SERVER, CLIENT, 80, 1000, "S.", 5000, 1001),
+        segment(CLIENT, SERVER, 1000, 80, ".", 1001, 5001),
+    ):
+        script.receive("in" if packet[15] == 9 and packet[13] == 1 else "out", packet)
+    data = segment(CLIENT, SERVER, 1000, 80, "P.", 1001, 5001, length=30)
+    long = datagram(CLIENT, SERVER, 2000, 53, bytes(50))
+    untracked = datagram(CLIENT, SERVER, 3000, 53, bytes(72))
+    _count(script, "mangle", "in", untracked, 1)
+    script.receive("in", data, out=[])
+    _count(script, "mangle", "in", long, 1)
+    _count(script, "mangle", "in", data, 1)
+    _count(script, "mangle", "in", untracked, 2)
+    _count(script, "mangle", "in", data, 1)
     return script
