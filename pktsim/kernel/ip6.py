@@ -128,11 +128,13 @@ class Ip6:
         if payload:
             # nf_ct_frag6_gather leaves the transport header where the fragment header was, and ip6_protocol_deliver_rcu
             # takes what there is there for the first header that has not been looked at
-            where = IPV6_HEADER if protocol == HOP_BY_HOP else 6
-            protocol, at = data[where], len(data) - payload
+            at = len(data) - payload
+            where = IPV6_HEADER if protocol == HOP_BY_HOP and at > IPV6_HEADER else 6
+            protocol = data[where]
         pointer = where  # the same place in the packet as it is quoted
         while True:
-            first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER
+            # those that its fragments held have not been looked at
+            first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER and not payload
             if protocol in (DEST_OPTIONS, ROUTING) or first_options:
                 whole_header = at + 8 <= len(data) and at + header_size(protocol, data[at + 1]) <= len(data)
                 if not whole_header or not self._options_fine(about, data, protocol, at):
