@@ -108,6 +108,7 @@ class Packet:
     mark: int
     priority: int
     fragment_max: int  # the largest fragment it was gathered from, 0 if it was not
+    ip_options: int  # what forwarding has to do to its IPv4 options (``kernel.ip_options.Todo``)
     linear: bool  # its bytes are in one piece, whatever it was gathered from
     ignore_df: bool  # conntrack gathered it from fragments: it is cut where it is too long
     @property

@@ -120,6 +120,7 @@ cdef enum:  # Upcall: UP_
     UP_LOG = 11
     UP_TEE = 12
     UP_FLOOD = 13
+    UP_IP_OPTIONS = 14
 
 cdef enum:  # DropReason: DR_
     DR_FRAME_TOO_SHORT = 1

@@ -281,6 +281,10 @@ cdef void hook_done(State *s, Pkt *p, int hook) noexcept nogil:
     elif hook == HOOK_INPUT:
         ip_deliver(s, p)
     elif hook == HOOK_FORWARD:
+        if p.ip_options:
+            p.stage = STAGE_OPTIONS_OUT
+            pkt_upcall(s, p, UP_IP_OPTIONS, HOOK_FORWARD, 0, 0)
+            return
         ip_output(s, p)
     elif hook == HOOK_OUTPUT:
         ip_output(s, p)

@@ -182,6 +182,15 @@ cdef class Packet:
             self.get().flags &= ~<uint32_t>PF_IGNORE_DF
 
     @property
+    def ip_options(self):
+        """What forwarding has to do to its IPv4 options."""
+        return self.get().ip_options
+
+    @ip_options.setter
+    def ip_options(self, uint8_t value):
+        self.get().ip_options = value
+
+    @property
     def linear(self):
         """Its bytes are in one piece, whatever it was gathered from."""
         return bool(self.get().flags & PF_LINEAR)

@@ -7,6 +7,8 @@ cdef enum:
     STAGE_NEIGH = 2            # before the neighbour look-up
     STAGE_HOOK_DONE = 3        # behind a hook
     STAGE_REDIRECT = 4         # being forwarded, after its sender was told of a shorter way
+    STAGE_OPTIONS = 6          # between its route and what is done with it
+    STAGE_OPTIONS_OUT = 7      # behind FORWARD
     STAGE_FLOOD = 5            # being flooded, before port number ``phys_out``
     MAX_HOPS = 256             # times round lo: more than any TTL allows
     MAX_ROUNDS = 1 << 15       # ... of all packets of one arrival: what a packet was cut into, each with a TTL's rounds
@@ -35,18 +37,24 @@ cdef inline void pkt_saddr(const Pkt *p, Addr *a) noexcept nogil:
 
 
 cdef void ip_rcv_finish(State *s, Pkt *p) noexcept nogil:
-    cdef int reason, code = -1
+    cdef int reason = 0
+    cdef int code = -1
     cdef bint bounced
-    if p.rt_type == 0 or not p.flags & PF_LOOPED:
-        if not p.flags & PF_BR_ROUTED:
-            reason = route_input(s, p, &code)
-            if reason:
-                trace_add(s, p, TR_ROUTE, 0, 0, 0, 0)
-                if code >= 0:
-                    pkt_refuse(s, p, reason, 3 if p.family == AF4 else 1, code, 0)
-                else:
-                    pkt_drop(s, p, reason)
-                return
+    if (p.rt_type == 0 or not p.flags & PF_LOOPED) and not p.flags & PF_BR_ROUTED:
+        reason = route_input(s, p, &code)
+    if p.family == AF4 and p.buf[p.l3] & 15 > 5 and not p.flags & PF_IP_OPTIONS and (reason == 0 or code >= 0):
+        # ip_rcv_options, on the way to ip_error too
+        p.flags |= PF_IP_OPTIONS
+        p.stage = STAGE_OPTIONS
+        pkt_upcall(s, p, UP_IP_OPTIONS, HOOK_PREROUTING, 0, 0)
+        return
+    if reason:
+        trace_add(s, p, TR_ROUTE, 0, 0, 0, 0)
+        if code >= 0:
+            pkt_refuse(s, p, reason, 3 if p.family == AF4 else 1, code, 0)
+        else:
+            pkt_drop(s, p, reason)
+        return
     bounced = p.flags & PF_BR_ROUTED != 0
     p.flags &= ~<uint32_t>PF_BR_ROUTED
     trace_add(s, p, TR_ROUTE, p.rt_type, p.rt_oif, 0, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
@@ -469,6 +477,10 @@ cdef void pkt_resume(State *s, Pkt *p) noexcept nogil:
             ip6_forward(s, p, True)
         else:
             hook_enter(s, p, HOOK_FORWARD)
+    elif p.stage == STAGE_OPTIONS:
+        ip_rcv_finish(s, p)
+    elif p.stage == STAGE_OPTIONS_OUT:
+        ip_output(s, p)
     elif p.stage == STAGE_FLOOD:
         br_flood_on(s, p)
     elif p.stage == STAGE_HOOK:

@@ -38,17 +38,38 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
     cdef RouteResult r
     cdef Link *dev = link_get(s, p.in_if)
     cdef int type, reason
-    cdef bint forwarding
+    cdef bint forwarding, localnet
     icmp_code[0] = -1
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     if p.family == AF6:
         return route_input6(s, p, &src, &dst, icmp_code)
+    localnet = s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)
     forwarding = dev != NULL and (dev.forwarding if dev.forwarding >= 0 else s.sysctl[SYSCTL_IP_FORWARD])
     if (src.b[0] & 0xF0) == 0xE0 or src.w[0] == <uint32_t>0xFFFFFFFF:
         return DR_MARTIAN_SOURCE
+    memset(&r, 0, sizeof(r))
+    if (dst.b[0] & 0xF0) == 0xE0:
+        # no multicast routing and no memberships but all-hosts: ip_check_mc, ip_mc_validate_source
+        if dst.b[0] != 224 or dst.b[1] != 0 or dst.b[2] != 0 or dst.b[3] != 1:
+            return DR_GROUP_NOT_JOINED
+        if src.b[0] == 127 and p.in_if != s.lo_ifindex and not localnet:
+            return DR_IP_LOCALNET
+        if src.w[0] != 0:
+            # as if from no address in particular, which is what ``r`` has yet
+            reason = validate_source(s, p, &src, &r.nexthop, 0)
+            if reason:
+                return reason
+        r.type = RTN_LOCAL
+        r.oif = s.lo_ifindex
+        r.nexthop = dst
+        route_attach(s, p, &r)
+        return 0
     if dst.w[0] == <uint32_t>0xFFFFFFFF or (src.w[0] == 0 and dst.w[0] == 0):
-        memset(&r, 0, sizeof(r))
+        if src.w[0] != 0:
+            reason = validate_source(s, p, &src, &r.nexthop, 0)
+            if reason:
+                return reason
         r.type = RTN_BROADCAST
         r.oif = s.lo_ifindex
         r.nexthop = dst
@@ -59,25 +80,8 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
     if dst.w[0] == 0:
         return DR_MARTIAN_DESTINATION
     if p.in_if != s.lo_ifindex:
-        if dst.b[0] == 127 and not (s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)):
+        if (dst.b[0] == 127 or src.b[0] == 127) and not localnet:
             return DR_IP_LOCALNET
-        if src.b[0] == 127 and not (s.sysctl[SYSCTL_ROUTE_LOCALNET] or (dev != NULL and dev.route_localnet)):
-            return DR_IP_LOCALNET
-    if (dst.b[0] & 0xF0) == 0xE0:
-        # no multicast routing and no memberships but all-hosts: ip_check_mc
-        if dst.b[0] == 224 and dst.b[1] == 0 and dst.b[2] == 0 and dst.b[3] == 1:
-            memset(&r, 0, sizeof(r))
-            if src.b[0] != 0:
-                # ip_mc_validate_source: as if from no address in particular, which is what ``r`` has yet
-                reason = validate_source(s, p, &src, &r.nexthop, 0)
-                if reason:
-                    return reason
-            r.type = RTN_LOCAL
-            r.oif = s.lo_ifindex
-            r.nexthop = dst
-            route_attach(s, p, &r)
-            return 0
-        return DR_GROUP_NOT_JOINED
     type = fib_lookup(s, AF4, &dst, &src, p.mark, p.in_if, 0, &r)
     if type == RTN_BROADCAST:
         reason = validate_source(s, p, &src, &dst, 0)

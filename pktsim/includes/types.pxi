@@ -60,6 +60,7 @@ cdef enum:
     PF_IGNORE_DF = 65536       # conntrack gathered it from fragments: what is too long is cut, not refused (ignore_df)
     PF_LINEAR = 32768          # somebody wanted its bytes in one piece: the fragments it was gathered from are no more
     PF_ONLINK = 2048           # whoever sent it says that its destination is on the link of the device (icmp6_dst_alloc)
+    PF_IP_OPTIONS = 131072     # its IPv4 options have been looked at
     PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast
 
 cdef union Addr:
@@ -174,6 +175,7 @@ cdef struct Pkt:
     uint16_t tmpl_zone         # from -j CT --zone, before conntrack
     uint8_t tmpl_zone_dir
     uint8_t tmpl_set
+    uint8_t ip_options         # what forwarding has to do to its IPv4 options (kernel/ip_options.py)
     uint8_t tmpl_mark          # the zone is the packet's mark (NF_CT_FLAG_MARK)
     uint8_t tmpl_ctinfo        # NEW, or on an error about a packet with a template RELATED
     int32_t rt_oif

@@ -76,6 +76,9 @@ ERROR_TYPES: Final = frozenset(
     )
 )
 
+_WITHOUT_OPTIONS: Final = b"\x45"
+#: Types that nothing has, or had in IPv4, and that count as errors too where they are quoted.
+_NEVER_ANSWERED: Final = frozenset((1, 2, 6, 7, 9, 10))
 #: RFC 1812 section 4.3.2.3: as much as fits 576 bytes in all.
 _ERROR_MAX: Final = 576
 _IP_HEADER: Final = 20
@@ -212,7 +215,7 @@ class Icmp:
 
     # ----------------------------------------------------------------------------------------------------------- errors
 
-    def error(self, about: About, icmp_type: int, code: int, info: int = 0) -> bool:
+    def error(self, about: About, icmp_type: int, code: int, info: int = 0, *, options_end: int = 0) -> bool:
         """``__icmp_send``: tell a packet's sender.
 
         Args:
@@ -220,6 +223,7 @@ class Icmp:
             icmp_type: Of the message.
             code: Of the message.
             info: The header's last four bytes: an MTU, a gateway, a pointer.
+            options_end: The byte of the packet's IP header that is wrong; the options before it are sent back.
 
         Returns:
             Whether a message was sent.
@@ -234,7 +238,7 @@ class Icmp:
             return unanswered("it is a later fragment")
         if icmp_type in ERROR_TYPES and packet[9] == IPPROTO_ICMP:
             quoted_type = packet[header_length] if len(packet) > header_length else NR_ICMP_TYPES + 1
-            if quoted_type > NR_ICMP_TYPES or quoted_type in ERROR_TYPES:
+            if quoted_type > NR_ICMP_TYPES or quoted_type in ERROR_TYPES | _NEVER_ANSWERED:
                 return unanswered(ABOUT_AN_ERROR)
         in_device = netns.devices.find(about.in_ifindex)
         limited = False
@@ -252,21 +256,37 @@ class Icmp:
         if icmp_type in ERROR_TYPES:
             tos = tos & _TOS_MASK | _PREC_INTERNETCONTROL
         mark = about.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
+        # options of our own packets are not looked at
+        received = packet if about.in_ifindex else _WITHOUT_OPTIONS
+        echoed = netns.ip_options.echo(received, saddr or _INADDR_DUMMY, options_end)
+        if echoed is None:
+            return unanswered("its options leave no room for an address")
+        daddr = echoed.via or daddr
         try:
             route = netns.route_output(daddr, saddr=saddr, mark=mark)
         except OSError:
             return unanswered(NO_WAY_BACK)
         if limited and not self._peer_allow(daddr, loopback=route.local):
             return self.withheld(about.pkt_id, icmp_type, code, "net.ipv4.icmp_ratelimit")
-        room = min(route.mtu, _ERROR_MAX) - _IP_HEADER - _ICMP_HEADER
+        room = min(route.mtu, _ERROR_MAX) - _IP_HEADER - len(echoed.options) - _ICMP_HEADER
         if room <= _IP_HEADER:
             return unanswered(f"an MTU of {route.mtu} leaves no room for it")
         message = struct.pack("!BBHI", icmp_type, code, 0, info) + packet[:room]
-        self._send(route.saddr or _INADDR_DUMMY, daddr, message, tos=tos, mark=mark, related=about.related)
+        source = route.saddr or _INADDR_DUMMY
+        echoed = netns.ip_options.echo(received, source, options_end) or echoed
+        self._send(source, daddr, message, tos=tos, mark=mark, options=echoed.options, related=about.related)
         return True
 
     def _send(
-        self, saddr: bytes, daddr: bytes, message: bytes, *, tos: int, mark: int, related: Packet | None = None
+        self,
+        saddr: bytes,
+        daddr: bytes,
+        message: bytes,
+        *,
+        tos: int,
+        mark: int,
+        options: bytes = b"",
+        related: Packet | None = None,
     ) -> None:
         """``icmp_push_reply``: the checksum, an IP header without DF, and off it goes."""
         message = message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
@@ -280,6 +300,7 @@ class Icmp:
             tos=tos,
             ip_id=netns.next_ip_id(saddr, daddr, IPPROTO_ICMP),
             df=False,
+            options=options,
         )
         outer, self._sending = self._sending, True
         try:
@@ -329,7 +350,7 @@ class Icmp:
             if netns.sysctls.number("net.ipv4.icmp_echo_ignore_all"):
                 self.unanswered(pkt_id, IcmpType.ECHOREPLY, 0, "net.ipv4.icmp_echo_ignore_all is set")
                 return None
-            answer = bytes([IcmpType.ECHOREPLY, 0, 0, 0]) + message[4:]
+            answer = bytes([IcmpType.ECHOREPLY, code, 0, 0]) + message[4:]
             self._reply(packet, answer, ifindex, broadcast, mark, pkt_id)
         elif icmp_type == IcmpType.TIMESTAMP:
             self._timestamp(packet, message, ifindex, broadcast, mark, pkt_id)
@@ -364,7 +385,11 @@ class Icmp:
             if not self._peer_allow(daddr, loopback=route.local):
                 self.withheld(pkt_id, message[0], message[1], "net.ipv4.icmp_ratelimit")
                 return
-        self._send(saddr, daddr, message, tos=request[1], mark=reply_mark)
+        echoed = netns.ip_options.echo(request, saddr)
+        if echoed is None:
+            self.unanswered(pkt_id, message[0], message[1], "its options leave no room for an address")
+            return
+        self._send(saddr, daddr, message, tos=request[1], mark=reply_mark, options=echoed.options)
 
     def _error_received(
         self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int, pkt_id: int

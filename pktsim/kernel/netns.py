@@ -23,6 +23,7 @@ from pktsim.kernel.icmp import About, Icmp, IcmpType, Unreach
 from pktsim.kernel.icmp6 import Icmp6, Icmp6Type, Unreach6, about6
 from pktsim.kernel.icmp_limit import IcmpLimits
 from pktsim.kernel.ip6 import Ip6
+from pktsim.kernel.ip_options import IpOptions
 from pktsim.kernel.ndisc import Ndisc
 from pktsim.kernel.neighbour import Neighbour, NeighbourTable
 from pktsim.kernel.netdev import (
@@ -124,6 +125,7 @@ class Netns(Routing):
         self.icmp6 = Icmp6(self)
         self.ip6 = Ip6(self)
         self.fragments = Fragments(self)
+        self.ip_options = IpOptions(self)
         self.held: list[Held] = []
         #: Told of each engine call and of changed tables, to keep traces; see :mod:`pktsim.kernel.explain`.
         self.explainer: Explainer | None = None
@@ -154,6 +156,7 @@ class Netns(Routing):
             Upcall.OTHER_L2: self._on_other_l2,
             Upcall.HELD: self._on_held,
             Upcall.FLOOD: self._on_flood,
+            Upcall.IP_OPTIONS: self.ip_options.upcall,
         }
         self.vxlan = Vxlan(self)
         self._tcp_settings: dict[str, str] = {}
@@ -546,6 +549,11 @@ class Netns(Routing):
         error = self.local_out(packet, mark=mark, ifindex=ifindex, uid=uid, checksum_partial=checksum_partial)
         if error:
             raise OSError(error, errno.errorcode[error])
+
+    def options_of_answer(self, header: bytes, saddr: bytes) -> bytes | None:
+        """The IPv4 options of an answer from ``saddr`` to a packet with this header; ``None`` if there can be none."""
+        echoed = self.ip_options.echo(header, saddr)
+        return None if echoed is None else echoed.options
 
     def holds_segment(self, seq: int) -> bool:
         """Whether a TCP segment of a local socket waits for a neighbour. NAT and tunnels leave its number as it is."""

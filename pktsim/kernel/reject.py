@@ -82,8 +82,9 @@ def _checksum_wrong(data: bytes) -> bool:
     initial = 0
     if protocol in (IPPROTO_TCP, IPPROTO_UDP):
         initial = pseudo_header_sum(data[12:16], data[16:20], protocol, len(segment))
-    # The kernel sums from the IP header on, whose own sum is all ones: so a payload that sums to zero is good.
-    return checksum(segment, initial) not in (0, 0xFFFF)
+    # The kernel sums from the IP header on, whose own sum is all ones, so that a payload that sums to zero is good;
+    # it is not if options have been written into it and its checksum not mended yet.
+    return checksum(data[: int.from_bytes(data[2:4], "big")], initial) not in (0, 0xFFFF)
 
 
 def _checksum6_wrong(data: bytes) -> bool:

@@ -124,6 +124,7 @@ class Sysctls:
             self._conf[family, "default"] = dict(values)
             if family.endswith(".conf"):
                 self._conf[family, "all"] = dict(values)
+        self._conf["net.ipv4.conf", "all"]["accept_source_route"] = "0"  # ipv4_devconf, unlike ipv4_devconf_dflt
         self._cache: dict[tuple[str, str, str], int] = {}
 
     # ------------------------------------------------------------------------------------------------------- interfaces

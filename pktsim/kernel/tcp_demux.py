@@ -175,7 +175,7 @@ class TcpDemux:
 
     def deliver(self, packet: IpPacket, *, ifindex: int, reply_mark: int = 0, pkt_id: int = 0) -> DropReason | None:
         """tcp_v4_rcv. Returns why nobody takes it, if so."""
-        segment = parse_segment(packet.payload, packet.tos, reply_mark)
+        segment = parse_segment(packet.payload, packet.tos, reply_mark, packet.header_with_options)
         if segment is None:
             return DropReason.TRANSPORT_HEADER
         if not checksum_ok(packet):
@@ -244,10 +244,22 @@ class TcpDemux:
         else:
             seq, ack, flags = 0, (segment.seq + segment.length) & MASK32, RST | ACK
         answer = Segment(segment.dport, segment.sport, seq, ack, flags, 0)
-        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=segment.tos & ~3, mark=segment.reply_mark or mark)
+        options = self.layer.stack.options_of_answer(segment.ip_header, laddr) if segment.ip_header else b""
+        if options is None:
+            return
+        mark = segment.reply_mark or mark
+        self.send_unbound(answer, laddr, raddr, ifindex=ifindex, tos=segment.tos & ~3, mark=mark, options=options)
 
     def send_unbound(
-        self, segment: Segment, laddr: bytes, raddr: bytes, *, ifindex: int = 0, tos: int = 0, mark: int = 0
+        self,
+        segment: Segment,
+        laddr: bytes,
+        raddr: bytes,
+        *,
+        ifindex: int = 0,
+        tos: int = 0,
+        mark: int = 0,
+        options: bytes = b"",
     ) -> None:
         """Send a segment that belongs to no full connection: its IP identification is 0 (ip_send_unicast_reply)."""
         packet = build_ip(
@@ -258,6 +270,7 @@ class TcpDemux:
             ttl=self.layer.default_ttl(laddr),
             tos=tos,
             flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
+            options=options,
         )
         try:
             if len(laddr) == 4:

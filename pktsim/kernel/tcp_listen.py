@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
+from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.task import Signal
@@ -86,6 +87,8 @@ class TcpListener:
             return DropReason.TCP_FLAGS
         if len(self.accepted) > self.backlog or self.requests > max(self.backlog, 8):
             return DropReason.TCP_LISTEN_OVERFLOW
+        if segment.ip_header and self.demux.layer.stack.options_of_answer(segment.ip_header, packet.daddr):
+            raise UnsupportedFeature("TCP connection whose first segment has IPv4 options to be answered")
         request = TcpRequest(self, segment, packet, isn=isn)
         return None if request.answered else DropReason.NO_ROUTE
 

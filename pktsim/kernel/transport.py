@@ -102,6 +102,9 @@ class IpStack(Protocol):
             OSError: ``EMSGSIZE``, ``EPERM``, ``ENETUNREACH``...: what the sending call reports.
         """
 
+    def options_of_answer(self, header: bytes, saddr: bytes) -> bytes | None:
+        """The IPv4 options of an answer from ``saddr`` to a packet with this header; ``None`` if there can be none."""
+
     def is_local(self, address: bytes) -> bool: ...
 
     def holds_segment(self, seq: int) -> bool:
@@ -166,6 +169,11 @@ class IpPacket:
         return AF_INET if len(self.saddr) == 4 else AF_INET6
 
     @property
+    def header_with_options(self) -> bytes:
+        """The IPv4 header, if it has options."""
+        return self.data[: self.offset] if len(self.saddr) == 4 and self.offset > IPV4_HEADER else b""
+
+    @property
     def payload(self) -> bytes:
         """From the transport header on."""
         return self.data[self.offset : self.end]
@@ -210,13 +218,14 @@ def build_ip(
     ip_id: int = 0,
     df: bool = True,
     flow_label: int = 0,
+    options: bytes = b"",
 ) -> bytes:
-    """Put a packet together; ``ip_id`` and ``df`` matter for IPv4 only, ``flow_label`` for IPv6 only."""
+    """Put a packet together; ``ip_id``, ``df`` and ``options`` are for IPv4 only, ``flow_label`` for IPv6 only."""
     if len(saddr) == 4:
         flags = IP_DF if df else 0
-        length = IPV4_HEADER + len(payload)
-        fields = (0x45, tos, length, ip_id & 0xFFFF, flags, ttl, protocol)
-        header_sum = checksum(_IPV4.pack(*fields, 0, saddr, daddr))
-        return _IPV4.pack(*fields, header_sum, saddr, daddr) + payload
+        length = IPV4_HEADER + len(options) + len(payload)
+        fields = (0x45 + len(options) // 4, tos, length, ip_id & 0xFFFF, flags, ttl, protocol)
+        header_sum = checksum(_IPV4.pack(*fields, 0, saddr, daddr) + options)
+        return _IPV4.pack(*fields, header_sum, saddr, daddr) + options + payload
     first = 6 << 28 | tos << 20 | flow_label & 0xFFFFF
     return _IPV6.pack(first, len(payload), protocol, ttl, saddr, daddr) + payload

@@ -160,6 +160,7 @@ class Upcall(enum.IntEnum):
     LOG = 11  # -j LOG and the like
     TEE = 12  # -j TEE: a copy to send elsewhere
     FLOOD = 13  # a copy for one of a bridge's ports was refused; a: ifindex it came in by; resume behind the answer
+    IP_OPTIONS = 14  # an IPv4 header has options; a: PREROUTING (it has its route) or FORWARD; resume
 
 
 class DropReason(enum.IntEnum):

@@ -144,6 +144,10 @@ class Host:
     def choices(self) -> Choices:
         return self.world.choices
 
+    def options_of_answer(self, header: bytes, saddr: bytes) -> bytes | None:
+        del header, saddr
+        return b""
+
     def is_local(self, address: bytes) -> bool:
         return address in self.addresses or is_loopback(address)
 

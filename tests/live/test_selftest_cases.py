@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pktsim.kernel.case import CaseRun
-from tests.kernel import bridge_cases, connlimit_cases, fragment_cases, node_cases
+from tests.kernel import bridge_cases, connlimit_cases, fragment_cases, node_cases, option_cases
 from tests.live.differential import difference
 from tests.live.kernel_case import Workbench
 from tests.netfilter import selftest_cases, selftest_more_cases
@@ -20,6 +20,7 @@ SCRIPTS = (
     | bridge_cases.SCRIPTS
     | fragment_cases.SCRIPTS
     | connlimit_cases.SCRIPTS
+    | option_cases.SCRIPTS
 )
 
 #: Of these only what they expect is looked at, not all that can be seen.
