@@ -144,12 +144,16 @@ class IpOptions:
             found = self._compile(data, address)
         except ParameterProblem as problem:
             packet.set_data(bytes(data))
+            netns.remark(
+                packet.pkt_id, f"has an IPv4 option that makes no sense, by byte {problem.pointer} of its header"
+            )
             info = problem.pointer << 24
             netns.icmp.error(About.of(packet), IcmpType.PARAMETERPROB, 0, info, options_end=problem.pointer)
             netns.discard(packet, DropReason.IP_HEADER)
             return False
         if found.srr:
             if device is None or not netns.sysctls.conf_and(device.name, "accept_source_route"):
+                netns.remark(packet.pkt_id, "has a source route, which accept_source_route does not allow")
                 netns.discard(packet, DropReason.IP_HEADER)
                 return False
             raise UnsupportedFeature(

@@ -462,6 +462,7 @@ class TraceReader:
             Upcall.VXLAN_XMIT: "is wrapped into VXLAN",
             Upcall.OTHER_L2: f"neither IP nor ARP, but ethertype {b:#06x}",
             Upcall.FLOOD: "goes on to the other ports when the refusal has left",
+            Upcall.IP_OPTIONS: f"the IPv4 options are {'written into' if a == Hook.FORWARD else 'looked at'}",
             Upcall.HELD: f"is held in {Hook(a).name if 0 <= a < len(Hook) else a}",
         }
         return TraceStep(pkt_id, TraceKind.UPCALL, words.get(reason, reason.name.lower().replace("_", " ")))

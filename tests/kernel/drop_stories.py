@@ -127,6 +127,11 @@ story(DropReason.CONNTRACK_CLASH, NAT.format("-A POSTROUTING -p udp -j SNAT --to
 )
 
 
+def with_options(options: bytes) -> Callable[[Host], object]:
+    packet = build.ipv4(ip(PEER), ip("10.0.0.1"), 17, DATAGRAM, options=options)
+    return lambda made: made.give_ip("eth0", packet)
+
+
 SYN, SYN6 = syn(PEER, "10.0.0.1"), syn("fd00::9", "fd00::1")
 DATAGRAM = build.udp(ip(PEER), ip("10.0.0.1"), 4000, 53)
 ECHO, ECHO6 = build.icmp(8, 0, 1), build.icmpv6(ip("fd00::9"), ip("fd00::1"), 128, 0, 1)
@@ -146,6 +151,8 @@ MORE += [
     (DropReason.TRANSPORT_CHECKSUM, to_host6(6, SYN6[:-1] + b"\1")),
     (DropReason.TRANSPORT_CHECKSUM, to_host6(58, ECHO6[:-1] + b"\2")),
     (DropReason.IP_HEADER, to_host6(60, bytes((6, 9)) + bytes(6))),
+    (DropReason.IP_HEADER, with_options(b"\x44\x02\x05\x00")),
+    (DropReason.IP_HEADER, with_options(b"\x83\x07\x04" + ip("10.0.0.9") + b"\0")),
 ]
 
 
