@@ -214,6 +214,10 @@ class SocketLayer:
             return self.stack.sysctl("net.ipv4.ip_default_ttl")
         return self.stack.sysctl("net.ipv6.conf.all.hop_limit")
 
+    def ip_options(self, answered_header: bytes, saddr: bytes) -> bytes:
+        """The IPv4 options of a connection's packets: those of its first segment sent back (``inet_opt``)."""
+        return (self.stack.options_of_answer(answered_header, saddr) if answered_header else b"") or b""
+
     def is_loopback_device(self, ifindex: int) -> bool:
         return ifindex == _LOOPBACK_IFINDEX
 

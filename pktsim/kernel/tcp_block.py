@@ -84,6 +84,8 @@ class TcpBlock:
         self.ttl = 0  # 0: the namespace's default
         self.ip_id = 0
         self.flow_label = 0
+        #: The IPv4 header of the segment that it began with, if that had options.
+        self.answered_header = b""
         self.state = TcpState.CLOSE
         # Sending.
         self.iss = 0

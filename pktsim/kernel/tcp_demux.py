@@ -244,7 +244,7 @@ class TcpDemux:
         else:
             seq, ack, flags = 0, (segment.seq + segment.length) & MASK32, RST | ACK
         answer = Segment(segment.dport, segment.sport, seq, ack, flags, 0)
-        options = self.layer.stack.options_of_answer(segment.ip_header, laddr) if segment.ip_header else b""
+        options = self.layer.stack.options_of_answer(segment.answered_header, laddr) if segment.answered_header else b""
         if options is None:
             return
         mark = segment.reply_mark or mark

@@ -11,7 +11,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, NS_PER_US
-from pktsim.errors import UnsupportedFeature
 from pktsim.fidelity import approximated
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.task import Signal
@@ -87,8 +86,6 @@ class TcpListener:
             return DropReason.TCP_FLAGS
         if len(self.accepted) > self.backlog or self.requests > max(self.backlog, 8):
             return DropReason.TCP_LISTEN_OVERFLOW
-        if segment.ip_header and self.demux.layer.stack.options_of_answer(segment.ip_header, packet.daddr):
-            raise UnsupportedFeature("TCP connection whose first segment has IPv4 options to be answered")
         request = TcpRequest(self, segment, packet, isn=isn)
         return None if request.answered else DropReason.NO_ROUTE
 
@@ -147,6 +144,7 @@ class TcpRequest:
         self.mss = segment.mss or _MIN_MSS_OPTION
         self.ecn_ok = bool(settings.ecn) and segment.flags & (ECE | CWR) == ECE | CWR
         self.syn_tos = packet.tos
+        self.answered_header = segment.answered_header
         self.retransmissions = 0
         self.timeouts = 0
         self.acked = False
@@ -211,6 +209,7 @@ class TcpRequest:
             ttl=socket.ttl or demux.layer.default_ttl(self.laddr),
             tos=socket.tos,
             flow_label=self.flow_label,
+            options=demux.layer.ip_options(self.answered_header, self.laddr),
         )
         try:
             demux.layer.stack.send_ip(
@@ -369,6 +368,7 @@ class TcpRequest:
         connection.mss_clamp = min(self.mss, connection.user_mss or self.mss)
         connection.advmss = self.advmss - (12 if self.timestamps else 0)
         connection.flow_label = self.flow_label
+        connection.answered_header = self.answered_header
         connection.reuse_address = listener.reuse_address
         connection.ip_id = self.demux.layer.choices.below(f"{self.demux.layer.name}/ip.id", 1 << 16)
         connection.snd_wnd = segment.window << connection.snd_wscale

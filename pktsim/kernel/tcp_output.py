@@ -90,6 +90,7 @@ class TcpOutput(TcpBlock):
             tos=tos,
             ip_id=self.ip_id,
             flow_label=self.flow_label,
+            options=self.layer.ip_options(self.answered_header, self.laddr),
         )
         self.ip_id = (self.ip_id + 1) & 0xFFFF
         try:
@@ -225,6 +226,7 @@ class TcpOutput(TcpBlock):
     def sync_mss(self, pmtu: int) -> int:
         """Compute the segment size for a path MTU (tcp_sync_mss)."""
         mss = min(pmtu - self.ip_header - TCP_HEADER, self.mss_clamp)
+        mss -= len(self.layer.ip_options(self.answered_header, self.laddr))
         mss = max(mss, TCP_MIN_SND_MSS) - (self.header_length - TCP_HEADER)
         self.pmtu = pmtu
         self.mss_cache = self._bound_to_half_window(mss)

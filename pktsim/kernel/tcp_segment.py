@@ -57,7 +57,7 @@ class Segment:
         sack: Blocks of (left, right edge) as on the wire.
         tos: Of the packet that brought it.
         reply_mark: That packet's mark if an answer without a connection has it too (fwmark_reflect), else 0.
-        ip_header: Its IPv4 header, if that has options.
+        answered_header: Its IPv4 header, if that has options.
     """
 
     sport: int
@@ -75,7 +75,7 @@ class Segment:
     sack: tuple[tuple[int, int], ...] = ()
     tos: int = 0
     reply_mark: int = 0
-    ip_header: bytes = b""
+    answered_header: bytes = b""
 
     @property
     def length(self) -> int:
@@ -137,7 +137,7 @@ def checksum_ok(packet: IpPacket) -> bool:
     return checksum(payload, pseudo_header_sum(packet.saddr, packet.daddr, IPPROTO_TCP, len(payload))) == 0
 
 
-def parse_segment(data: bytes, tos: int = 0, reply_mark: int = 0, ip_header: bytes = b"") -> Segment | None:
+def parse_segment(data: bytes, tos: int = 0, reply_mark: int = 0, header: bytes = b"") -> Segment | None:
     """Take a segment apart; ``None`` if its lengths are impossible.
 
     Unknown options are passed over, and reading stops at one whose length is impossible (tcp_parse_options).
@@ -197,5 +197,5 @@ def parse_segment(data: bytes, tos: int = 0, reply_mark: int = 0, ip_header: byt
         sack,
         tos,
         reply_mark,
-        ip_header,
+        header,
     )

@@ -101,6 +101,18 @@ OTHERS = (2, 4, 41, 47, 50, 51, 108, 136, 33, 59, 89, 253)
 #: Chunks of SCTP in the order of an association's life, and some that have no place in it.
 CHUNKS = (1, 2, 10, 11, 0, 3, 4, 5, 7, 8, 14, 6, 9, 63, 193)
 #: Options of TCP that no peer sends: cut short, of length 0 or beyond the header, at odd offsets.
+#: In IPv4 headers: padding, a router alert, routes that are recorded, timestamps, source routes, CIPSO, unknown ones.
+IP_OPTIONS = (
+    *(b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x00\x01\x02\x03", b"\x88\x04\x00\x01", b"\x88\x09\x00\x01"),
+    *(b"\x07\x07\x04" + bytes(5), b"\x07\x0b\x08" + bytes(9), b"\x07\x06\x04" + bytes(5), b"\x07\x27\x04" + bytes(37)),
+    *(
+        b"\x44\x08\x05\x00" + bytes(4),
+        b"\x44\x0c\x05\x01" + bytes(8),
+        b"\x44\x0c\x05\x03" + bytes(8),
+        b"\x44\x04\x05\xf0",
+    ),
+    *(b"\x83\x07\x04" + bytes(5), b"\x83\x07\x08" + bytes(4) + b"\x88", b"\x89\x03\x04\x00", b"\x86\x08" + bytes(6)),
+)
 ODD_OPTIONS = (
     *(b"\x01\x02\x04\x05\xb4\x01\x01\x00", b"\x02\x04\x05\xb4", b"\x02\x00\x00\x00", b"\x08\x0a\x00\x00"),
     *(
@@ -284,7 +296,7 @@ class FrameSource:
             dont_fragment=not fragment and rng.random() < 0.5,
             more_fragments=fragment and rng.random() < 0.6,
             fragment_offset=rng.choice((0, 0, 8, 16, 24, 1480, 65528)) if fragment else 0,
-            options=rng.choice((b"", b"", b"", b"", b"\x01\x01\x01\x00", b"\x94\x04\x00\x00")),
+            options=b"" if rng.random() < 0.6 else rng.choice(IP_OPTIONS),
         )
 
     def _extended(self, following: int, segment: bytes) -> tuple[int, bytes]:

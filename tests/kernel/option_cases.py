@@ -206,3 +206,23 @@ def senders_of_broadcasts() -> Script:
         packet = _packet(destination, b"", source=source)
         script.receive("in", packet, to=to, out=[], rules={"mangle/INPUT/1": taken})
     return script
+
+
+@case
+def connection_with_options() -> Script:
+    script = Script(
+        "connection-with-options",
+        "A connection sends the options of its SYN back with each of its segments, if there is room in them.",
+        _COUNTED,
+        listeners=[{"proto": "tcp", "address": NEAR, "port": 80, "name": "web"}],
+        sysctls={"net.ipv4.tcp_timestamps": "0"},
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(NEAR)
+    acknowledged = [{"field": "tcp.ack", "from": {"step": 0, "frame": 0, "field": "tcp.seq"}, "add": 1}]
+    syn = build.tcp(*ends, 1000, 80, seq=1000, flags=2, window=65535, options=build.tcp_options(mss=1460))
+    script.receive("in", _packet(NEAR, b"\7\x0b\4" + bytes(8), 6, syn), out=[f"in {NEAR}:80 > {CLIENT}:1000 tcp S."])
+    for seq, flags, payload, out in ((1001, 16, b"", ""), (1001, 24, b"hello", "."), (1006, 17, b"", "")):
+        segment = build.tcp(*ends, 1000, 80, payload, seq=seq, ack=1, flags=flags, window=65535)
+        lines = [f"in {NEAR}:80 > {CLIENT}:1000 tcp {out}"] if out else []
+        script.receive("in", _packet(NEAR, b"", 6, segment), take=acknowledged, out=lines)
+    return script
