@@ -109,8 +109,11 @@ class Packet:
     priority: int
     fragment_max: int  # the largest fragment it was gathered from, 0 if it was not
     ip_options: int  # what forwarding has to do to its IPv4 options (``kernel.ip_options.Todo``)
-    linear: bool  # its bytes are in one piece, whatever it was gathered from
+    linear: bool  # the fragments it was gathered from are no more, or are of no use
     ignore_df: bool  # conntrack gathered it from fragments: it is cut where it is too long
+    @property
+    def options_read(self) -> bool:
+        """Whether the stack has looked at its IPv4 options: neither who sends nor br_netfilter does."""
     @property
     def translated(self) -> bool:
         """NAT has changed its source or its destination, or may have."""
@@ -200,6 +203,11 @@ class Packet:
         """Whether that has happened after conntrack had looked at its checksum."""
     def label_set(self, bit: int) -> None:
         """Give its connection a label; one that has no room for labels stays without."""
+    def morph(self, head: Packet) -> None:
+        """``skb_morph``: become a packet that waits at the same place, but for number, device and sender.
+
+        ``head`` has gone on then.
+        """
     def set_data(self, data: bytes) -> None:
         """Replace everything from the network header on (reassembly, Python targets)."""
 

@@ -1013,7 +1013,11 @@ cdef class Datapath:
         src.q[1] = 0
         if saddr:
             self._load_addr(&src, saddr, family)
-        type_ = fib_lookup(&self.s, family, &dst, &src, mark, iif if iif else self.s.lo_ifindex, ifindex, &r)
+        if family == AF4 and dst.w[0] == 0 and not iif:
+            route_to_oneself(&self.s, &r)
+            type_ = RTN_LOCAL
+        else:
+            type_ = fib_lookup(&self.s, family, &dst, &src, mark, iif if iif else self.s.lo_ifindex, ifindex, &r)
         if type_ == 0:
             return (0, 0, b"", b"", 0)
         if type_ == RTN_LOCAL:

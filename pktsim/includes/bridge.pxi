@@ -73,7 +73,7 @@ cdef void br_receive(State *s, Pkt *p, Link *port) noexcept nogil:
         if reason:
             pkt_drop(s, p, reason)
             return
-        p.flags |= PF_BRIDGED
+        p.flags = (p.flags | PF_BRIDGED) & ~<uint32_t>PF_IP_OPTIONS
         p.phys_in = port.ifindex
         p.phys_out = 0
         p.in_if = br.ifindex

@@ -182,6 +182,11 @@ cdef class Packet:
             self.get().flags &= ~<uint32_t>PF_IGNORE_DF
 
     @property
+    def options_read(self):
+        """Whether the stack has looked at its IPv4 options; br_netfilter does not, nor does who sends."""
+        return bool(self.get().flags & PF_IP_OPTIONS)
+
+    @property
     def ip_options(self):
         """What forwarding has to do to its IPv4 options."""
         return self.get().ip_options
@@ -192,7 +197,7 @@ cdef class Packet:
 
     @property
     def linear(self):
-        """Its bytes are in one piece, whatever it was gathered from."""
+        """The fragments that it was gathered from are no more, or are of no use."""
         return bool(self.get().flags & PF_LINEAR)
 
     @linear.setter
@@ -249,6 +254,23 @@ cdef class Packet:
             raise ValueError(f"label {bit} is not from 0 to 127")
         if p.ct != NULL and p.ct.has_labels:
             p.ct.labels[bit >> 5] |= <uint32_t>1 << (bit & 31)
+
+    def morph(self, Packet head not None):
+        """``skb_morph``: become a packet that waits at the same place, but for number, device and sender."""
+        cdef Pkt *own = self.get()
+        cdef Pkt *p = head.get()
+        if p == own:
+            return
+        p.id = own.id
+        p.in_if = own.in_if
+        p.dev = own.dev
+        p.uid = own.uid
+        p.gid = own.gid
+        p.sk_ifindex = own.sk_ifindex
+        p.hops = max(p.hops, own.hops)
+        pkt_free(&self.datapath.s, own)
+        self.p = p
+        head.p = NULL
 
     def set_data(self, bytes data not None):
         cdef Pkt *p = self.get()

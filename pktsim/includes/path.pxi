@@ -355,7 +355,8 @@ cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
             if p.buf[p.l3 + 7] == 0:
                 pkt_drop(s, p, DR_TTL_EXPIRED)
                 return
-    if p.end - p.l3 > p.rt_mtu or (p.frag_max and p.frag_max < p.end - p.l3):
+    # ip_finish_output asks only whether it was gathered, ip6_finish_output whether any fragment was as long as all of it
+    if p.end - p.l3 > p.rt_mtu or (p.frag_max and (p.family == AF4 or p.frag_max < p.end - p.l3)):
         pkt_upcall(s, p, UP_FRAGMENT, p.rt_oif, <int>p.rt_mtu, <int>p.frag_max)
         return
     neigh_output(s, p)

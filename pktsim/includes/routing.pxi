@@ -186,6 +186,16 @@ cdef bint group_joined(State *s, int ifindex, const Addr *group) noexcept nogil:
     return False
 
 
+cdef void route_to_oneself(State *s, RouteResult *r) noexcept nogil:
+    """What 0.0.0.0 as a destination means (ip_route_output_key_hash_rcu); the header keeps it."""
+    memset(r, 0, sizeof(RouteResult))
+    r.type = RTN_LOCAL
+    r.oif = s.lo_ifindex
+    r.has_prefsrc = 1
+    r.prefsrc.b[0] = 127
+    r.prefsrc.b[3] = 1
+
+
 cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oif) noexcept nogil:
     """ip_route_output_key for a packet whose source is settled. Returns the RouteType or 0."""
     cdef RouteResult r
@@ -202,6 +212,10 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
             r.type = RTN_BROADCAST
         route_attach(s, p, &r)
         return RTN_BROADCAST
+    if p.family == AF4 and dst.w[0] == 0:
+        route_to_oneself(s, &r)
+        route_attach(s, p, &r)
+        return RTN_LOCAL
     if p.flags & PF_ONLINK:
         memset(&r, 0, sizeof(r))
         r.type = RTN_UNICAST

@@ -58,7 +58,7 @@ cdef enum:
     PF_CSUM_STALE = 16384      # its IPv6 header was rewritten after its checksum had been looked at (skb->csum)
     PF_REDIRECTED = 4096       # its sender was told of a shorter way, if it was to be told
     PF_IGNORE_DF = 65536       # conntrack gathered it from fragments: what is too long is cut, not refused (ignore_df)
-    PF_LINEAR = 32768          # somebody wanted its bytes in one piece: the fragments it was gathered from are no more
+    PF_LINEAR = 32768          # the fragments it was gathered from are no more: somebody wanted its bytes in one piece
     PF_ONLINK = 2048           # whoever sent it says that its destination is on the link of the device (icmp6_dst_alloc)
     PF_IP_OPTIONS = 131072     # its IPv4 options have been looked at
     PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast

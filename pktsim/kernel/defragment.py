@@ -48,20 +48,25 @@ class Reassembled:
     """A whole packet again.
 
     Attributes:
+        first: The fragment with the offset 0, whose frame and route are the whole's.
         data: From the IP header on.
         largest: Bytes of the largest fragment, header included: what it may leave in.
         payload_sizes: Payload bytes of each fragment, in order of offset.
+        cramped: A later fragment had a shorter header than the first, so that there is no room for that in front of it.
     """
 
+    first: Packet
     data: bytes
     largest: int
     payload_sizes: tuple[int, ...]
+    cramped: bool = False
 
 
 @dataclass(slots=True)
 class _Fragment:
     offset: int
     payload: bytes
+    header_length: int
 
 
 @dataclass(slots=True)
@@ -81,6 +86,9 @@ class Queue:
     max_df_size: int = 0
     memory: int = 0
     rid: int = 0
+
+    def cramped(self) -> bool:
+        return any(fragment.header_length < len(self.header) for fragment in self.fragments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +296,7 @@ class Defragmenter:
         if not self._insert_run(queue, offset, end):
             self.reason = DropReason.DUP_FRAG
             return False
-        fragment = _Fragment(offset, piece.payload[: end - offset])
+        fragment = _Fragment(offset, piece.payload[: end - offset], len(piece.header))
         bisect.insort(queue.fragments, fragment, key=lambda each: each.offset)
         self.reason = None
         size = packet_truesize(piece.size)
@@ -334,6 +342,7 @@ class Defragmenter:
         """``ip_frag_reasm``: under the first fragment's header."""
         ecn = ecn_verdict(queue.ecn)
         total = len(queue.header) + queue.length
+        assert queue.first is not None
         if ecn is None or total > _MAX_PACKET:
             return None
         header = bytearray(queue.header)
@@ -343,4 +352,4 @@ class Defragmenter:
         payload = b"".join(fragment.payload for fragment in queue.fragments)
         data = with_header(bytes(header), total_length=total, frag_off=df, header=bytes(header)) + payload
         sizes = tuple(len(fragment.payload) for fragment in queue.fragments)
-        return Reassembled(data, max(queue.max_size, queue.max_df_size), sizes)
+        return Reassembled(queue.first, data, max(queue.max_size, queue.max_df_size), sizes, queue.cramped())

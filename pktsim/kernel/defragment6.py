@@ -67,7 +67,7 @@ class Defragmenter6(Defragmenter):
         data = packet.data
         self.reason = DropReason.FRAGMENT_BAD
         tracking = user != DefragUser.LOCAL_DELIVER
-        as_it_is = Reassembled(data, 0, ())
+        as_it_is = Reassembled(packet, data, 0, ())
         found = find_fragment_header(data)
         if tracking and (found is None or not any(data[4:6])):
             return as_it_is
@@ -129,4 +129,4 @@ class Defragmenter6(Defragmenter):
         header[4:6] = payload_length.to_bytes(2, "big")
         payload = b"".join(fragment.payload for fragment in queue.fragments)
         sizes = tuple(len(fragment.payload) for fragment in queue.fragments)
-        return Reassembled(bytes(header) + payload, queue.max_size, sizes)
+        return Reassembled(first, bytes(header) + payload, queue.max_size, sizes, queue.cramped())

@@ -74,7 +74,10 @@ class Fragments:
         in_process = packet.local and not self.netns.in_softirq
         # br_validate_ipv4 clears what was noted of it
         keep_df = packet.fragments_keep_df and not bridged
-        pieces = fragment_ipv4(data, mtu, payload_sizes=self._old_pieces(packet), keep_df=keep_df)
+        pieces = fragment_ipv4(
+            data, mtu, payload_sizes=self._old_pieces(packet), keep_df=keep_df,
+            options_read=packet.options_read,
+        )  # fmt: skip
         self._output(packet, pieces, in_process=in_process)
 
     def payload_length(self, packet: Packet) -> int:
@@ -146,7 +149,7 @@ class Fragments:
         self._reassembled(packet, self.defragmenter.add(packet, user), self.defragmenter.reason)
 
     def _reassembled(self, packet: Packet, whole: Reassembled | None, reason: DropReason | None) -> None:
-        """The last fragment goes on as the whole packet."""
+        """The last fragment goes on as the whole packet, sent as the first was (inet_frag_reasm_prepare)."""
         if whole is None:
             if reason is not None:
                 self.netns.discard(packet, reason)
@@ -154,9 +157,12 @@ class Fragments:
         if whole.payload_sizes:
             pieces = len(whole.payload_sizes)
             self.netns.remark(packet.pkt_id, f"is the last of {pieces} fragments, and goes on as the whole packet")
+        packet.morph(whole.first)
         packet.set_data(whole.data)
         packet.fragment_max = whole.largest
         packet.ignore_df = bool(whole.largest)
+        # skb_headroom: what a sender or a router has cut leaves no more than what was in front of its own payload
+        packet.linear = packet.linear or whole.cramped
         packet.fragments_keep_df = bool(whole.largest and packet.family == AF_INET and whole.data[6] & 0x40)
         self._pieces[packet.pkt_id] = whole.payload_sizes
         while len(self._pieces) > _REMEMBERED_PIECES:

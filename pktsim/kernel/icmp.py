@@ -77,8 +77,8 @@ ERROR_TYPES: Final = frozenset(
 )
 
 _WITHOUT_OPTIONS: Final = b"\x45"
-#: Types that nothing has, or had in IPv4, and that count as errors too where they are quoted.
-_NEVER_ANSWERED: Final = frozenset((1, 2, 6, 7, 9, 10))
+#: About these no error is sent: errors, and types that nothing has, or had in IPv4, which count as such.
+_NEVER_ANSWERED: Final = ERROR_TYPES | {1, 2, 6, 7, 9, 10}
 #: RFC 1812 section 4.3.2.3: as much as fits 576 bytes in all.
 _ERROR_MAX: Final = 576
 _IP_HEADER: Final = 20
@@ -116,6 +116,7 @@ class About:
         mark: Its mark.
         related: The packet in the engine, whose connection the error belongs to.
         pkt_id: Its number there, 0 if it has none.
+        options_read: The stack has looked at its IPv4 options, so that the answer gets them too.
     """
 
     packet: bytes
@@ -125,6 +126,7 @@ class About:
     mark: int = 0
     related: Packet | None = None
     pkt_id: int = 0
+    options_read: bool = False
 
     @classmethod
     def of(cls, packet: Packet, data: bytes | None = None) -> About:
@@ -134,7 +136,9 @@ class About:
             data = packet.data
         if packet.checksum_partial:
             data = with_partial_checksum(data)
-        return cls(data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet, packet.pkt_id)
+        return cls(
+            data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet, packet.pkt_id, packet.options_read
+        )
 
 
 class Icmp:
@@ -238,7 +242,7 @@ class Icmp:
             return unanswered("it is a later fragment")
         if icmp_type in ERROR_TYPES and packet[9] == IPPROTO_ICMP:
             quoted_type = packet[header_length] if len(packet) > header_length else NR_ICMP_TYPES + 1
-            if quoted_type > NR_ICMP_TYPES or quoted_type in ERROR_TYPES | _NEVER_ANSWERED:
+            if quoted_type > NR_ICMP_TYPES or quoted_type in _NEVER_ANSWERED:
                 return unanswered(ABOUT_AN_ERROR)
         in_device = netns.devices.find(about.in_ifindex)
         limited = False
@@ -256,9 +260,8 @@ class Icmp:
         if icmp_type in ERROR_TYPES:
             tos = tos & _TOS_MASK | _PREC_INTERNETCONTROL
         mark = about.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
-        # options of our own packets are not looked at
-        received = packet if about.in_ifindex else _WITHOUT_OPTIONS
-        echoed = netns.ip_options.echo(received, saddr or _INADDR_DUMMY, options_end)
+        received = packet if about.options_read else _WITHOUT_OPTIONS
+        echoed = netns.ip_options.echo(received, options_end)
         if echoed is None:
             return unanswered("its options leave no room for an address")
         daddr = echoed.via or daddr
@@ -273,8 +276,9 @@ class Icmp:
             return unanswered(f"an MTU of {route.mtu} leaves no room for it")
         message = struct.pack("!BBHI", icmp_type, code, 0, info) + packet[:room]
         source = route.saddr or _INADDR_DUMMY
-        echoed = netns.ip_options.echo(received, source, options_end) or echoed
-        self._send(source, daddr, message, tos=tos, mark=mark, options=echoed.options, related=about.related)
+        if not any(daddr):
+            daddr = source  # which is where 0.0.0.0 leads
+        self._send(source, daddr, message, tos=tos, mark=mark, options=echoed.build(source), related=about.related)
         return True
 
     def _send(
@@ -385,11 +389,11 @@ class Icmp:
             if not self._peer_allow(daddr, loopback=route.local):
                 self.withheld(pkt_id, message[0], message[1], "net.ipv4.icmp_ratelimit")
                 return
-        echoed = netns.ip_options.echo(request, saddr)
+        echoed = netns.ip_options.echo(request)
         if echoed is None:
             self.unanswered(pkt_id, message[0], message[1], "its options leave no room for an address")
             return
-        self._send(saddr, daddr, message, tos=request[1], mark=reply_mark, options=echoed.options)
+        self._send(saddr, daddr, message, tos=request[1], mark=reply_mark, options=echoed.build(saddr))
 
     def _error_received(
         self, packet: bytes, message: bytes, icmp_type: int, code: int, ifindex: int, pkt_id: int

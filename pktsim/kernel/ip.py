@@ -98,7 +98,14 @@ def _options_of_later_fragments(header: bytes) -> bytes:
     return bytes(result)
 
 
-def fragment_ipv4(packet: bytes, mtu: int, *, payload_sizes: Sequence[int] = (), keep_df: bool = False) -> list[bytes]:
+def fragment_ipv4(
+    packet: bytes,
+    mtu: int,
+    *,
+    payload_sizes: Sequence[int] = (),
+    keep_df: bool = False,
+    options_read: bool = True,
+) -> list[bytes]:
     """Cut an IPv4 packet into fragments (``ip_do_fragment``, net/ipv4/ip_output.c).
 
     A packet that had been reassembled from fragments leaves in its old pieces if they all fit, and a packet that is a
@@ -109,6 +116,7 @@ def fragment_ipv4(packet: bytes, mtu: int, *, payload_sizes: Sequence[int] = (),
         mtu: Largest fragment, header included.
         payload_sizes: Payload bytes of the fragments that it was made of, if any.
         keep_df: All fragments had DF set, so these get it too (``IPSKB_FRAG_PMTU``; lost on the way of the old pieces).
+        options_read: The stack has looked at its options, and knows which of them are not for later fragments.
 
     Returns:
         The fragments in order.
@@ -148,7 +156,7 @@ def fragment_ipv4(packet: bytes, mtu: int, *, payload_sizes: Sequence[int] = (),
             pieces.append(payload[at : at + size])
             at += size
 
-    later_header = _options_of_later_fragments(header) if header_length > 20 else header
+    later_header = _options_of_later_fragments(header) if options_read else header
     fragments: list[bytes] = []
     at = 0
     for index, piece in enumerate(pieces):

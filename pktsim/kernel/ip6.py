@@ -159,7 +159,7 @@ class Ip6:
                 at = len(data) - sum(whole.payload_sizes)
                 where = number_before(data, at)
                 protocol, pointer = data[where], where
-                about = replace(about, packet=data)
+                about = replace(about6(packet), packet=data)
             else:
                 break
         self._deliver(packet, about, data, protocol, at, pointer)
@@ -200,6 +200,8 @@ class Ip6:
             whole = None
         if whole is None and self.defragmenter.reason is not None:
             self._netns.discard(packet, self.defragmenter.reason)
+        elif whole is not None:
+            packet.morph(whole.first)
         return whole
 
     def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:

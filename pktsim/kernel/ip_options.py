@@ -103,10 +103,24 @@ def _way_back(packet: bytes, at: int) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Echoed:
-    """The options of an answer, padded, and the router that it goes to first, if any."""
+    """The options of an answer.
+
+    Attributes:
+        options: All of them, padded.
+        addresses_at: Where in them the answer's source address belongs.
+        via: The router that it goes to first, if any.
+    """
 
     options: bytes = b""
+    addresses_at: tuple[int, ...] = ()
     via: bytes = b""
+
+    def build(self, source: bytes) -> bytes:
+        """``ip_options_build``: the options of an answer from ``source``."""
+        options = bytearray(self.options)
+        for at in self.addresses_at:
+            options[at : at + 4] = source
+        return bytes(options)
 
 
 class IpOptions:
@@ -280,12 +294,11 @@ class IpOptions:
 
     # ---------------------------------------------------------------------------------------------------------- answers
 
-    def echo(self, packet: bytes, source: bytes, end: int = 0) -> Echoed | None:
-        """``ip_options_echo`` and ``ip_options_build``: the options of an answer.
+    def echo(self, packet: bytes, end: int = 0) -> Echoed | None:
+        """``ip_options_echo``: the options of an answer.
 
         Args:
             packet: What is answered, as it has been looked at.
-            source: The answer's source address.
             end: Of one with a problem the byte that shows it.
 
         Returns:
@@ -295,6 +308,7 @@ class IpOptions:
             return Echoed()
         found = located(packet, end)
         out = via = b""
+        addresses_at = []
         if found.rr:
             option = bytearray(packet[found.rr : found.rr + packet[found.rr + 1]])
             pointer = option[2]
@@ -302,32 +316,32 @@ class IpOptions:
                 if pointer + 3 > len(option):
                     return None
                 option[2] += 4
-                option[pointer - 1 : pointer + 3] = source
+                addresses_at.append(pointer - 1)
             out += bytes(option)
         if found.ts:
             option = bytearray(packet[found.ts : found.ts + packet[found.ts + 1]])
-            echoed = self._echo_timestamp(option, source)
-            if echoed is None:
+            pointer = option[2]
+            if not self._echo_timestamp(option):
                 return None
-            out += echoed
+            if option[3] & 15 == _TS_AND_ADDRESS and option[2] != pointer:
+                addresses_at.append(len(out) + pointer - 1)
+            out += bytes(option)
         if found.srr:
             route, via = _way_back(packet, found.srr)
             out += route
         if found.cipso:
             out += packet[found.cipso : found.cipso + packet[found.cipso + 1]]
-        return Echoed(out + bytes(-len(out) % 4), via)
+        return Echoed(out + bytes(-len(out) % 4), tuple(addresses_at), via)
 
-    def _echo_timestamp(self, option: bytearray, source: bytes) -> bytes | None:
+    def _echo_timestamp(self, option: bytearray) -> bool:
+        """Put in the time of the answer. Returns whether there is room for what is wanted."""
         pointer, kind, size = option[2], option[3] & 15, len(option)
         if pointer > size or kind not in (_TS_ONLY, _TS_AND_ADDRESS, _TS_PRESPECIFIED):
-            return bytes(option)
+            return True
         if kind == _TS_AND_ADDRESS:
-            if pointer + 3 > size:
-                return None
-            option[pointer - 1 : pointer + 3] = source
             pointer += 4
         if pointer + 3 > size:
-            return None
+            return False
         if kind != _TS_PRESPECIFIED:
             option[pointer - 1 : pointer + 3] = self._now()
             pointer += 4
@@ -337,4 +351,4 @@ class IpOptions:
                 option[pointer + 3 : pointer + 7] = self._now()
                 pointer += 8
         option[2] = pointer
-        return bytes(option)
+        return True

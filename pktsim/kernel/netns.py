@@ -534,7 +534,7 @@ class Netns(Routing):
 
     def icmp_unreachable(self, packet: bytes, ifindex: int, code: int) -> None:
         """Answer a packet that no socket wants with a destination unreachable."""
-        self.icmp.error(About(packet, ifindex, RouteType.LOCAL), IcmpType.DEST_UNREACH, code)
+        self.icmp.error(About(packet, ifindex, RouteType.LOCAL, options_read=True), IcmpType.DEST_UNREACH, code)
 
     # ------------------------------------------------------------------------------------------------------ the IpStack
 
@@ -552,8 +552,8 @@ class Netns(Routing):
 
     def options_of_answer(self, header: bytes, saddr: bytes) -> bytes | None:
         """The IPv4 options of an answer from ``saddr`` to a packet with this header; ``None`` if there can be none."""
-        echoed = self.ip_options.echo(header, saddr)
-        return None if echoed is None else echoed.options
+        echoed = self.ip_options.echo(header)
+        return None if echoed is None else echoed.build(saddr)
 
     def holds_segment(self, seq: int) -> bool:
         """Whether a TCP segment of a local socket waits for a neighbour. NAT and tunnels leave its number as it is."""

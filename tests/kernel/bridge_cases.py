@@ -278,6 +278,72 @@ def translated_and_cut_for_a_bridge_port() -> Script:
     return script
 
 
+@case
+def options_on_a_bridge() -> Script:
+    script = bridge_script(
+        "options-on-a-bridge",
+        "br_netfilter reads no IPv4 options: none is found wrong, written into, sent back or left out of later "
+        "fragments (it is the bytes that tell); no source route is followed by an error.",
+        "-A FORWARD -p udp -j REJECT",
+    )
+    script.case["sysctls"] |= {"net.ipv4.icmp_ratelimit": "0", "net.ipv4.icmp_msgs_burst": "1000"}
+    script.case["interfaces"][2]["mtu"] = 1000
+    route = bytes((0x83, 7, 8)) + ip_from_text(OTHER) + b"\1"
+    for options in (route, b"\x88\1\0\0", bytes((7, 7, 4)) + bytes(4) + b"\1", b"\x44\x08\5\0" + bytes(4)):
+        ends = ip_from_text(NEIGHBOUR), ip_from_text(OTHER)
+        for size, pieces in ((8, 1), (1200, 2)):
+            packet = build.ipv4(*ends, 99, bytes(size), options=options)
+            script.receive("in", packet, to=PEER_MAC["out"], out=[f"out {NEIGHBOUR} > {OTHER} 99"] * pieces)
+        packet = build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, b"data"), options=options)
+        script.receive("in", packet, to=PEER_MAC["out"], out=[f"in {BRIDGE} > {NEIGHBOUR} icmp 3/3"])
+    return script
+
+
+@case
+def gathered_as_the_first_was_sent() -> Script:
+    script = bridge_script(
+        "gathered-as-the-first-was-sent",
+        "What br_netfilter gathers goes to the MAC address that the fragment with the offset 0 was sent to, be it "
+        "another port's or the host's, whichever comes last.",
+        "-A FORWARD",
+    )
+    ends = ip_from_text(NEIGHBOUR), ip_from_text(OTHER)
+    packet = build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, bytes(24)))
+    pieces = pieces4(packet, (16, 16))
+    bridged = [f"out {NEIGHBOUR}:1000 > {OTHER}:53 udp", f"out {NEIGHBOUR} > {OTHER} udp"]
+    routed = [f"{port} {NEIGHBOUR}:1000 > {OTHER}:53 udp" for port in ("out", "in")]
+    for order, to, out in (
+        ((0, 1), (PEER_MAC["out"], BRIDGE_MAC), bridged),
+        ((1, 0), (PEER_MAC["out"], BRIDGE_MAC), bridged),
+        ((0, 1), (BRIDGE_MAC, PEER_MAC["out"]), routed),
+        ((1, 0), (BRIDGE_MAC, PEER_MAC["out"]), routed),
+    ):
+        for last, number in enumerate(order):
+            script.receive(
+                "in", pieces[number], to=to[number], out=out if last else [],
+                rules={"filter/FORWARD/1": last},
+            )  # fmt: skip
+    return script
+
+
+@case
+def refused_without_an_address() -> Script:
+    script = bridge_script(
+        "refused-without-an-address",
+        "Who has no address yet is told by the bridge port with a reset; an ICMP error to nobody stays here.",
+        "-A FORWARD -p tcp -j REJECT --reject-with tcp-reset",
+        "-A FORWARD -j REJECT",
+        "-A INPUT -i lo",
+    )
+    nobody = "0.0.0.0"
+    script.receive(
+        "in", segment(nobody, OTHER, 1000, 80, "S", 1), to=PEER_MAC["out"],
+        out=[f"in {OTHER}:80 > {nobody}:1000 tcp R."], rules={"filter/INPUT/2": 0},
+    )  # fmt: skip
+    script.receive("in", datagram(nobody, OTHER, 1000, 53), to=PEER_MAC["out"], out=[], rules={"filter/INPUT/2": 1})
+    return script
+
+
 def _bridge6(name: str, proves: str, rules: str) -> Script:
     """A host with both ports on a bridge of its own, br_netfilter, and these rules."""
     script = Script(

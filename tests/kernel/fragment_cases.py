@@ -212,6 +212,32 @@ def fragment_that_is_not_gathered6() -> Script:
 
 
 @case
+def pieces_with_headers_of_their_own() -> Script:
+    script = Script(
+        "pieces-with-headers-of-their-own",
+        "What was gathered leaves in its old pieces even if one of them was longer with its own header, but not "
+        "where the first header does not fit in front of a later piece.",
+        STATES,
+    )
+    ends = ip_from_text(CLIENT), ip_from_text(SERVER)
+    body = build.udp(*ends, 1000, 53, bytes(40))
+    whole, later = f"out {CLIENT}:1000 > {SERVER}:53 udp", f"out {CLIENT} > {SERVER} udp"
+    for before, after, out in (
+        (0, 0, [whole, later]),
+        (0, 40, [whole, later]),
+        (20, 20, [whole, later]),
+        (20, 0, [whole, later, later]),
+    ):
+        for at, size, end in ((0, 16, before), (16, 32, after)):
+            piece = build.ipv4(
+                *ends, IPPROTO_UDP, body[at : at + size], identification=7, fragment_offset=at,
+                more_fragments=at == 0, options=b"\1" * end,
+            )  # fmt: skip
+            script.receive("in", piece, out=out if at else [])
+    return script
+
+
+@case
 def fragments_of_less_than_a_header() -> Script:
     script = Script(
         "fragments-of-less-than-a-header",
