@@ -325,12 +325,13 @@ cdef bint addr_types6(State *s, const Addr *a, int dev, int mask) noexcept nogil
     return found & mask != 0
 
 
-cdef bint is_local_addr(State *s, int family, const Addr *a) noexcept nogil:
+cdef int addr_ifindex(State *s, int family, const Addr *a) noexcept nogil:
+    """The device that has an address (__ip_dev_find), or 0."""
     cdef int i
     for i in range(s.n_addrs):
         if s.addrs[i].family == family and addr_eq(&s.addrs[i].addr, a):
-            return True
-    return False
+            return s.addrs[i].ifindex
+    return 0
 
 
 cdef int addr_scope6(const Addr *a) noexcept nogil:
@@ -501,7 +502,7 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
     if rpf == 0 and s.n_prules == 0:
         if dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL]:
             return 0
-        return DR_IP_LOCAL_SOURCE if is_local_addr(s, p.family, src) else 0
+        return DR_IP_LOCAL_SOURCE if addr_ifindex(s, p.family, src) else 0
     for i in range(s.n_addrs):
         if s.addrs[i].family == p.family and s.addrs[i].ifindex == dev.ifindex:
             has_addr = True

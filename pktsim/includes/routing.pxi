@@ -209,7 +209,11 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
             type = fib_lookup(s, p.family, dst, src, p.mark, s.lo_ifindex, 0, &r)
             if type == 0:
                 return 0
+            # __mkroute_output: only the device counts
             r.type = RTN_BROADCAST
+            r.gateway = 0
+            r.mtu = 0
+            r.nexthop = dst[0]
         route_attach(s, p, &r)
         return RTN_BROADCAST
     if p.family == AF4 and dst.w[0] == 0:
@@ -268,9 +272,16 @@ cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
     cdef Addr src, dst
     cdef Link *l
     cdef int type
+    cdef int oif = p.sk_ifindex
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
-    type = route_output(s, p, &src, &dst, p.sk_ifindex)
+    if p.family == AF4 and oif == 0 and src.w[0] and (dst.b[0] >> 4 == 14 or dst.w[0] == <uint32_t>0xFFFFFFFF):
+        # what is for many leaves by the device that has its source address (ip_route_output_key_hash_rcu)
+        oif = addr_ifindex(s, AF4, &src)
+        if oif == 0:
+            s.drop_reason = DR_NO_ROUTE
+            return False
+    type = route_output(s, p, &src, &dst, oif)
     s.drop_reason = route_refusal(type)
     if type == 0 or s.drop_reason != DR_NO_ROUTE:
         return False

@@ -50,9 +50,6 @@ _UNCHECKED_PROTOCOLS: Final = frozenset((51, 50, 132, 136, 33))
 _LATER: Final = "it is a later fragment"
 _BROKEN: Final = "its checksum is wrong"
 
-#: Routes that lead somewhere.
-_WAYS: Final = (RouteType.UNICAST, RouteType.LOCAL, RouteType.BROADCAST, RouteType.MULTICAST)
-
 
 def reject(netns: Netns, packet: Packet, reject_with: int, hook: int) -> None:
     """Answer a packet that a rule refused; the packet itself is the caller's to discard."""
@@ -147,9 +144,8 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
         ip_id=0, df=True,
     )  # fmt: skip
     mark = packet.mark if netns.sysctls.number("net.ipv4.fwmark_reflect") else 0
-    route_type, out, *_ = netns.datapath.route(daddr, saddr=saddr, mark=mark)
-    if route_type not in _WAYS or netns.loopback_on_a_link(saddr, out):
-        # ip_route_me_harder, also for what does not take that route
+    if not netns.way_back(daddr, saddr, mark):
+        # also for what does not take that route
         _without_reset(netns, packet, NO_WAY_BACK)
         return
     _answer(netns, packet, reply, mark)

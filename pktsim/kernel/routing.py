@@ -18,7 +18,7 @@ from pktsim.kernel.rule_tables import RuleTables
 from pktsim.kernel.timer_wheel import TimerWheel
 from pktsim.netfilter.opcodes import RouteType
 from pktsim.rng import Choices
-from pktsim.wire.addr import ip_to_text
+from pktsim.wire.addr import ip_to_text, is_multicast
 
 #: ``IP_MAX_MTU``, ``IP6_MAX_MTU``: IPv6's length field does not count the header.
 _MAX_MTU: Final = {AF_INET: 0xFFFF, AF_INET6: 0xFFFF + 40}
@@ -94,6 +94,13 @@ class Routing(RuleTables):
             learnt = self.path_mtus.find(daddr)
             mtu = min(mtu, learnt.mtu) if learnt is not None else mtu
         return OutputRoute(saddr or preferred, out, mtu, local, limited or route_type == RouteType.BROADCAST)
+
+    def way_back(self, daddr: bytes, saddr: bytes, mark: int) -> bool:
+        """``ip_route_me_harder`` of an answer that is not from an address of ours: whether there is a route for it."""
+        if is_multicast(daddr) or daddr == b"\xff\xff\xff\xff":
+            return self.is_local(saddr)
+        route_type, out, *_ = self.datapath.route(daddr, saddr=saddr, mark=mark)
+        return route_type not in _ROUTE_ERRORS and not self.loopback_on_a_link(saddr, out)
 
     def loopback_on_a_link(self, saddr: bytes, ifindex: int) -> bool:
         """``__mkroute_output``: an IPv4 loopback address is no source of what leaves by a link."""

@@ -524,7 +524,11 @@ class CommandReader:
                 if number == 0 and inverted:
                     self._fail("rule would never match protocol", "drop the !", argument)
                 self._context = Context(self._family, number, inverted)
-                self._header.update(protocol=number or None, protocol_inverted=inverted)
+                self._header.update(
+                    protocol=number or None,
+                    protocol_inverted=inverted,
+                    all_protocols=number == 0 and self._family is Family.IPV6,
+                )
             elif letter == "i":
                 self._header.update(in_interface=_wildcard(interface(text, self._context), inverted))
                 self._header.update(in_interface_inverted=inverted)

@@ -235,6 +235,10 @@ def interface32(name: str) -> bytes:
     return raw.ljust(16, b"\0") + mask.ljust(16, b"\0")
 
 
+#: What no packet's protocol is.
+_NO_PROTOCOL = 256
+
+
 def _header_rows(header: HeaderMatch, builder: Builder) -> Iterable[Pending]:
     if header.protocol is not None and builder.family is Family.IPV4:
         yield Pending(Op.PROTO, header.protocol_inverted, header.protocol)
@@ -246,9 +250,11 @@ def _header_rows(header: HeaderMatch, builder: Builder) -> Iterable[Pending]:
         yield Pending(Op.IIF, header.in_interface_inverted, builder.constant(interface32(header.in_interface)))
     if header.out_interface is not None:
         yield Pending(Op.OIF, header.out_interface_inverted, builder.constant(interface32(header.out_interface)))
+    # last (ip6_packet_match), since a packet whose headers are cut short is dropped here
     if header.protocol is not None and builder.family is Family.IPV6:
-        # last (ip6_packet_match), since a packet whose headers are cut short is dropped here
         yield Pending(Op.PROTO, header.protocol_inverted, header.protocol)
+    elif header.all_protocols and builder.family is Family.IPV6:
+        yield Pending(Op.PROTO, True, _NO_PROTOCOL)
     if header.fragment or header.fragment_inverted:
         yield Pending(Op.FRAGMENT, header.fragment_inverted)
 

@@ -129,7 +129,7 @@ class HeaderMatch:
     """What every rule can say without ``-m``: ``struct ipt_ip`` (linux/netfilter_ipv4/ip_tables.h).
 
     ``None`` means "not said", which matches everything. Interface names may end in ``+``. ``protocol`` 0 is "all"
-    and is stored as ``None``.
+    and is stored as ``None``; ``all_protocols`` says that it was written.
     """
 
     src: MaskedAddress | None = None
@@ -142,6 +142,7 @@ class HeaderMatch:
     out_interface_inverted: bool = False
     protocol: int | None = None
     protocol_inverted: bool = False
+    all_protocols: bool = False  # IP6T_F_PROTO: looks for the transport header even so (IPv6 only)
     fragment: bool = False  # -f: second and further fragments (IPv4 only)
     fragment_inverted: bool = False
 

@@ -392,3 +392,19 @@ def headers_that_are_cut_short6() -> Script:
     packet = build.ipv6(*ends, _DESTINATION, bytes((build.IPPROTO_NONE, 1)) + _OPTIONS + b"\0")
     script.receive("in", packet, rules={"6:mangle/PREROUTING/1": 1, "6:mangle/PREROUTING/3": 0})
     return script
+
+
+@case
+def all_protocols6() -> Script:
+    script = Script(
+        "all-protocols6",
+        "ip6tables looks for the transport header for -p all too, and drops a packet that ends before it.",
+        rules6=table("raw", "-A PREROUTING", "-A PREROUTING -p all", "-A PREROUTING"),
+        sysctls=NO_LIMIT6,
+    )
+    ends = ip_from_text(CLIENT6), ip_from_text(SERVER6)
+    for length in (1, 2, 8):
+        packet = build.ipv6(*ends, _DESTINATION, (bytes((IPPROTO_UDP, 0)) + _OPTIONS)[:length])
+        counted = {f"6:raw/PREROUTING/{number}": int(number == 1 or length > 1) for number in (1, 2, 3)}
+        script.receive("in", packet, rules=counted)
+    return script

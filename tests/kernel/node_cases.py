@@ -1157,3 +1157,22 @@ def protocols_of_a_host() -> Script:
 @case
 def protocols_of_a_host6() -> Script:
     return _protocols("protocols-of-a-host6", six=True)
+
+
+@case
+def sent_to_many_and_routed_again() -> Script:
+    script = Script(
+        "sent-to-many-and-routed-again",
+        "What is for many has no gateway, be there a default route; once OUTPUT has marked it, it leaves by the device "
+        "that has its source address, and not at all if none has.",
+        table("mangle", "-A OUTPUT -p udp --dport 53 -j MARK --set-mark 1"),
+        routes=[{"dst": "default", "via": SERVER, "dev": "out"}],
+    )
+    for destination in ("239.1.1.1", "255.255.255.255"):
+        ends = ip_from_text(NEAR), ip_from_text(destination)
+        for port, interface in ((54, "out"), (53, "in")):
+            packet = build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, port, b"data"))
+            script.send_local(packet, out=[f"{interface} {NEAR}:1000 > {destination}:{port} udp"])
+        ends = ip_from_text(CLIENT), ends[1]
+        script.send_local(build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, b"data")), out=[])
+    return script
