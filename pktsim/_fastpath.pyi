@@ -263,6 +263,8 @@ class Datapath:
         """Replace the policy rules: (priority, fwmark, mask, src, its length, dst, its length, iif, table)."""
     def addresses_set(self, family: int, addresses: Sequence[tuple[int, bytes, int, int]]) -> None:
         """All addresses in the order in which they were added: (ifindex, address, prefix length, scope)."""
+    def custom_local_routes_set(self, value: bool) -> None:
+        """Whether somebody has added an IPv4 local route: then source addresses are looked up in full."""
     def neighbour_set(self, ifindex: int, address: bytes, mac: bytes, neighbour_class: int) -> None: ...
     def neighbour_del(self, ifindex: int, address: bytes) -> None: ...
     def path_mtus_set(self, known: list[tuple[bytes, int, bool, int]]) -> None:
@@ -342,6 +344,8 @@ class Datapath:
         """Count a packet that had left the engine already and was dropped then (``DropReason``)."""
     def release(self, packet: Packet) -> None:
         """What the upcall asked for has been done, and the packet with its hold on a connection is no more."""
+    def route_input(self, daddr: bytes, saddr: bytes, ifindex: int) -> tuple[int, int]:
+        """``ip_route_input`` of what is no IP packet: ``RouteType`` and device; 0 for a martian, or without a route."""
     def address_type(self, address: bytes, ifindex: int = 0) -> int:
         """``RouteType`` of an address as inet_addr_type sees it: by the local table alone."""
     def route(

@@ -1036,6 +1036,28 @@ cdef class Datapath:
             r.mtu = l.mtu if l != NULL else 65535
         return (type_, r.oif, (<const char *>r.nexthop.b)[:addr_len(family)], prefsrc, r.mtu)
 
+    def route_input(self, bytes daddr not None, bytes saddr not None, int ifindex):
+        """ip_route_input of what is no IP packet: RouteType and device; 0 and 0 for a martian, or where there is no route."""
+        cdef Pkt p
+        cdef uint8_t header[20]
+        cdef int code
+        if len(daddr) != 4 or len(saddr) != 4:
+            raise ValueError("IPv4 addresses have four bytes")
+        memset(&p, 0, sizeof(p))
+        memset(header, 0, sizeof(header))
+        memcpy(header + 12, <const char *>saddr, 4)
+        memcpy(header + 16, <const char *>daddr, 4)
+        p.buf = header
+        p.end = p.cap = sizeof(header)
+        p.family = AF4
+        p.in_if = ifindex
+        if route_input(&self.s, &p, &code):
+            return (0, 0)
+        return (p.rt_type, p.rt_oif)
+
+    def custom_local_routes_set(self, bint value):
+        self.s.custom_local_routes = value
+
     def address_type(self, bytes address not None, int ifindex=0):
         """``RouteType`` of an address as inet_addr_type sees it."""
         cdef Addr a

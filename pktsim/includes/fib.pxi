@@ -484,25 +484,38 @@ cdef inline bint route_uses(const RouteResult *r, int ifindex) noexcept nogil:
     return False
 
 
+cdef bint rules_are_custom(State *s, int family) noexcept nogil:
+    """fib4_has_custom_rules."""
+    cdef int i
+    for i in range(s.n_prules):
+        if s.prules[i].family == family:
+            return True
+    return False
+
+
 cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int oif) noexcept nogil:
-    """fib_validate_source (net/ipv4/fib_frontend.c): 0 fine, else the DropReason.
+    """fib_validate_source (net/ipv4/fib_frontend.c): 0 fine, else the DropReason; notes whether the sender is on the link.
 
     ``oif`` is the way out that the forward look-up found, 0 for local delivery.
     """
     cdef Link *dev = link_get(s, p.in_if)
+    cdef bint accept_local
     cdef int rpf, i
     cdef uint32_t mark = 0
     cdef RouteResult r
     cdef bint has_addr = False
     if dev == NULL:
         return 0
+    accept_local = dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL]
+    rpf = max_sysctl(dev.rp_filter, <int>s.sysctl[SYSCTL_RP_FILTER])
+    if rpf == 0 and (dev.ifindex != oif or not (dev.send_redirects or s.sysctl[SYSCTL_SEND_REDIRECTS])):
+        if accept_local:
+            return 0
+        if not s.custom_local_routes and not rules_are_custom(s, p.family):
+            return DR_IP_LOCAL_SOURCE if addr_ifindex(s, p.family, src) else 0
+    # __fib_validate_source
     if dev.src_valid_mark or s.sysctl[SYSCTL_SRC_VALID_MARK]:
         mark = p.mark
-    rpf = max_sysctl(dev.rp_filter, <int>s.sysctl[SYSCTL_RP_FILTER])
-    if rpf == 0 and s.n_prules == 0:
-        if dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL]:
-            return 0
-        return DR_IP_LOCAL_SOURCE if addr_ifindex(s, p.family, src) else 0
     for i in range(s.n_addrs):
         if s.addrs[i].family == p.family and s.addrs[i].ifindex == dev.ifindex:
             has_addr = True
@@ -511,14 +524,19 @@ cdef int validate_source(State *s, Pkt *p, const Addr *src, const Addr *dst, int
         return DR_RP_FILTER if rpf else 0
     if r.type == RTN_BLACKHOLE or r.type == RTN_UNREACHABLE or r.type == RTN_PROHIBIT:
         return DR_RP_FILTER if rpf else 0  # to fib_lookup these are errors, as is no route at all
-    if r.type != RTN_UNICAST and not (r.type == RTN_LOCAL and (dev.accept_local or s.sysctl[SYSCTL_ACCEPT_LOCAL])):
+    if r.type != RTN_UNICAST and not (r.type == RTN_LOCAL and accept_local):
         return DR_IP_LOCAL_SOURCE if r.type == RTN_LOCAL else DR_MARTIAN_SOURCE
-    if route_uses(&r, dev.ifindex):
+    if route_uses(&r, dev.ifindex) or (r.type == RTN_LOCAL and dev.ifindex == s.lo_ifindex):
+        if not r.gateway:
+            p.flags |= PF_SENDER_ON_LINK
         return 0
     if not has_addr:
         return DR_RP_FILTER if rpf else 0
     if rpf == 1:
         return DR_RP_FILTER
+    if fib_lookup(s, p.family, src, dst, mark, oif if oif else s.lo_ifindex, dev.ifindex, &r) == RTN_UNICAST:
+        if not r.gateway:
+            p.flags |= PF_SENDER_ON_LINK
     return 0
 
 

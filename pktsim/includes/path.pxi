@@ -126,14 +126,13 @@ cdef bint redirect_wanted(State *s, Pkt *p) noexcept nogil:
     """IPSKB_DOREDIRECT (__mkroute_input, net/ipv4/route.c): back out by the way it came, from a direct neighbour."""
     cdef Link *dev = link_get(s, p.in_if)
     cdef Addr src, gateway, masked
-    cdef RouteResult r
     cdef AddrEntry *a
     cdef int i
     if dev == NULL or not (dev.send_redirects or s.sysctl[SYSCTL_SEND_REDIRECTS]):
         return False
-    pkt_saddr(p, &src)
-    if fib_lookup(s, AF4, &src, &src, 0, s.lo_ifindex, 0, &r) != RTN_UNICAST or r.oif != p.in_if or r.gateway:
+    if not p.flags & PF_SENDER_ON_LINK:
         return False
+    pkt_saddr(p, &src)
     if dev.shared_media or s.sysctl[SYSCTL_SHARED_MEDIA]:
         return True
     # inet_addr_onlink: sender and next hop are in one network of the device

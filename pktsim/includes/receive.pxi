@@ -84,7 +84,7 @@ cdef void ip_rcv(State *s, Pkt *p) noexcept nogil:
         return
     p.in_if = p.dev
     p.out_if = 0
-    p.flags &= ~<uint32_t>PF_IP_OPTIONS
+    p.flags &= ~<uint32_t>(PF_IP_OPTIONS | PF_SENDER_ON_LINK)
     p.ip_options = 0
     if p.flags & PF_BR_PASSED:
         # ip_sabotage_in: br_netfilter has been through PREROUTING with it

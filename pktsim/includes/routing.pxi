@@ -40,6 +40,7 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
     cdef int type, reason
     cdef bint forwarding, localnet
     icmp_code[0] = -1
+    p.flags &= ~<uint32_t>PF_SENDER_ON_LINK
     pkt_saddr(p, &src)
     pkt_daddr(p, &dst)
     if p.family == AF6:
@@ -289,6 +290,7 @@ cdef bint route_me_harder(State *s, Pkt *p) noexcept nogil:
         # __mkroute_output: a loopback address is no source on a link
         l = link_get(s, p.rt_oif)
         if l == NULL or not l.route_localnet:
+            s.drop_reason = DR_IP_LOCALNET
             return False
     trace_add(s, p, TR_ROUTE, type, p.rt_oif, 1, trace_aux(s, p.rt_nh.b, 16) if s.tracing else 0)
     return True

@@ -61,6 +61,7 @@ cdef enum:
     PF_LINEAR = 32768          # the fragments it was gathered from are no more: somebody wanted its bytes in one piece
     PF_ONLINK = 2048           # whoever sent it says that its destination is on the link of the device (icmp6_dst_alloc)
     PF_IP_OPTIONS = 131072     # its IPv4 options have been looked at
+    PF_SENDER_ON_LINK = 262144 # its source is a direct neighbour's address (what fib_validate_source returns above 0)
     PF_MC_LOOP = 1024          # the copy that the sender's own host gets of a broadcast
 
 cdef union Addr:
@@ -463,6 +464,7 @@ cdef struct State:
     int32_t n_rtables
     PolicyRule *prules
     int32_t n_prules
+    uint8_t custom_local_routes    # an IPv4 local route was added by hand (fib_has_custom_local_routes)
     Neighbour **neigh
     uint32_t n_neigh           # buckets
     PathMtu *pmtus

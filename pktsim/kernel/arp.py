@@ -153,7 +153,7 @@ class Arp:
                 self._reply(device, packet)
             return None
         if request:
-            route_type, out_ifindex = netns.route_input_type(device, sip, tip)
+            route_type, out_ifindex = netns.datapath.route_input(tip, sip, device.ifindex)
             if route_type == RouteType.LOCAL:
                 if self._ignored(device, sip, tip):
                     self._unanswered(pkt_id, f"net.ipv4.conf.{device.name}.arp_ignore is set")
@@ -245,7 +245,7 @@ class Arp:
         """``inet_confirm_addr``: the address is configured, here or anywhere, in this scope, in the asker's network."""
         for candidate in [device] if device is not None else list(self._netns.devices):
             for entry in candidate.addresses:
-                if entry.address == tip and entry.scope <= scope and (not sip or entry.covers(sip)):
+                if entry.address == tip and entry.scope <= scope and (not any(sip) or entry.covers(sip)):
                     return True
         return False
 

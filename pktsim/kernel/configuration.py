@@ -477,6 +477,7 @@ class Configuration:
                 self._push_hash_seed()
             self.datapath.routes_set(family, table, routes)
         self.fib.dirty.clear()
+        self.datapath.custom_local_routes_set(self.fib.custom_local_routes)
         # Rules may name interfaces that have come or gone.
         for family in (AF_INET, AF_INET6):
             rules = self.fib.engine_rules(family)

@@ -387,6 +387,8 @@ class Fib:
         self._tables: dict[int, dict[int, RouteTable]] = {AF_INET: {}, AF_INET6: {}}
         self._rules: dict[int, list[PolicyRule]] = {AF_INET: list(DEFAULT_RULES), AF_INET6: [*DEFAULT_RULES[:2]]}
         self.dirty: set[tuple[int, int]] = set()
+        #: ``fib_has_custom_local_routes``: an IPv4 local route was added by hand once.
+        self.custom_local_routes = False
         self.rules_dirty: set[int] = set()
 
     # ----------------------------------------------------------------------------------------------------------- routes
@@ -415,6 +417,8 @@ class Fib:
             table.replace(same[0], route)
         else:
             raise TopologyError(f"route {route}: there is one already: {same[0]}", mend="replace or delete that one")
+        if route.type == RouteType.LOCAL and route.family == AF_INET:
+            self.custom_local_routes = True
         self.dirty.add((route.family, route.table))
 
     def delete(self, route: Route) -> None:

@@ -293,7 +293,8 @@ class Icmp:
         related: Packet | None = None,
     ) -> None:
         """``icmp_push_reply``: the checksum, an IP header without DF, and off it goes."""
-        message = message[:2] + checksum(message).to_bytes(2, "big") + message[4:]
+        # csum_partial_copy_nocheck begins with all ones, so that a message of zeros has a checksum of zero
+        message = message[:2] + (checksum(message) % 0xFFFF).to_bytes(2, "big") + message[4:]
         netns = self._netns
         packet = build_ip(
             saddr,
@@ -393,6 +394,7 @@ class Icmp:
         if echoed is None:
             self.unanswered(pkt_id, message[0], message[1], "its options leave no room for an address")
             return
+        saddr = route.saddr  # who has asked 0.0.0.0 is not answered from there
         self._send(saddr, daddr, message, tos=request[1], mark=reply_mark, options=echoed.build(saddr))
 
     def _error_received(

@@ -78,6 +78,7 @@ _REPORTED_AS_EPERM: Final = frozenset(
 #: ... and of what a rule has sent another way (``ip_route_me_harder``).
 _REROUTE_ERRORS: Final = {
     DropReason.NO_ROUTE: errno.ENETUNREACH,
+    DropReason.IP_LOCALNET: errno.EINVAL,
     DropReason.ROUTE_BLACKHOLE: errno.EINVAL,
     DropReason.ROUTE_UNREACHABLE: errno.EHOSTUNREACH,
     DropReason.ROUTE_PROHIBIT: errno.EACCES,

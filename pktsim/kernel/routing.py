@@ -135,31 +135,6 @@ class Routing(RuleTables):
         """A device's MTU."""
         return self.devices.get(ifindex).mtu
 
-    def route_input_type(self, device: NetDevice, sip: bytes, tip: bytes) -> tuple[int, int]:
-        """``ip_route_input``: type and device of the route of a packet from ``sip`` to ``tip``.
-
-        Both are 0 where it would be a martian, or has no route.
-        """
-        if sip[0] >> 4 == 14 or sip == b"\xff\xff\xff\xff" or sip[0] == 0:
-            return 0, 0
-        localnet = self.sysctls.conf_or(device.name, "route_localnet")
-        if (sip[0] == 127 or tip[0] == 127) and not localnet:
-            return 0, 0
-        route_type, out, *_ = self.datapath.route(tip, saddr=sip, iif=device.ifindex)
-        if route_type in (0, *_ROUTE_ERRORS) or not self._source_valid(device, sip):
-            return 0, 0
-        return route_type, out
-
-    def _source_valid(self, device: NetDevice, sip: bytes) -> bool:
-        """``fib_validate_source``."""
-        if self.is_local(sip):
-            return self.sysctls.conf_or(device.name, "accept_local")
-        mode = self.sysctls.conf_max(device.name, "rp_filter")
-        if not mode:
-            return True
-        route_type, out, *_ = self.datapath.route(sip)
-        return route_type == RouteType.UNICAST and (mode == 2 or out == device.ifindex)
-
     def specific_destination(self, destination: bytes, source: bytes, ifindex: int) -> bytes:
         """``fib_compute_spec_dst``: our address in the place of the broadcast address that was asked."""
         if self.is_local(destination):

@@ -248,8 +248,11 @@ class Sysctls:
         highest = _HIGHEST_MODELLED.get(generic)
         if highest is not None and int(text) > highest:
             raise UnsupportedFeature(f"sysctl {name}={text}", mend=f"0 to {highest}")
+        same = values[key] == text
         values[key] = text
         self._cache.clear()
+        if same and family == "net.ipv4.conf" and conf_key == "forwarding":
+            return  # devinet_sysctl_forward: interfaces keep theirs
         if conf_key:
             self._set_conf(family, interface, conf_key, text)
         elif self._changed:

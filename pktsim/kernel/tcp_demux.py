@@ -262,19 +262,21 @@ class TcpDemux:
         options: bytes = b"",
     ) -> None:
         """Send a segment that belongs to no full connection: its IP identification is 0 (ip_send_unicast_reply)."""
-        packet = build_ip(
-            laddr,
-            raddr,
-            IPPROTO_TCP,
-            build_segment(segment, laddr, raddr),
-            ttl=self.layer.default_ttl(laddr),
-            tos=tos,
-            flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
-            options=options,
-        )
+        source = laddr
         try:
             if len(laddr) == 4:
-                self.layer.stack.route_output(raddr, saddr=laddr, ifindex=ifindex, mark=mark)
+                # nobody answers from 0.0.0.0; the checksum does not know
+                source = self.layer.stack.route_output(raddr, saddr=laddr, ifindex=ifindex, mark=mark).saddr
+            packet = build_ip(
+                source,
+                raddr,
+                IPPROTO_TCP,
+                build_segment(segment, laddr, raddr),
+                ttl=self.layer.default_ttl(laddr),
+                tos=tos,
+                flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
+                options=options,
+            )
             # ip_send_unicast_reply builds it in the kernel's own socket and sums it, tcp_v6_send_response does neither
             version6 = len(laddr) == 16
             owner = NO_SOCKET if version6 else NO_FILE

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import bridge_cases, connlimit_cases, fragment_cases, node_cases, option_cases
+from tests.kernel import bridge_cases, connlimit_cases, fragment_cases, node_cases, option_cases, sender_cases
 from tests.netfilter.case_script import run
 
 SCRIPTS = (
-    node_cases.SCRIPTS | bridge_cases.SCRIPTS | fragment_cases.SCRIPTS | connlimit_cases.SCRIPTS | option_cases.SCRIPTS
+    node_cases.SCRIPTS
+    | bridge_cases.SCRIPTS
+    | fragment_cases.SCRIPTS
+    | connlimit_cases.SCRIPTS
+    | option_cases.SCRIPTS
+    | sender_cases.SCRIPTS
 )
 
 

@@ -29,12 +29,18 @@ _LETTERS: Final = {
     "F": TcpFlag.FIN, "S": TcpFlag.SYN, "R": TcpFlag.RST, "P": TcpFlag.PSH, ".": TcpFlag.ACK, "U": TcpFlag.URG,
 }  # fmt: skip
 _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
-_ETHERTYPES: Final = {4: 0x0800, 6: 0x86DD}
+#: By the first four bits of what is in the frame.
+_ETHERTYPES: Final = {0: 0x0806, 4: 0x0800, 6: 0x86DD}
 IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6 = 1, 6, 17, 58
 
 
 def summary(interface: str, frame: bytes) -> str:
-    """``out 10.1.0.9:1000 > 10.2.0.9:80 tcp S.``, ``in 10.2.0.1 > 10.1.0.9 icmp 3/4``; of later fragments no more."""
+    """``out 10.1.0.9:1000 > 10.2.0.9:80 tcp S.``, ``in 10.2.0.1 > 10.1.0.9 icmp 3/4``; of later fragments no more.
+
+    ARP: ``in arp 2 10.1.0.1 > 10.1.0.9``, the operation and both IP addresses.
+    """
+    if frame[12:14] == _ETHERTYPES[0].to_bytes(2, "big"):
+        return f"{interface} arp {frame[21]} {ip_to_text(frame[28:32])} > {ip_to_text(frame[38:42])}"
     view = FrameView(frame)
     source, destination = ip_to_text(view.saddr), ip_to_text(view.daddr)
     name = _PROTOCOLS.get(view.protocol, str(view.protocol))
@@ -150,7 +156,7 @@ class Script:
     def receive(
         self, interface: str, packet: bytes, *, to: str = "", take: Sequence[Mapping[str, Any]] = (), **expected: Any
     ) -> None:
-        """An IP packet arrives, for the MAC address ``to`` if not for the node's.
+        """An IP or ARP packet arrives, for the MAC address ``to`` if not for the node's.
 
         Fields of ``take`` come from frames that left before, as the format says.
         """
