@@ -263,6 +263,10 @@ class Datapath:
         """Replace the policy rules: (priority, fwmark, mask, src, its length, dst, its length, iif, table)."""
     def addresses_set(self, family: int, addresses: Sequence[tuple[int, bytes, int, int]]) -> None:
         """All addresses in the order in which they were added: (ifindex, address, prefix length, scope)."""
+    def all_routers_set(self, ifindex: int, scopes: int) -> None:
+        """Bit n: the device has joined the IPv6 group of all routers of scope n."""
+    def is_anycast(self, address: bytes, ifindex: int = 0) -> bool:
+        """``ipv6_anycast_destination`` of what is sent to an IPv6 address, by a device if that is not 0."""
     def custom_local_routes_set(self, value: bool) -> None:
         """Whether somebody has added an IPv4 local route: then source addresses are looked up in full."""
     def neighbour_set(self, ifindex: int, address: bytes, mac: bytes, neighbour_class: int) -> None: ...

@@ -558,6 +558,10 @@ cdef class Datapath:
             l.src_valid_mark = <int>value
         elif key == SYSCTL_IP_FORWARD:
             l.forwarding = <int>value
+        elif key == SYSCTL_IP6_FORCE_FORWARDING:
+            l.force_forwarding = <int>value
+        elif key == SYSCTL_DISABLE_IPV6:
+            l.disable_ipv6 = <int>value
         else:
             raise ValueError(f"sysctl {key} is not per interface")
 
@@ -1020,7 +1024,10 @@ cdef class Datapath:
             type_ = fib_lookup(&self.s, family, &dst, &src, mark, iif if iif else self.s.lo_ifindex, ifindex, &r)
         if type_ == 0:
             return (0, 0, b"", b"", 0)
-        if type_ == RTN_LOCAL:
+        if type_ == RTN_ANYCAST:
+            r.oif = self.s.lo_ifindex
+            r.mtu = 0
+        elif type_ == RTN_LOCAL:
             r.oif = self.s.lo_ifindex
             r.nexthop = dst
             r.mtu = 0
@@ -1054,6 +1061,18 @@ cdef class Datapath:
         if route_input(&self.s, &p, &code):
             return (0, 0)
         return (p.rt_type, p.rt_oif)
+
+    def all_routers_set(self, int ifindex, int scopes):
+        self._link(ifindex).all_routers = scopes
+
+    def is_anycast(self, bytes address not None, int ifindex=0):
+        """ipv6_anycast_destination of what is sent to an IPv6 address, by a device if that is not 0."""
+        cdef Addr a, none
+        cdef RouteResult r
+        self._load_addr(&a, address, AF6)
+        none.q[0] = 0
+        none.q[1] = 0
+        return fib_lookup(&self.s, AF6, &a, &none, 0, self.s.lo_ifindex, ifindex, &r) != 0 and anycast_destination(&r, &a)
 
     def custom_local_routes_set(self, bint value):
         self.s.custom_local_routes = value

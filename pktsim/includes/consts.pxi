@@ -98,6 +98,8 @@ cdef enum:  # Sysctl: SYSCTL_
     SYSCTL_FIB_MULTIPATH_HASH_POLICY = 46
     SYSCTL_FIB_MULTIPATH_HASH_SEED = 47
     SYSCTL_SRC_VALID_MARK = 48
+    SYSCTL_IP6_FORCE_FORWARDING = 49
+    SYSCTL_DISABLE_IPV6 = 50
 
 cdef enum:  # Event: EV_
     EV_RX = 0
@@ -210,6 +212,7 @@ cdef enum:  # DropReason: DR_
     DR_IP_LOCAL_SOURCE = 86
     DR_QDISC_DROP = 87
     DR_XDP = 88
+    DR_IPV6DISABLED = 89
 
 cdef enum:  # TraceKind: TR_
     TR_RX = 0

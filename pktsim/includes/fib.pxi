@@ -283,6 +283,14 @@ cdef int addr_type(State *s, int family, const Addr *a, int dev) noexcept nogil:
     return RTN_UNICAST
 
 
+cdef bint anycast_destination(const RouteResult *r, const Addr *a) noexcept nogil:
+    """ipv6_anycast_destination: an anycast address of this host's, or by its place in the network one of its routers'."""
+    if r.type == RTN_ANYCAST:
+        return True
+    return (r.type == RTN_UNICAST and r.route != NULL and r.route.plen < 127 and not r.gateway
+            and addr_eq(&r.route.dst, a))
+
+
 cdef enum:                             # XT_ADDRTYPE_*, as netfilter.matches.addrtype has them
     AT_UNSPEC = 1 << 0
     AT_UNICAST = 1 << 1
@@ -309,7 +317,7 @@ cdef bint addr_types6(State *s, const Addr *a, int dev, int mask) noexcept nogil
         return False
     if mask & AT_UNSPEC and not addr_zero(a):
         return False
-    if not mask & (AT_LOCAL | AT_PROHIBIT | AT_UNREACHABLE):
+    if not mask & (AT_LOCAL | AT_ANYCAST | AT_PROHIBIT | AT_UNREACHABLE):
         return True
     if dev and mask & AT_LOCAL:
         for i in range(s.n_addrs):
@@ -322,6 +330,8 @@ cdef bint addr_types6(State *s, const Addr *a, int dev, int mask) noexcept nogil
         found = AT_UNREACHABLE
     elif type == RTN_LOCAL and not dev:
         found |= AT_LOCAL
+    elif anycast_destination(&r, a):
+        found |= AT_ANYCAST
     return found & mask != 0
 
 

@@ -240,7 +240,7 @@ cdef int nft_fib(State *s, Pkt *p, const Row *r, uint8_t *reg, int hook) noexcep
         if p.family == AF4 and ((other.b[0] & 0xF0) == 0xE0 or other.w[0] == <uint32_t>0xFFFFFFFF or other.b[0] == 0):
             other.w[0] = 0         # get_saddr
         kind = fib_lookup(s, p.family, &subject, &other, p.mark if r.a & 4 else 0, iif, 0, &result)
-        if kind != 0 and kind != RTN_LOCAL and kind < RTN_BLACKHOLE:
+        if kind != 0 and kind != RTN_LOCAL and kind != RTN_ANYCAST and kind < RTN_BLACKHOLE:
             found = result.oif
             if dev and found != dev:
                 found = 0
@@ -278,7 +278,7 @@ cdef int nft_fib_type(State *s, Pkt *p, const Addr *subject, int dev) noexcept n
         return RTN_UNREACHABLE if kind == RTN_THROW else kind
     if kind == RTN_LOCAL:
         return RTN_UNICAST if dev else RTN_LOCAL
-    return kind
+    return RTN_ANYCAST if anycast_destination(&result, subject) else kind
 
 
 # ------------------------------------------------------------------------------------------- options, extension headers

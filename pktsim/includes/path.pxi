@@ -277,7 +277,7 @@ cdef bint tee_route(State *s, Pkt *p, const Addr *gateway, int oif, RouteResult 
     src.q[0] = 0
     src.q[1] = 0
     type = fib_lookup(s, p.family, gateway, &src, 0, s.lo_ifindex, oif, r)
-    if type == RTN_LOCAL:
+    if type == RTN_LOCAL or type == RTN_ANYCAST:
         r.oif = s.lo_ifindex
         r.mtu = 0
     elif type == 0 and oif and p.family == AF4:

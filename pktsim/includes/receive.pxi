@@ -191,12 +191,21 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
     cdef int code = 0
     cdef int pointer = 0
     cdef Addr a
+    cdef Link *dev
     if p.pkt_type == PKT_OTHERHOST:
         pkt_drop(s, p, DR_OTHER_HOST)
+        return
+    dev = link_get(s, p.dev)
+    if dev != NULL and dev.disable_ipv6:
+        pkt_drop(s, p, DR_IPV6DISABLED)
         return
     reason = ip6_check(s, p)
     if reason:
         pkt_drop(s, p, reason)
+        return
+    # RFC 4291 section 2.7: scope 0 is reserved, and what is of scope 1 does not leave its host
+    if p.buf[p.l3 + 24] == 0xFF and (p.buf[p.l3 + 25] & 15) <= (0 if p.dev == s.lo_ifindex else 1):
+        pkt_drop(s, p, DR_MARTIAN_DESTINATION)
         return
     if p.dev != s.lo_ifindex:
         pkt_saddr(p, &a)

@@ -122,6 +122,7 @@ cdef int route_input(State *s, Pkt *p, int *icmp_code) noexcept nogil:
 
 cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *icmp_code) noexcept nogil:
     cdef RouteResult r
+    cdef Link *l
     cdef int type
     if dst.b[0] == 0xFF:
         if not group_joined(s, p.in_if, dst):
@@ -133,9 +134,8 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
         route_attach(s, p, &r)
         return 0
     if dst.b[0] == 0xFE and (dst.b[1] & 0xC0) == 0x80:
+        # rt6_need_strict
         type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, p.in_if, &r)
-        if type == 0 or type == RTN_UNICAST:
-            type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, 0, &r)
     elif addr_scope6(dst) == 0x10:
         # rt6_need_strict: NAT can make the loopback address of it, and then only routes of the same device count
         type = fib_lookup(s, AF6, dst, src, p.mark, p.in_if, p.in_if, &r)
@@ -158,7 +158,10 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
     if type != RTN_UNICAST:
         return DR_MARTIAN_DESTINATION
     if not s.sysctl[SYSCTL_IP6_FORWARDING]:
-        return DR_NOT_FORWARDING       # an interface's own forwarding only makes it a router to its neighbours
+        # an interface's own forwarding only makes it a router to its neighbours
+        l = link_get(s, p.in_if)
+        if l == NULL or not l.force_forwarding:
+            return DR_NOT_FORWARDING
     route_attach(s, p, &r)
     path_mtu_attach(s, p, dst, True)
     return 0
@@ -166,24 +169,34 @@ cdef int route_input6(State *s, Pkt *p, const Addr *src, const Addr *dst, int *i
 
 cdef bint group_joined(State *s, int ifindex, const Addr *group) noexcept nogil:
     """ipv6_chk_mcast_addr: all nodes (RFC 4291 section 2.8), a router all routers too, and the solicited-node group of
-    every address of the device."""
+    every address of the device, anycast ones included."""
     cdef int i
     cdef uint8_t scope = group.b[1] & 15
     cdef const uint8_t *b = group.b
+    cdef Addr routers
+    cdef Link *l
     cdef AddrEntry *a
     cdef bint plain = b[1] < 16 and group.w[1] == 0 and group.w[2] == 0 and b[2] == 0 and b[3] == 0
     if plain and b[12] == 0 and b[13] == 0 and b[14] == 0:
         if b[15] == 1:
             return scope == 1 or scope == 2
         if b[15] == 2:
-            return s.sysctl[SYSCTL_IP6_FORWARDING] != 0 and (scope == 1 or scope == 2 or scope == 5)
+            l = link_get(s, ifindex)
+            return l != NULL and l.all_routers >> scope & 1 != 0
     # ff02::1:ffXX:XXXX
     if scope != 2 or b[1] != 2 or group.w[1] != 0 or b[2] or b[3] or b[8] or b[9] or b[10] or b[11] != 1 or b[12] != 0xFF:
         return False
     for i in range(s.n_addrs):
         a = s.addrs + i
-        if a.family == AF6 and a.ifindex == ifindex and memcmp(a.addr.b + 13, b + 13, 3) == 0:
+        if a.family != AF6 or a.ifindex != ifindex:
+            continue
+        if memcmp(a.addr.b + 13, b + 13, 3) == 0:
             return True
+        if b[13] == 0 and b[14] == 0 and b[15] == 0:
+            # Subnet-Router anycast: all zeros behind the network's prefix
+            addr_masked(&routers, &a.addr, a.plen)
+            if addr_type(s, AF6, &routers, ifindex) == RTN_ANYCAST:
+                return True
     return False
 
 
@@ -195,6 +208,19 @@ cdef void route_to_oneself(State *s, RouteResult *r) noexcept nogil:
     r.has_prefsrc = 1
     r.prefsrc.b[0] = 127
     r.prefsrc.b[3] = 1
+
+
+cdef int group_route6(State *s, const Addr *group, RouteResult *r) noexcept nogil:
+    """The first of the devices' routes to ff00::/8, for who does not say which device."""
+    cdef int i
+    for i in range(1, s.n_links):
+        if s.links[i].ifindex and s.links[i].up and i != s.lo_ifindex and not s.links[i].disable_ipv6:
+            memset(r, 0, sizeof(RouteResult))
+            r.type = RTN_UNICAST
+            r.oif = i
+            r.nexthop = group[0]
+            return RTN_UNICAST
+    return 0
 
 
 cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oif) noexcept nogil:
@@ -239,9 +265,12 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
         r.oif = oif
         r.nexthop = dst[0]
         type = RTN_UNICAST
+    if type == 0 and p.family == AF6 and dst.b[0] == 0xFF:
+        type = group_route6(s, dst, &r)
     if type == 0:
         return 0
-    if type == RTN_LOCAL:
+    if type == RTN_LOCAL or type == RTN_ANYCAST:
+        # ip6_rt_get_dev_rcu: what is for an anycast address of ours stays here too
         r.oif = s.lo_ifindex
         r.mtu = 0
         r.gateway = 0

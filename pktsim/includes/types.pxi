@@ -329,6 +329,9 @@ cdef struct Link:
     int32_t shared_media
     int32_t src_valid_mark
     int32_t forwarding
+    int32_t force_forwarding   # IPv6: forwards what comes in here even if the host does not
+    int32_t disable_ipv6
+    int32_t all_routers        # IPv6: bit n is set if the group of all routers of scope n has been joined
     int32_t n_ports            # of a bridge
     int32_t *ports             # in the order in which they were added
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from pktsim._fastpath import Datapath
@@ -86,6 +87,10 @@ ENGINE_SETTINGS: Final = {
     }.items()
     for state in states
 }  # fmt: skip
+#: Scopes of IPv6 groups (RFC 4291 section 2.7).
+_INTERFACE_SCOPE: Final = 1
+_LINK_SCOPE: Final = 2
+_SITE_SCOPE: Final = 5
 _HASH_SEED: Final = "net.ipv4.fib_multipath_hash_seed"
 #: Fields of a route in the engine's form that is not one of several next hops.
 _ONE_HOP: Final = 9
@@ -98,6 +103,8 @@ ENGINE_CONF: Final = {
     ("net.ipv4.conf", "send_redirects"): Sysctl.SEND_REDIRECTS,
     ("net.ipv4.conf", "shared_media"): Sysctl.SHARED_MEDIA,
     ("net.ipv4.conf", "src_valid_mark"): Sysctl.SRC_VALID_MARK,
+    ("net.ipv6.conf", "force_forwarding"): Sysctl.IP6_FORCE_FORWARDING,
+    ("net.ipv6.conf", "disable_ipv6"): Sysctl.DISABLE_IPV6,
 }
 
 
@@ -127,7 +134,9 @@ class Configuration:
         self.datapath.context = NetfilterState(interface_name=lambda ifindex: self.devices.get(ifindex).name)
         self.devices = DeviceTable()
         self.sysctls = Sysctls(self._sysctl_changed)
-        self.fib = Fib(self.devices)
+        self.fib = Fib(self.devices, lambda name: bool(self.sysctls.conf("net.ipv6.conf", name, "forwarding")))
+        #: Devices that forward IPv6.
+        self._routers6: set[str] = set()
         #: Told of a whole-namespace setting that changed.
         self.setting_listeners: list[Callable[[str], None]] = []
         #: Told of the ifindex of a device that is going.
@@ -207,6 +216,10 @@ class Configuration:
         for (family, key), setting in ENGINE_CONF.items():
             # without addresses it has no routes yet that route_localnet would be about
             self.datapath.sysctl_set(setting, self.sysctls.conf(family, device.name, key), device.ifindex)
+        if self.sysctls.conf("net.ipv6.conf", device.name, "forwarding"):
+            self._routers6.add(device.name)
+            # ipv6_add_dev joins one group of all routers, dev_forward_change all of them
+            self.datapath.all_routers_set(device.ifindex, 1 << _LINK_SCOPE)
 
     def _push_link(self, device: NetDevice) -> None:
         self.datapath.link_set(
@@ -253,10 +266,11 @@ class Configuration:
             self._push_link(device)
             if up:
                 self.fib.link_up(device)
+                self._addrconf_up(device)
             else:
-                for table in (self.arp_table, self.nd_table):
-                    table.flush(device.ifindex)
+                self.arp_table.flush(device.ifindex, permanent=True)
                 self.fib.link_down(device, deleted=False)
+                self._addrconf_down(device)
         self._push_link(device)
         if device.master:
             self._recalculate_bridge(self.devices.get(device.master))
@@ -318,6 +332,7 @@ class Configuration:
             table.device_gone(device.ifindex)
         self.fib.link_down(device, deleted=True)
         self.devices.remove(device)
+        self._routers6.discard(name)
         self.sysctls.interface_removed(name)
         self.datapath.link_del(device.ifindex)
         for listener in self.removal_listeners:
@@ -333,6 +348,9 @@ class Configuration:
         """``ip address add``; the scope follows from the address unless given."""
         device = self.devices.named(name)
         host, length = parse_prefix(address)
+        if len(host) == 16 and self.sysctls.conf("net.ipv6.conf", name, "disable_ipv6"):
+            mend = f"set net.ipv6.conf.{name}.disable_ipv6 to 0"
+            raise TopologyError(f"{name} does without IPv6, and so without {address}", place=self.name, mend=mend)
         if any(entry.address == host and entry.prefix_length == length for entry in device.addresses):
             raise TopologyError(f"{name} has {address} already", place=self.name)
         if scope is None:
@@ -555,10 +573,44 @@ class Configuration:
             return
         if family == "net.ipv6.conf" and key == "forwarding" and interface == "all":
             self.datapath.sysctl_set(Sysctl.IP6_FORWARDING, self.sysctls.conf(family, interface, key))
+        elif family == "net.ipv6.conf" and key == "forwarding" and interface in self.devices:
+            self._router_changed(self.devices.named(interface))
         conf_key = ENGINE_CONF.get((family, key))
         if conf_key is None or interface == "default":
             return
         ifindex = 0 if interface == "all" else self.devices.named(interface).ifindex
         self.datapath.sysctl_set(conf_key, self.sysctls.conf(family, interface, key), ifindex)
+        if key == "disable_ipv6" and ifindex:
+            down = self.sysctls.conf(family, interface, key)
+            (self._addrconf_down if down else self._addrconf_up)(self.devices.get(ifindex))
         if key == "route_localnet" and self.devices.find(LOOPBACK_IFINDEX) is not None:
             self._push_routes(everything=True)
+
+    def _router_changed(self, device: NetDevice) -> None:
+        """``dev_forward_change``."""
+        on = bool(self.sysctls.conf("net.ipv6.conf", device.name, "forwarding"))
+        if on == (device.name in self._routers6):
+            return
+        (self._routers6.add if on else self._routers6.discard)(device.name)
+        scopes = sum(1 << scope for scope in (_INTERFACE_SCOPE, _LINK_SCOPE, _SITE_SCOPE)) if on else 0
+        self.datapath.all_routers_set(device.ifindex, scopes)
+        self.fib.router_changed(device)
+        self._push_routes()
+
+    def _addrconf_up(self, device: NetDevice) -> None:
+        """``addrconf_notify``: of IPv6 addresses only the loopback one comes back."""
+        disabled = self.sysctls.conf("net.ipv6.conf", device.name, "disable_ipv6")
+        had = any(entry.family == AF_INET6 for entry in device.addresses)
+        if device.loopback and device.up and not had and not disabled:
+            self.address_add(device.name, "::1/128", scope=Scope.HOST)
+
+    def _addrconf_down(self, device: NetDevice) -> None:
+        """``addrconf_ifdown``: routes, neighbours and addresses go; these may be kept (keep_addr_on_down)."""
+        conf = partial(self.sysctls.conf, "net.ipv6.conf")
+        kept = max(conf("all", "keep_addr_on_down"), conf(device.name, "keep_addr_on_down")) > 0
+        if not kept or conf(device.name, "disable_ipv6"):
+            device.addresses[:] = [entry for entry in device.addresses if entry.family != AF_INET6]
+        self.nd_table.flush(device.ifindex, permanent=True)
+        self.fib.link_down(device, deleted=True, families=(AF_INET6,))
+        self._push_addresses()
+        self._push_routes(everything=True)

@@ -7,7 +7,7 @@ what may be added, what an address brings with it and takes away, and which sour
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ from pktsim.wire.addr import ip_from_text, ip_to_text
 TABLE_DEFAULT: Final = 253
 TABLE_MAIN: Final = 254
 TABLE_LOCAL: Final = 255
+#: Prefixes that are too long for an address of all routers in their networks (RFC 6164).
+_NO_ROUTERS: Final = 127
 _TABLE_NAMES: Final = {"default": TABLE_DEFAULT, "main": TABLE_MAIN, "local": TABLE_LOCAL}
 
 _TYPE_NAMES: Final = {route_type.name.lower(): route_type for route_type in RouteType}
@@ -379,10 +381,15 @@ class Fib:
     """The routes and policy rules of one namespace.
 
     It never talks to the engine: its owner asks for :meth:`engine_routes` of the tables in :attr:`dirty`.
+
+    Args:
+        devices: Of the namespace.
+        is_router: Whether a device forwards IPv6.
     """
 
-    def __init__(self, devices: DeviceTable) -> None:
+    def __init__(self, devices: DeviceTable, is_router: Callable[[str], bool] = lambda _: False) -> None:
         self._devices = devices
+        self._is_router = is_router
         #: family -> table -> routes; of equal destination and metric the first added is used
         self._tables: dict[int, dict[int, RouteTable]] = {AF_INET: {}, AF_INET6: {}}
         self._rules: dict[int, list[PolicyRule]] = {AF_INET: list(DEFAULT_RULES), AF_INET6: [*DEFAULT_RULES[:2]]}
@@ -533,6 +540,26 @@ class Fib:
         self._insert(local)
         if device.up and not entry.noprefixroute and entry.prefix_length < 128 and not device.loopback:
             self._insert(Route(entry.network, entry.prefix_length, device=device.name, proto=PROTO_KERNEL, metric=256))
+        if device.up and self._is_router(device.name):
+            self._join_anycast(device, entry)
+
+    def _join_anycast(self, device: NetDevice, entry: InterfaceAddress) -> None:
+        """``addrconf_join_anycast``: the address of all routers of a network (RFC 4291 section 2.6.1)."""
+        if entry.prefix_length < _NO_ROUTERS:
+            self._insert(
+                Route(entry.network, 128, RouteType.ANYCAST, device=device.name, proto=PROTO_KERNEL, table=TABLE_LOCAL)
+            )
+
+    def router_changed(self, device: NetDevice) -> None:
+        """``dev_forward_change``: a device begins to forward IPv6, or stops."""
+        if not self._is_router(device.name):
+            table = self._tables[AF_INET6].get(TABLE_LOCAL, RouteTable())
+            if table.keep(lambda route: route.type != RouteType.ANYCAST or route.device != device.name):
+                self.dirty.add((AF_INET6, TABLE_LOCAL))
+        elif device.up:
+            for entry in device.addresses:
+                if entry.family == AF_INET6:
+                    self._join_anycast(device, entry)
 
     def _kernel_route(
         self, device: NetDevice, route_type: RouteType, destination: bytes, length: int, source: bytes
@@ -556,7 +583,7 @@ class Fib:
     def addresses_changed(self, device: NetDevice, removed: InterfaceAddress) -> None:
         """``fib_del_ifaddr``: drop what followed from an address that the device does not have any more, and every
         route that preferred it as source."""
-        still_wanted = Fib(self._devices)
+        still_wanted = Fib(self._devices, self._is_router)
         for entry in device.addresses:
             still_wanted.address_added(device, entry)
         for number, table in self._tables[removed.family].items():
@@ -575,12 +602,13 @@ class Fib:
     def _owned(self, address: bytes) -> bool:
         return any(entry.address == address for device in self._devices for entry in device.addresses)
 
-    def link_down(self, device: NetDevice, *, deleted: bool) -> None:
+    def link_down(self, device: NetDevice, *, deleted: bool, families: Sequence[int] = (AF_INET, AF_INET6)) -> None:
         """``fib_sync_down_dev``: routes through a device go when it goes down, local ones only when it is deleted.
 
         One with several next hops goes when none is left; until then those that are dead keep their places.
         """
-        for family, tables in self._tables.items():
+        for family in families:
+            tables = self._tables[family]
             for number, table in tables.items():
                 if table.keep(
                     lambda route: (

@@ -145,6 +145,8 @@ class Icmp6:
             elsewhere = not in_device.loopback
         if netns.is_local(asked) and not elsewhere:
             saddr = asked
+        elif netns.datapath.address_type(asked, about.in_ifindex if is_link_local(asked) else 0) == RouteType.ANYCAST:
+            saddr = asked  # ipv6_chk_acast_addr_src
         if is_multicast6(asked) or not about.unicast:
             if icmp_type != Icmp6Type.PKT_TOOBIG and (icmp_type, code) != (Icmp6Type.PARAMPROB, UNK_OPTION):
                 return unanswered(TO_MANY)
@@ -170,6 +172,9 @@ class Icmp6:
             route = netns.route_output(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
         except OSError:
             return unanswered(NO_WAY_BACK)
+        as_unicast = netns.sysctls.number("net.ipv6.icmp.error_anycast_as_unicast")
+        if not as_unicast and netns.datapath.is_anycast(daddr, ifindex):
+            return unanswered("its source is an anycast address (net.ipv6.icmp.error_anycast_as_unicast)")
         if limited and not self._peer_allow(daddr, local=route.local):
             return netns.icmp.withheld(about.pkt_id, icmp_type, code, "net.ipv6.icmp.ratelimit")
         message = struct.pack("!BBHI", icmp_type, code, 0, info)
@@ -263,10 +268,15 @@ class Icmp6:
         if group and netns.sysctls.number("net.ipv6.icmp.echo_ignore_multicast"):
             self._no_echo(packet, "net.ipv6.icmp.echo_ignore_multicast is set")
             return
+        anycast = packet.route_type == RouteType.ANYCAST
+        if anycast and netns.sysctls.number("net.ipv6.icmp.echo_ignore_anycast"):
+            self._no_echo(packet, "net.ipv6.icmp.echo_ignore_anycast is set")
+            return
+        chosen = group or (anycast and not netns.sysctls.number("net.ipv6.anycast_src_echo_reply"))
         mark = packet.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
         ifindex = packet.in_ifindex if group or is_link_local(daddr) else 0
         try:
-            route = netns.route_output(daddr, saddr=b"" if group else asked, ifindex=ifindex, mark=mark)
+            route = netns.route_output(daddr, saddr=b"" if chosen else asked, ifindex=ifindex, mark=mark)
         except OSError:
             self._no_echo(packet, NO_WAY_BACK)
             return

@@ -38,7 +38,7 @@ from pktsim.kernel.icmp6 import (
     about6,
 )
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_HEADER
-from pktsim.netfilter.opcodes import DropReason, Hook
+from pktsim.netfilter.opcodes import DropReason, Hook, RouteType
 from pktsim.wire.frame import IPPROTO_PIM
 
 if TYPE_CHECKING:
@@ -217,7 +217,9 @@ class Ip6:
             # udp6_csum_init: "If SW calculated the value, we know it's bad", though only hop limit or TOS was changed;
             # what is short is summed up once more
             data = data[: at + 6] + bytes((data[at + 6] ^ 0xFF,)) + data[at + 7 :]
-        many = packet.broadcast if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
+        # tcp_v6_conn_request and tcp_v6_send_reset answer what was sent to one host alone
+        to_many = packet.broadcast or packet.route_type == RouteType.ANYCAST
+        many = to_many if protocol == IPPROTO_TCP else is_multicast6(data[24:40])
         mark = packet.mark
         reply_mark = mark if mark and netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
         reason = netns.sockets.deliver(

@@ -193,11 +193,13 @@ class Ndisc:
         ours = any(own.address == target for own in device.addresses)
         router = bool(self._conf(device, "forwarding"))
         if not ours:
-            if not self._proxied(device, target):
+            anycast = self._netns.datapath.address_type(target, device.ifindex) == RouteType.ANYCAST
+            if not anycast and not self._proxied(device, target):
                 return DropReason.IPV6_NDISC_NS_OTHERHOST
             if not queued and pkt_type != PACKET_HOST and to_group and self._proxy_delay(device):
                 return self._delay(device, saddr, daddr, message, pkt_type)
-            router = False  # NTF_ROUTER of the proxy entry, which ``ip neigh add proxy`` does not set unless told to
+            # a proxy entry's NTF_ROUTER, which ``ip neigh add proxy`` does not set unless told to
+            router = router and anycast
         flags = ROUTER if router else 0
         if duplicate_detection:
             self.advertise(device, ALL_NODES, target, flags | (OVERRIDE if ours else 0), with_address=True)

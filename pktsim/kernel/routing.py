@@ -80,7 +80,7 @@ class Routing(RuleTables):
             saddr = saddr or self.select_address(device, b"", Scope.LINK)
             return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, False)
         error = _ROUTE_ERRORS.get(route_type)
-        local = route_type == RouteType.LOCAL
+        local = route_type in (RouteType.LOCAL, RouteType.ANYCAST)
         if error is None and not local and self.loopback_on_a_link(saddr, out):
             error = errno.EINVAL
         if error is not None:

@@ -76,6 +76,18 @@ _HIGHEST_MODELLED: Final = {"net.ipv4.fib_multipath_hash_policy": 1}
 #: ... except that turning these off is what not modelling them amounts to.
 _ONLY_DEFAULT_OR_OFF: Final = frozenset(("net.netfilter.nf_conntrack_events",))
 
+#: Setting these to what they are for ``all`` leaves interfaces alone (``devinet_sysctl_forward``).
+_ONLY_IF_CHANGED: Final = frozenset((("net.ipv4.conf", "forwarding"), ("net.ipv6.conf", "force_forwarding")))
+#: What ``all`` is set to, all are (``inet_forward_change``, ``addrconf_forward_change``, ``addrconf_disable_change``).
+_ALL_MEANS_ALL: Final = frozenset(
+    (
+        ("net.ipv4.conf", "forwarding"),
+        ("net.ipv6.conf", "forwarding"),
+        ("net.ipv6.conf", "force_forwarding"),
+        ("net.ipv6.conf", "disable_ipv6"),
+    )
+)
+
 #: ``net.ipv4.ip_forward`` is another name of ``net.ipv4.conf.all.forwarding``.
 _ALIASES: Final = {"net.ipv4.ip_forward": "net.ipv4.conf.all.forwarding"}
 
@@ -251,8 +263,8 @@ class Sysctls:
         same = values[key] == text
         values[key] = text
         self._cache.clear()
-        if same and family == "net.ipv4.conf" and conf_key == "forwarding":
-            return  # devinet_sysctl_forward: interfaces keep theirs
+        if same and (family, conf_key) in _ONLY_IF_CHANGED:
+            return
         if conf_key:
             self._set_conf(family, interface, conf_key, text)
         elif self._changed:
@@ -287,8 +299,7 @@ class Sysctls:
                     touched.append(name)
         elif interface != "all":
             self._own[family, interface].add(key)
-        elif key == "forwarding" or (family == "net.ipv6.conf" and key == "disable_ipv6"):
-            # inet_forward_change, addrconf_forward_change, addrconf_disable_change: all means all
+        elif (family, key) in _ALL_MEANS_ALL:
             for name in ["default", *self._interfaces(family)]:
                 self._conf[family, name][key] = text
                 touched.append(name)

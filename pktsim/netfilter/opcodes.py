@@ -132,6 +132,8 @@ class Sysctl(enum.IntEnum):
     FIB_MULTIPATH_HASH_POLICY = 46
     FIB_MULTIPATH_HASH_SEED = 47  # never 0: what the setting says, or what was drawn in its place
     SRC_VALID_MARK = 48  # net.ipv4.conf.IF.src_valid_mark
+    IP6_FORCE_FORWARDING = 49  # net.ipv6.conf.IF.force_forwarding
+    DISABLE_IPV6 = 50  # net.ipv6.conf.IF.disable_ipv6
 
 
 class Event(enum.IntEnum):
@@ -254,6 +256,7 @@ class DropReason(enum.IntEnum):
     IP_LOCAL_SOURCE = 86  # from an address of our own
     QDISC_DROP = 87  # lost on its wire, as netem was told
     XDP = 88  # taken in front of the kernel, and not sent on
+    IPV6DISABLED = 89  # the device does without IPv6
 
 
 class TraceKind(enum.IntEnum):

@@ -114,6 +114,7 @@ DROP_TEXT: dict[DropReason, str] = {
     DropReason.IP_LOCAL_SOURCE: "its source is an address of this host itself",
     DropReason.QDISC_DROP: "lost on its link",
     DropReason.XDP: "the program at the interface has nowhere to send it",
+    DropReason.IPV6DISABLED: "the device does without IPv6 (disable_ipv6)",
     DropReason.NO_SOCKET: "no socket of this host takes it",
     DropReason.REJECTED: "a rule said REJECT",
     DropReason.MTU: "larger than the receiving interface takes",

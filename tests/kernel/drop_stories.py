@@ -136,6 +136,12 @@ SYN, SYN6 = syn(PEER, "10.0.0.1"), syn("fd00::9", "fd00::1")
 DATAGRAM = build.udp(ip(PEER), ip("10.0.0.1"), 4000, 53)
 ECHO, ECHO6 = build.icmp(8, 0, 1), build.icmpv6(ip("fd00::9"), ip("fd00::1"), 128, 0, 1)
 story(DropReason.TRANSPORT_HEADER)(to_host(6, SYN[:19]))
+story(DropReason.IPV6DISABLED, net__ipv6__conf__eth0__disable_ipv6=1)(
+    lambda made: made.give(
+        "eth0",
+        build.ethernet(mac(HOST_MAC), mac(PEER_MAC), 0x86DD, build.ipv6(ip("fd00::9"), ip("fd00::1"), 6, SYN6)),
+    )
+)
 story(DropReason.TRANSPORT_CHECKSUM)(to_host(6, SYN[:-1] + b"\1"))
 MORE += [
     (DropReason.NO_SOCKET, to_host(6, SYN)),

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel import bridge_cases, connlimit_cases, fragment_cases, node_cases, option_cases, sender_cases
+from tests.kernel import (
+    bridge_cases,
+    connlimit_cases,
+    fragment_cases,
+    node_cases,
+    option_cases,
+    router6_cases,
+    sender_cases,
+)
 from tests.netfilter.case_script import run
 
 SCRIPTS = (
@@ -13,6 +21,7 @@ SCRIPTS = (
     | fragment_cases.SCRIPTS
     | connlimit_cases.SCRIPTS
     | option_cases.SCRIPTS
+    | router6_cases.SCRIPTS
     | sender_cases.SCRIPTS
 )
 

@@ -64,6 +64,7 @@ SAME = (
     DropReason.NO_SOCKET,
     DropReason.IP_LOCALNET,
     DropReason.IP_LOCAL_SOURCE,
+    DropReason.IPV6DISABLED,
     DropReason.DUP_FRAG,
     DropReason.FRAG_TOO_FAR,
     DropReason.NEIGH_QUEUEFULL,

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 import pytest
 
 from pktsim.kernel.case import CaseRun
-from tests.kernel import bridge_cases, connlimit_cases, fragment_cases, node_cases, option_cases, sender_cases
+from tests.kernel import (
+    bridge_cases,
+    connlimit_cases,
+    fragment_cases,
+    node_cases,
+    option_cases,
+    router6_cases,
+    sender_cases,
+)
 from tests.live.differential import difference
 from tests.live.kernel_case import Workbench
 from tests.netfilter import selftest_cases, selftest_more_cases
@@ -21,6 +29,7 @@ SCRIPTS = (
     | fragment_cases.SCRIPTS
     | connlimit_cases.SCRIPTS
     | option_cases.SCRIPTS
+    | router6_cases.SCRIPTS
     | sender_cases.SCRIPTS
 )
 

@@ -1,0 +1,177 @@
+"""An IPv6 router, and what it is no more: anycast addresses, groups, forwarding; for here and the running kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pktsim.wire import frame as build
+from pktsim.wire.addr import ip_from_text, mac_from_text
+from tests.kernel.node_cases import NEAR6, NO_LIMIT6
+from tests.netfilter.case_script import CLIENT6, PEER_MAC, SERVER6, Script, echo, segment
+from tests.netfilter.selftest_cases import table
+
+SCRIPTS: dict[str, Callable[[], Script]] = {}
+_COUNTED = table("mangle", "-A PREROUTING", "-A INPUT", "-A FORWARD")
+_ROUTERS, _FAR_ROUTERS = "fd01::", "fd02::"
+_NO_DELAY = {"net.ipv6.neigh.in.proxy_delay": "0"}
+
+
+def case(make: Callable[[], Script]) -> Callable[[], Script]:
+    SCRIPTS[make.__name__] = make
+    return make
+
+
+def _packet(source: str, destination: str) -> bytes:
+    return build.ipv6(ip_from_text(source), ip_from_text(destination), 99, bytes(8))
+
+
+def _script(name: str, proves: str, rules: str = _COUNTED, **sysctls: str) -> Script:
+    settings = {f"net.ipv6.{key.replace('__', '.')}": value for key, value in sysctls.items()}
+    return Script(name, proves, rules6=rules, sysctls=settings | NO_LIMIT6 | _NO_DELAY)
+
+
+@case
+def all_routers_of_a_network6() -> Script:
+    script = _script(
+        "all-routers-of-a-network6",
+        "The address of all routers of a network is one of a router's: it is pinged from another of its addresses, is "
+        "the source of errors, and opens and resets no connection.",
+    )
+    for routers in (_ROUTERS, _FAR_ROUTERS):
+        script.receive("in", echo(CLIENT6, routers), out=[f"in {NEAR6} > {CLIENT6} icmp6 129/0"])
+        script.receive("in", _packet(CLIENT6, routers), out=[f"in {routers} > {CLIENT6} icmp6 4/1"])
+        script.dropped("in", segment(CLIENT6, routers, 1000, 80, "S", 1), rules={"6:mangle/INPUT/1": 1})
+    script.dropped("in", _packet(_ROUTERS, NEAR6), rules={"6:mangle/INPUT/1": 1})
+    return script
+
+
+@case
+def answers_from_an_anycast_address6() -> Script:
+    script = _script(
+        "answers-from-an-anycast-address6",
+        "A router can be told to answer from such an address, and to tell who sends from one what is wrong.",
+        anycast_src_echo_reply="1",
+        icmp__error_anycast_as_unicast="1",
+    )
+    script.receive("in", echo(CLIENT6, _ROUTERS), out=[f"in {_ROUTERS} > {CLIENT6} icmp6 129/0"])
+    script.receive("out", _packet(SERVER6, _ROUTERS), out=[f"out {_ROUTERS} > {SERVER6} icmp6 4/1"])
+    return script
+
+
+@case
+def pings_of_all_routers_that_are_ignored6() -> Script:
+    script = _script(
+        "pings-of-all-routers-that-are-ignored6",
+        "A router can be told not to answer pings to such an address.",
+        icmp__echo_ignore_anycast="1",
+    )
+    script.receive("in", echo(CLIENT6, _ROUTERS), out=[])
+    script.receive("in", echo(CLIENT6, NEAR6), out=[f"in {NEAR6} > {CLIENT6} icmp6 129/0"])
+    return script
+
+
+@case
+def host_has_no_anycast_address6() -> Script:
+    script = _script(
+        "host-has-no-anycast-address6",
+        "What does not forward has none of them; it knows those of its networks by their form.",
+        table(
+            "mangle",
+            "-A PREROUTING -m addrtype --dst-type ANYCAST",
+            "-A PREROUTING -m addrtype --dst-type LOCAL",
+            "-A INPUT",
+        ),
+        conf__all__forwarding="0",
+    )
+    for address, kinds in ((_ROUTERS, (1, 0, 0)), (NEAR6, (0, 1, 1)), (SERVER6, (0, 0, 0)), ("ff02::1", (0, 0, 1))):
+        counted = dict(zip(("6:mangle/PREROUTING/1", "6:mangle/PREROUTING/2", "6:mangle/INPUT/1"), kinds, strict=True))
+        to = "33:33:00:00:00:01" if address == "ff02::1" else ""
+        script.receive("in", _packet("fd01::9", address), to=to, rules=counted)
+    return script
+
+
+@case
+def types_of_a_routers_addresses6() -> Script:
+    script = _script(
+        "types-of-a-routers-addresses6",
+        "To -m addrtype an anycast address is not a local one.",
+        table("mangle", "-A PREROUTING -m addrtype --dst-type ANYCAST", "-A PREROUTING -m addrtype --dst-type LOCAL"),
+    )
+    for address, anycast, local in ((_ROUTERS, 1, 0), (NEAR6, 0, 1), (SERVER6, 0, 0)):
+        counted = {"6:mangle/PREROUTING/1": anycast, "6:mangle/PREROUTING/2": local}
+        script.receive("in", _packet("fd01::9", address), rules=counted)
+    return script
+
+
+@case
+def who_has_an_anycast_address6() -> Script:
+    script = _script(
+        "who-has-an-anycast-address6",
+        "A router says that it has such an address, as one of those that may; of another network it says nothing.",
+    )
+    for target, answered in ((_ROUTERS, True), (NEAR6, True), (_FAR_ROUTERS, False)):
+        last = ip_from_text(target)[13:]
+        group = ip_from_text("ff02::1:ff00:0")[:13] + last
+        body = ip_from_text(target) + b"\1\1" + mac_from_text(PEER_MAC["in"])
+        source = ip_from_text(CLIENT6)
+        question = build.ipv6(source, group, 58, build.icmpv6(source, group, 135, 0, 0, body), hop_limit=255)
+        out = [f"in {NEAR6} > {CLIENT6} icmp6 136/0"] if answered else []
+        script.receive("in", question, to="33:33:" + group[12:].hex(":"), out=out)
+    return script
+
+
+@case
+def groups_of_no_use6() -> Script:
+    script = _script(
+        "groups-of-no-use6",
+        "What is for a group of scope 0 or of the interface alone is dropped before the hooks if it comes by a link.",
+    )
+    for group, hooks, taken in (("ff00::1", 0, 0), ("ff01::1", 0, 0), ("ff02::1", 1, 1), ("ff02::2", 1, 1)):
+        counted = {"6:mangle/PREROUTING/1": hooks, "6:mangle/INPUT/1": taken}
+        script.receive("in", _packet(CLIENT6, group), to="33:33:00:00:00:01", rules=counted)
+    return script
+
+
+@case
+def device_without_ipv6() -> Script:
+    script = _script(
+        "device-without-ipv6",
+        "A device whose IPv6 is switched off takes none, and has lost its addresses and routes.",
+        conf__in__disable_ipv6="1",
+    )
+    script.dropped("in", _packet(CLIENT6, SERVER6), rules={"6:mangle/PREROUTING/1": 0})
+    script.receive("out", _packet(SERVER6, NEAR6), out=[f"out fd02::1 > {SERVER6} icmp6 1/0"])
+    return script
+
+
+@case
+def forwarding_of_one_interface6() -> Script:
+    script = _script(
+        "forwarding-of-one-interface6",
+        "What comes in by an interface that is forced to forward is, though the host does not.",
+        conf__all__forwarding="0",
+        conf__in__force_forwarding="1",
+    )
+    script.receive("in", _packet(CLIENT6, SERVER6), out=[f"out {CLIENT6} > {SERVER6} 99"])
+    script.dropped("out", _packet(SERVER6, CLIENT6), rules={"6:mangle/FORWARD/1": 0})
+    return script
+
+
+@case
+def link_local_address_of_nobody6() -> Script:
+    script = _script(
+        "link-local-address-of-nobody6",
+        "For a link-local address only routes of the device that it came in by count, be there a default route.",
+    )
+    script.case["routes"] = [{"dst": "::/0", "via": SERVER6, "dev": "out"}]
+    script.receive("in", _packet(CLIENT6, "fe80::77"), out=[f"in {NEAR6} > {CLIENT6} icmp6 1/0"])
+    return script
+
+
+@case
+def group_from_no_device6() -> Script:
+    script = _script(
+        "group-from-no-device6", "What a process sends to a group without saying by what leaves by the first device."
+    )
+    script.send_local(segment("::1", "ff02::9", 1000, 80, "S", 1), out=["in ::1:1000 > ff02::9:80 tcp S"])
+    return script
