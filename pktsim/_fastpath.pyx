@@ -1018,7 +1018,7 @@ cdef class Datapath:
         if saddr:
             self._load_addr(&src, saddr, family)
         if family == AF4 and dst.w[0] == 0 and not iif:
-            route_to_oneself(&self.s, &r)
+            route_to_oneself(&self.s, AF4, &r)
             type_ = RTN_LOCAL
         else:
             type_ = fib_lookup(&self.s, family, &dst, &src, mark, iif if iif else self.s.lo_ifindex, ifindex, &r)

@@ -344,8 +344,9 @@ cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
         # dev_loopback_xmit: received as from the device it was to leave by, the route being known
         lo_queue(s, p)
         return
-    if p.family == AF6 and p.flags & PF_LOCAL and p.rt_type == RTN_UNICAST and not p.flags & PF_ONLINK:
-        # ip6_finish_output2 goes by the address: TEE's copy of what is for a group comes back though its gateway is one
+    if p.family == AF6 and p.flags & PF_LOCAL and not p.flags & PF_ONLINK:
+        # ip6_finish_output2 goes by the address: TEE's copy of what is for a group comes back though its gateway is one;
+        # only neighbour discovery's socket does not want its messages back
         pkt_daddr(p, &dst)
         if dst.b[0] == 0xFF and p.rt_oif != s.lo_ifindex and group_joined(s, p.rt_oif, &dst):
             copy = pkt_clone(s, p)
@@ -354,6 +355,9 @@ cdef void ip_finish_output(State *s, Pkt *p) noexcept nogil:
             if p.buf[p.l3 + 7] == 0:
                 pkt_drop(s, p, DR_TTL_EXPIRED)
                 return
+        if dst.b[0] == 0xFF and p.rt_oif != s.lo_ifindex and dst.b[1] & 15 <= 1:
+            pkt_drop(s, p, DR_MARTIAN_DESTINATION)  # it does not leave the host
+            return
     # ip_finish_output asks only whether it was gathered, ip6_finish_output whether any fragment was as long as all of it
     if p.end - p.l3 > p.rt_mtu or (p.frag_max and (p.family == AF4 or p.frag_max < p.end - p.l3)):
         pkt_upcall(s, p, UP_FRAGMENT, p.rt_oif, <int>p.rt_mtu, <int>p.frag_max)

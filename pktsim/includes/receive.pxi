@@ -192,6 +192,7 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
     cdef int pointer = 0
     cdef Addr a
     cdef Link *dev
+    cdef bint own
     if p.pkt_type == PKT_OTHERHOST:
         pkt_drop(s, p, DR_OTHER_HOST)
         return
@@ -204,7 +205,8 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
         pkt_drop(s, p, reason)
         return
     # RFC 4291 section 2.7: scope 0 is reserved, and what is of scope 1 does not leave its host
-    if p.buf[p.l3 + 24] == 0xFF and (p.buf[p.l3 + 25] & 15) <= (0 if p.dev == s.lo_ifindex else 1):
+    own = p.dev == s.lo_ifindex or p.flags & PF_MC_LOOP != 0
+    if p.buf[p.l3 + 24] == 0xFF and (p.buf[p.l3 + 25] & 15) <= (0 if own else 1):
         pkt_drop(s, p, DR_MARTIAN_DESTINATION)
         return
     if p.dev != s.lo_ifindex:

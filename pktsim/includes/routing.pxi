@@ -200,14 +200,17 @@ cdef bint group_joined(State *s, int ifindex, const Addr *group) noexcept nogil:
     return False
 
 
-cdef void route_to_oneself(State *s, RouteResult *r) noexcept nogil:
-    """What 0.0.0.0 as a destination means (ip_route_output_key_hash_rcu); the header keeps it."""
+cdef void route_to_oneself(State *s, int family, RouteResult *r) noexcept nogil:
+    """What 0.0.0.0 as a destination means (ip_route_output_key_hash_rcu), and :: (rawv6_sendmsg); the header keeps it."""
     memset(r, 0, sizeof(RouteResult))
     r.type = RTN_LOCAL
     r.oif = s.lo_ifindex
     r.has_prefsrc = 1
-    r.prefsrc.b[0] = 127
-    r.prefsrc.b[3] = 1
+    if family == AF4:
+        r.prefsrc.b[0] = 127
+        r.prefsrc.b[3] = 1
+    else:
+        r.prefsrc.b[15] = 1
 
 
 cdef int group_route6(State *s, const Addr *group, RouteResult *r) noexcept nogil:
@@ -243,8 +246,8 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
             r.nexthop = dst[0]
         route_attach(s, p, &r)
         return RTN_BROADCAST
-    if p.family == AF4 and dst.w[0] == 0:
-        route_to_oneself(s, &r)
+    if dst.q[0] == 0 and dst.q[1] == 0:
+        route_to_oneself(s, p.family, &r)
         route_attach(s, p, &r)
         return RTN_LOCAL
     if p.flags & PF_ONLINK:

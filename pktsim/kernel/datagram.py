@@ -176,7 +176,7 @@ class DatagramSocket:
             daddr,
             self.protocol,
             payload,
-            ttl=ttl or self.layer.default_ttl(daddr),
+            ttl=ttl or self.layer.default_ttl(daddr, saddr=route.saddr, ifindex=self.ifindex, mark=self.mark),
             tos=self.tos,
             ip_id=self._next_id(route.saddr, daddr) if ipv4 else 0,
             df=df,

@@ -209,10 +209,15 @@ class SocketLayer:
             return self.clock.after(max(delay_ns, NS_PER_JIFFY), callback)
         return self._wheel.after(-(-delay_ns // NS_PER_JIFFY), callback)
 
-    def default_ttl(self, address: bytes) -> int:
-        if len(address) == 4:
+    def default_ttl(self, daddr: bytes, *, saddr: bytes = b"", ifindex: int = 0, mark: int = 0) -> int:
+        """``ip4_dst_hoplimit``; ``ip6_dst_hoplimit`` is a setting of the device that the way begins with."""
+        if len(daddr) == 4:
             return self.stack.sysctl("net.ipv4.ip_default_ttl")
-        return self.stack.sysctl("net.ipv6.conf.all.hop_limit")
+        try:
+            route = self.stack.route_output(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
+        except OSError:
+            return self.stack.hop_limit(0)
+        return self.stack.hop_limit(route.ifindex)
 
     def ip_options(self, answered_header: bytes, saddr: bytes) -> bytes:
         """The IPv4 options of a connection's packets: those of its first segment sent back (``inet_opt``)."""

@@ -272,7 +272,7 @@ class TcpDemux:
                 raddr,
                 IPPROTO_TCP,
                 build_segment(segment, laddr, raddr),
-                ttl=self.layer.default_ttl(laddr),
+                ttl=self.layer.default_ttl(raddr, saddr=laddr, ifindex=ifindex, mark=mark),
                 tos=tos,
                 flow_label=self.layer.flow_label(laddr, raddr, IPPROTO_TCP, segment.sport, segment.dport),
                 options=options,

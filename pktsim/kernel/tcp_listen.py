@@ -206,7 +206,8 @@ class TcpRequest:
             self.raddr,
             IPPROTO_TCP,
             build_segment(segment, self.laddr, self.raddr),
-            ttl=socket.ttl or demux.layer.default_ttl(self.laddr),
+            ttl=socket.ttl
+            or demux.layer.default_ttl(self.raddr, saddr=self.laddr, ifindex=self.listener.ifindex, mark=socket.mark),
             tos=socket.tos,
             flow_label=self.flow_label,
             options=demux.layer.ip_options(self.answered_header, self.laddr),

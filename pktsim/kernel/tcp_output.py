@@ -86,7 +86,7 @@ class TcpOutput(TcpBlock):
             self.raddr,
             IPPROTO_TCP,
             segment,
-            ttl=self.ttl or self.layer.default_ttl(self.laddr),
+            ttl=self.ttl or self.layer.default_ttl(self.raddr, saddr=self.laddr, ifindex=self.ifindex, mark=self.mark),
             tos=tos,
             ip_id=self.ip_id,
             flow_label=self.flow_label,

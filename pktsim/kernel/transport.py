@@ -102,6 +102,9 @@ class IpStack(Protocol):
             OSError: ``EMSGSIZE``, ``EPERM``, ``ENETUNREACH``...: what the sending call reports.
         """
 
+    def hop_limit(self, ifindex: int) -> int:
+        """Of IPv6 packets of our own that leave by a device."""
+
     def options_of_answer(self, header: bytes, saddr: bytes) -> bytes | None:
         """The IPv4 options of an answer from ``saddr`` to a packet with this header; ``None`` if there can be none."""
 

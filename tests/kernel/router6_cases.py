@@ -175,3 +175,43 @@ def group_from_no_device6() -> Script:
     )
     script.send_local(segment("::1", "ff02::9", 1000, 80, "S", 1), out=["in ::1:1000 > ff02::9:80 tcp S"])
     return script
+
+
+@case
+def hop_limit_of_a_device6() -> Script:
+    script = _script(
+        "hop-limit-of-a-device6",
+        "What a host sends begins with the hop limit of the device that it leaves by, not with that of all.",
+        table("mangle", "-A OUTPUT -m hl --hl-eq 33", "-A OUTPUT -m hl --hl-eq 64"),
+        conf__all__hop_limit="22",
+        conf__in__hop_limit="33",
+    )
+    listening = {"proto": "udp", "address": "::", "port": 53, "name": "dns"}
+    script.case["listeners"] = [listening]
+    for interface, peer, rule in (("in", CLIENT6, 1), ("out", SERVER6, 2)):
+        near = NEAR6 if interface == "in" else "fd02::1"
+        counted = {f"6:mangle/OUTPUT/{number}": int(number == rule) for number in (1, 2)}
+        script.receive(interface, segment(peer, near, 1000, 80, "S", 1), rules=counted)
+        script.receive(interface, echo(peer, near), rules=counted)
+        script.answer("dns", peer, 1000, b"data", rules=counted)
+    return script
+
+
+@case
+def sent_to_everybody_and_oneself6() -> Script:
+    script = _script(
+        "sent-to-everybody-and-oneself6",
+        "What a host sends to a group that it is in comes back to it, by way of POSTROUTING once more; what it sends "
+        "to :: stays, and so does what is for a group of the interface alone.",
+        table("mangle", "-A INPUT -i in", "-A INPUT -i lo", "-A POSTROUTING"),
+    )
+    for destination, out, counted in (
+        ("ff02::1", True, (1, 0, 2)),
+        ("ff02::9", True, (0, 0, 1)),
+        ("ff01::1", False, (1, 0, 2)),
+        ("::", False, (0, 2, 2)),
+    ):
+        rules = ("6:mangle/INPUT/1", "6:mangle/INPUT/2", "6:mangle/POSTROUTING/1")
+        lines = [f"in {NEAR6} > {destination} 99"] if out else []
+        script.send_local(_packet(NEAR6, destination), out=lines, rules=dict(zip(rules, counted, strict=True)))
+    return script

@@ -177,7 +177,10 @@ class Host:
         self.dropped_late.append(reason)
 
     def sysctl(self, name: str) -> int:
-        return {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.all.hop_limit": 64}[name]
+        return {"net.ipv4.ip_default_ttl": 64}[name]
+
+    def hop_limit(self, ifindex: int) -> int:
+        return 64
 
     def send_ip(
         self, packet: bytes, *, ifindex: int = 0, mark: int = 0, uid: int = 0, checksum_partial: bool = False
