@@ -216,9 +216,8 @@ class Icmp6:
         check = transport_checksum(saddr, daddr, IPPROTO_ICMPV6, message)
         message = message[:2] + check.to_bytes(2, "big") + message[4:]
         if flow_label is None:
-            automatic = netns.sysctls.number("net.ipv6.auto_flowlabels") in (1, 3)
             kind = int.from_bytes(message[:2], "big")
-            flow_label = netns.sockets.flow_label(saddr, daddr, IPPROTO_ICMPV6, kind, 0) if automatic else 0
+            flow_label = netns.sockets.flow_label(saddr, daddr, IPPROTO_ICMPV6, kind, 0)
         if not hop_limit:
             hop_limit = 1 if is_multicast6(daddr) else netns.hop_limit(out)
         packet = build_ip(saddr, daddr, IPPROTO_ICMPV6, message, ttl=hop_limit, tos=tclass, flow_label=flow_label)

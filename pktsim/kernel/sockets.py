@@ -268,12 +268,18 @@ class SocketLayer:
                     return port
         return 0
 
+    def _labels_flows(self) -> bool:
+        """``ip6_autoflowlabel`` of sockets that do not say."""
+        return self.stack.sysctl("net.ipv6.auto_flowlabels") in (1, 3)
+
     def new_flow_label(self) -> int:
+        if not self._labels_flows():
+            return 0
         return self.choices.below(f"{self.name}/ip6.flow_label", _FLOW_LABEL) + 1
 
     def flow_label(self, saddr: bytes, daddr: bytes, protocol: int, sport: int, dport: int) -> int:
         """The label of a flow without a socket that remembers one: a keyed hash, never 0 (ip6_make_flowlabel)."""
-        if len(saddr) == 4:
+        if len(saddr) == 4 or not self._labels_flows():
             return 0
         if self._flow_secret is None:
             self._flow_secret = self.choices.below(f"{self.name}/ip6.flow_secret", 1 << 32).to_bytes(4, "big")

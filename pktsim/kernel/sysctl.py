@@ -5,7 +5,7 @@ Unknown names are refused, and so are values that would change what happens to a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pktsim.errors import PktsimError, UnsupportedFeature
@@ -73,6 +73,8 @@ ONLY_DEFAULT: Final = frozenset(
 )
 #: Settings of which some values are modelled: up to this one.
 _HIGHEST_MODELLED: Final = {"net.ipv4.fib_multipath_hash_policy": 1}
+#: ... or these.
+_MODELLED: Final = {"net.ipv6.flowlabel_reflect": ("0", "4")}
 #: ... except that turning these off is what not modelling them amounts to.
 _ONLY_DEFAULT_OR_OFF: Final = frozenset(("net.netfilter.nf_conntrack_events",))
 
@@ -260,6 +262,8 @@ class Sysctls:
         highest = _HIGHEST_MODELLED.get(generic)
         if highest is not None and int(text) > highest:
             raise UnsupportedFeature(f"sysctl {name}={text}", mend=f"0 to {highest}")
+        if text not in _MODELLED.get(generic, (text,)):
+            raise UnsupportedFeature(f"sysctl {name}={text}", mend=" or ".join(_MODELLED[generic]))
         same = values[key] == text
         values[key] = text
         self._cache.clear()
@@ -303,9 +307,17 @@ class Sysctls:
             for name in ["default", *self._interfaces(family)]:
                 self._conf[family, name][key] = text
                 touched.append(name)
+            if (family, key, text) == ("net.ipv6.conf", "forwarding", "0"):
+                # addrconf_force_forward_change: then none is forced to forward any more
+                for name in ("all", "default", *self._interfaces(family)):
+                    self._conf[family, name]["force_forwarding"] = "0"
+                self._tell(family, touched, "force_forwarding")
             if family == "net.ipv4.conf" and key == "forwarding":
                 # inet_forward_change also turns accepting redirects off on routers, and back on
                 self._conf[family, "all"]["accept_redirects"] = "0" if int(text) else "1"
+        self._tell(family, touched, key)
+
+    def _tell(self, family: str, touched: Sequence[str], key: str) -> None:
         self._cache.clear()
         if self._changed:
             for name in touched:

@@ -215,3 +215,28 @@ def sent_to_everybody_and_oneself6() -> Script:
         lines = [f"in {NEAR6} > {destination} 99"] if out else []
         script.send_local(_packet(NEAR6, destination), out=lines, rules=dict(zip(rules, counted, strict=True)))
     return script
+
+
+@case
+def forced_to_forward_no_more6() -> Script:
+    script = _script(
+        "forced-to-forward-no-more6",
+        "To switch forwarding off for all ends what interfaces were forced to.",
+        conf__in__force_forwarding="1",
+        conf__all__forwarding="0",
+    )
+    script.dropped("in", _packet(CLIENT6, SERVER6), rules={"6:mangle/FORWARD/1": 0})
+    return script
+
+
+@case
+def flows_without_labels6() -> Script:
+    script = _script(
+        "flows-without-labels6",
+        "Without auto_flowlabels nothing that a host sends has a flow label.",
+        table("mangle", "-A OUTPUT -m u32 --u32 0&0xFFFFF=0", "-A OUTPUT"),
+        auto_flowlabels="0",
+    )
+    for packet in (segment(CLIENT6, NEAR6, 1000, 80, "S", 1), echo(CLIENT6, NEAR6), _packet(CLIENT6, NEAR6)):
+        script.receive("in", packet, rules={"6:mangle/OUTPUT/1": 1, "6:mangle/OUTPUT/2": 1})
+    return script

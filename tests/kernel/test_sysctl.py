@@ -52,6 +52,14 @@ def test_value_that_is_not_modelled_may_be_written_as_it_is() -> None:
         sysctls.set("net.netfilter.nf_conntrack_events", 1)
 
 
+def test_labels_of_connections_are_not_reflected() -> None:
+    sysctls = with_interface()
+    sysctls.set("net.ipv6.flowlabel_reflect", 4)
+    for value in (1, 2, 5, 7):
+        with pytest.raises(UnsupportedFeature, match="flowlabel_reflect"):
+            sysctls.set("net.ipv6.flowlabel_reflect", value)
+
+
 def test_forwarding_of_all_reaches_every_interface_and_default() -> None:
     changes: list[tuple[str, str, str]] = []
     sysctls = Sysctls(lambda *change: changes.append(change))

@@ -177,7 +177,7 @@ class Host:
         self.dropped_late.append(reason)
 
     def sysctl(self, name: str) -> int:
-        return {"net.ipv4.ip_default_ttl": 64}[name]
+        return {"net.ipv4.ip_default_ttl": 64, "net.ipv6.auto_flowlabels": 1}[name]
 
     def hop_limit(self, ifindex: int) -> int:
         return 64
