@@ -201,7 +201,10 @@ cdef bint group_joined(State *s, int ifindex, const Addr *group) noexcept nogil:
 
 
 cdef void route_to_oneself(State *s, int family, RouteResult *r) noexcept nogil:
-    """What 0.0.0.0 as a destination means (ip_route_output_key_hash_rcu), and :: (rawv6_sendmsg); the header keeps it."""
+    """What 0.0.0.0 as a destination means (ip_route_output_key_hash_rcu), and :: to processes (rawv6_sendmsg).
+
+    The header keeps it.
+    """
     memset(r, 0, sizeof(RouteResult))
     r.type = RTN_LOCAL
     r.oif = s.lo_ifindex
@@ -246,7 +249,7 @@ cdef int route_output(State *s, Pkt *p, const Addr *src, const Addr *dst, int oi
             r.nexthop = dst[0]
         route_attach(s, p, &r)
         return RTN_BROADCAST
-    if dst.q[0] == 0 and dst.q[1] == 0:
+    if dst.q[0] == 0 and dst.q[1] == 0 and (p.family == AF4 or p.uid < <uint32_t>0xFFFFFFFE):  # NO_SOCKET
         route_to_oneself(s, p.family, &r)
         route_attach(s, p, &r)
         return RTN_LOCAL

@@ -292,7 +292,7 @@ class Icmp6:
         answer = bytes([Icmp6Type.ECHO_REPLY, message[1], 0, 0]) + message[4:]
         self.send(
             route.saddr, daddr, answer, out=route.ifindex, ifindex=ifindex, tclass=first >> 20 & 0xFF, mark=mark,
-            flow_label=first & 0xFFFFF if reflect else None,
+            flow_label=first & 0xFFFFF or None if reflect else None,
         )  # fmt: skip
 
     def _error_received(self, packet: Packet, data: bytes, message: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pktsim.clock import NS_PER_MS
 from pktsim.fidelity import approximated
+from pktsim.kernel.addrconf import is_link_local
 from pktsim.kernel.datagram import os_error
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum_ok, parse_segment
@@ -189,7 +190,7 @@ class TcpDemux:
     def deliver_to_listener(self, segment: Segment, packet: IpPacket, *, ifindex: int) -> DropReason | None:
         listener = self.find_listener(packet.daddr, segment.dport, ifindex)
         if listener is None:
-            self.send_reset(segment, packet.daddr, packet.saddr, ifindex=0)
+            self.send_reset(segment, packet.daddr, packet.saddr, ifindex=way_back(packet, ifindex))
             return DropReason.NO_SOCKET
         return listener.deliver(segment, packet, ifindex=ifindex)
 
@@ -283,6 +284,11 @@ class TcpDemux:
             self.layer.stack.send_ip(packet, ifindex=ifindex, mark=mark, uid=owner, checksum_partial=version6)
         except OSError:
             return  # as the kernel: an answer that cannot be sent is not sent
+
+
+def way_back(packet: IpPacket, ifindex: int) -> int:
+    """The device that an answer must leave by (``rt6_need_strict``): that it came in by, if its source is of a link."""
+    return ifindex if len(packet.saddr) == 16 and is_link_local(packet.saddr) else 0
 
 
 def _connected_only(owner: PortOwner) -> bool:

@@ -15,6 +15,7 @@ from pktsim.fidelity import approximated
 from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.task import Signal
 from pktsim.kernel.tcp_block import MASK32, PAWS_IDLE_NS, ts_before, unwrap
+from pktsim.kernel.tcp_demux import way_back
 from pktsim.kernel.tcp_rtt import RTO_MAX_NS
 from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, RST, SYN, Segment, build_segment
 from pktsim.kernel.tcp_state import TcpState
@@ -80,7 +81,7 @@ class TcpListener:
         if flags & RST:
             return DropReason.TCP_RESET
         if flags & ACK:
-            self.demux.send_reset(segment, packet.daddr, packet.saddr)
+            self.demux.send_reset(segment, packet.daddr, packet.saddr, ifindex=way_back(packet, ifindex))
             return DropReason.TCP_FLAGS
         if not flags & SYN or flags & FIN:
             return DropReason.TCP_FLAGS

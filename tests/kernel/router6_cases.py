@@ -240,3 +240,17 @@ def flows_without_labels6() -> Script:
     for packet in (segment(CLIENT6, NEAR6, 1000, 80, "S", 1), echo(CLIENT6, NEAR6), _packet(CLIENT6, NEAR6)):
         script.receive("in", packet, rules={"6:mangle/OUTPUT/1": 1, "6:mangle/OUTPUT/2": 1})
     return script
+
+
+@case
+def reset_to_a_link6() -> Script:
+    script = _script(
+        "reset-to-a-link6",
+        "A reset to a link-local address leaves by the device that the segment came in by, whatever routes there are.",
+    )
+    script.case["routes"] = [{"dst": "::/0", "via": SERVER6, "dev": "out"}, {"dst": "fe80::/64", "dev": "in"}]
+    script.case["neighbours"].append({"interface": "in", "address": "fe80::9", "mac": PEER_MAC["in"]})
+    lines = [f"in {NEAR6}:80 > fe80::9:1000 tcp R."]
+    script.receive("in", segment("fe80::9", NEAR6, 1000, 80, "S", 1), out=lines)
+    script.receive("out", segment("fe80::9", NEAR6, 1000, 80, "S", 1), out=[lines[0].replace("in", "out", 1)])
+    return script
