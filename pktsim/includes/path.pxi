@@ -36,13 +36,19 @@ cdef inline void pkt_saddr(const Pkt *p, Addr *a) noexcept nogil:
     addr_load(a, p.buf + p.l3 + (12 if p.family == AF4 else 8), p.family)
 
 
+cdef inline bint no_way_on(int reason) noexcept nogil:
+    """Whether a packet that route_input has not let pass has a route all the same: to ip_error."""
+    return (reason == DR_NO_ROUTE or reason == DR_NOT_FORWARDING or reason == DR_ROUTE_BLACKHOLE
+            or reason == DR_ROUTE_UNREACHABLE or reason == DR_ROUTE_PROHIBIT)
+
+
 cdef void ip_rcv_finish(State *s, Pkt *p) noexcept nogil:
     cdef int reason = 0
     cdef int code = -1
     cdef bint bounced
     if (p.rt_type == 0 or not p.flags & PF_LOOPED) and not p.flags & PF_BR_ROUTED:
         reason = route_input(s, p, &code)
-    if p.family == AF4 and p.buf[p.l3] & 15 > 5 and not p.flags & PF_IP_OPTIONS and (reason == 0 or code >= 0):
+    if p.family == AF4 and p.buf[p.l3] & 15 > 5 and not p.flags & PF_IP_OPTIONS and (reason == 0 or no_way_on(reason)):
         # ip_rcv_options, on the way to ip_error too
         p.flags |= PF_IP_OPTIONS
         p.stage = STAGE_OPTIONS

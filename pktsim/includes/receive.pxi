@@ -104,9 +104,6 @@ cdef int ip6_check(State *s, Pkt *p) noexcept nogil:
     p.family = AF6
     if n < 40 or ip[0] >> 4 != 6:
         return DR_IP_HEADER
-    # RFC 4291 2.5.3: nothing from or to the loopback address on a link; multicast is no source
-    if ip[8] == 0xFF:
-        return DR_MARTIAN_SOURCE
     payload = rd16(ip + 4)
     if payload or ip[6] != 0:
         if n < payload + 40:
@@ -209,6 +206,10 @@ cdef void ip6_rcv(State *s, Pkt *p) noexcept nogil:
     if p.buf[p.l3 + 24] == 0xFF and (p.buf[p.l3 + 25] & 15) <= (0 if own else 1):
         pkt_drop(s, p, DR_MARTIAN_DESTINATION)
         return
+    if p.buf[p.l3 + 8] == 0xFF:
+        pkt_drop(s, p, DR_MARTIAN_SOURCE)
+        return
+    # RFC 4291 section 2.5.3: nothing from or to the loopback address on a link
     if p.dev != s.lo_ifindex:
         pkt_saddr(p, &a)
         if a.q[0] == 0 and a.w[2] == 0 and a.b[15] == 1 and a.b[14] == 0:

@@ -17,7 +17,7 @@ from pktsim.kernel.addrconf import ANY6, LOOPBACK6, is_link_local, is_multicast6
 from pktsim.kernel.exthdr import skip_headers
 from pktsim.kernel.icmp import ABOUT_AN_ERROR, NO_WAY_BACK, TO_MANY, WHILE_SENDING, About
 from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
-from pktsim.kernel.netdev import AF_INET6
+from pktsim.kernel.netdev import AF_INET6, LOOPBACK_IFINDEX
 from pktsim.kernel.timer_wheel import ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPV6_HEADER, build_ip
 from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
@@ -141,8 +141,9 @@ class Icmp6:
         saddr = b""
         # __ipv6_chk_addr_and_flags: what is of a link, or of the host alone, has to be of this device
         elsewhere = is_link_local(asked) and not _has(in_device, asked)
-        if asked == LOOPBACK6 and in_device is not None:
-            elsewhere = not in_device.loopback
+        if asked == LOOPBACK6:
+            bridged = about.related is not None and about.related.bridged
+            elsewhere = bridged if in_device is None else not in_device.loopback
         if netns.is_local(asked) and not elsewhere:
             saddr = asked
         elif netns.datapath.address_type(asked, about.in_ifindex if is_link_local(asked) else 0) == RouteType.ANYCAST:
@@ -271,9 +272,11 @@ class Icmp6:
         if anycast and netns.sysctls.number("net.ipv6.icmp.echo_ignore_anycast"):
             self._no_echo(packet, "net.ipv6.icmp.echo_ignore_anycast is set")
             return
-        chosen = group or (anycast and not netns.sysctls.number("net.ipv6.anycast_src_echo_reply"))
+        as_source = netns.sysctls.number("net.ipv6.anycast_src_echo_reply")
+        chosen = group or asked == ANY6 or (anycast and not as_source)
         mark = packet.mark if netns.sysctls.number("net.ipv6.fwmark_reflect") else 0
-        ifindex = packet.in_ifindex if group or is_link_local(daddr) else 0
+        # ip6_route_output_flags: without a source address the device counts
+        ifindex = self._device_of(packet, asked) if chosen or is_link_local(daddr) else 0
         try:
             route = netns.route_output(daddr, saddr=b"" if chosen else asked, ifindex=ifindex, mark=mark)
         except OSError:
@@ -294,6 +297,15 @@ class Icmp6:
             route.saddr, daddr, answer, out=route.ifindex, ifindex=ifindex, tclass=first >> 20 & 0xFF, mark=mark,
             flow_label=first & 0xFFFFF or None if reflect else None,
         )  # fmt: skip
+
+    def _device_of(self, packet: Packet, asked: bytes) -> int:
+        """``icmp6_iif``: the device that it came in by; by lo, the one that has the address that was asked."""
+        if packet.in_ifindex == LOOPBACK_IFINDEX:
+            for device in self._netns.devices:
+                own = (entry for entry in device.addresses if entry.family == AF_INET6)
+                if any(asked in (entry.address, entry.network) for entry in own):
+                    return device.ifindex
+        return packet.in_ifindex
 
     def _error_received(self, packet: Packet, data: bytes, message: bytes) -> None:
         """``icmpv6_notify``: tell the socket that the quoted packet came from."""

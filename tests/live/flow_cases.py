@@ -13,7 +13,7 @@ from typing import Any, Final
 from pktsim.errors import ObjectError, PktsimError
 from pktsim.kernel.case import CaseRun, StepResult, read_field
 from pktsim.wire.addr import ip_from_text, mac_from_text
-from pktsim.wire.frame import ETH_P_IP, ETH_P_IPV6, ethernet, ipv4, ipv6
+from pktsim.wire.frame import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ethernet, ipv4, ipv6
 from pktsim.wire.summary import summary
 from tests.live.case_rules import Dice
 from tests.netfilter.case_script import NODE_MAC, PEER_MAC, put_on_bridge
@@ -46,6 +46,10 @@ FOUR: Final = Addresses(
     "10.1.0.9", "10.1.0.1", "10.2.0.9", "10.2.0.1", "10.96.0.10", "10.9.9.9", "203.0.113.5", "10.2.0.254"
 )
 SIX: Final = Addresses("fd01::9", "fd01::1", "fd02::9", "fd02::1", "fd96::a", "fd09::9", "2001:db8::5", "fd02::fe")
+
+
+#: How an ARP packet begins, and no IP packet.
+_ARP_ETHERNET: Final = b"\0\1"
 
 
 class Story:
@@ -113,6 +117,8 @@ class Story:
         Fields of ``takes`` that it has are those of what was emitted before.
         """
         kind = ETH_P_IPV6 if self.family == 6 else ETH_P_IP
+        if packet[:2] == _ARP_ETHERNET:
+            kind = ETH_P_ARP
         to = to or self._next_mac(interface)
         frame = ethernet(mac_from_text(to), mac_from_text(PEER_MAC[interface]), kind, packet)
         try:

@@ -338,8 +338,10 @@ class KernelNode:
 
     def prepare(self, case: Case) -> None:
         """Load what belongs to the case and not to its topology; nothing of an earlier case is left."""
-        for name, value in self._saved_sysctls.items():
+        # the last first: forwarding of all had changed what an interface's own then was
+        for name, value in reversed(self._saved_sysctls.items()):
             self.sysctl(name, value)
+        self._saved_sysctls.clear()
         self.sysctl("net.netfilter.nf_conntrack_acct", "0")  # -m connbytes switches it on
         for name, value in case.get("sysctls", {}).items():
             self._saved_sysctls.setdefault(name, self.sysctl(name, value))
@@ -356,6 +358,7 @@ class KernelNode:
         if case.get("nft"):
             self.run("nft", "-f", "-", stdin=case["nft"])
         self.conntrack.flush()
+        self.run("ip", "neighbour", "flush", "all")  # but for permanent ones: what packets have told
         self.sysctl("net.ipv4.route.flush", "1")
         self.case = case
 

@@ -21,7 +21,13 @@ from tests.live.kernel_case import Workbench
 pytestmark = pytest.mark.slow
 
 #: How many of each kind; a conversation takes longer the more of it waits for the kernel's timers.
-EXAMPLES = {"tcp_conversation": 100, "sctp_conversation": 100, "icmp_conversation": 60, "fragment_conversation": 30}
+EXAMPLES = {
+    "tcp_conversation": 100,
+    "sctp_conversation": 100,
+    "icmp_conversation": 60,
+    "fragment_conversation": 30,
+    "stray_packets": 100,
+}
 if wanted := os.environ.get("PKTSIM_LIVE_EXAMPLES"):
     EXAMPLES = dict.fromkeys(TELLERS, int(wanted))
 
