@@ -112,6 +112,9 @@ class Packet:
     linear: bool  # the fragments it was gathered from are no more, or are of no use
     ignore_df: bool  # conntrack gathered it from fragments: it is cut where it is too long
     @property
+    def bridge_routed(self) -> bool:
+        """Whether br_netfilter has routed it, since PREROUTING changed its destination, before it went up."""
+    @property
     def options_read(self) -> bool:
         """Whether the stack has looked at its IPv4 options: neither who sends nor br_netfilter does."""
     @property

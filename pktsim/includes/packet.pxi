@@ -108,6 +108,16 @@ cdef class Packet:
         return bool(self.get().flags & PF_BRIDGED)
 
     @property
+    def bridge_routed(self):
+        """Whether br_netfilter has routed it, PREROUTING having changed its destination, before it went up to the host."""
+        cdef Pkt *p = self.get()
+        cdef Addr daddr
+        if p.phys_in == 0 or p.flags & (PF_BRIDGED | PF_LOCAL | PF_LOOPED):
+            return False
+        pkt_daddr(p, &daddr)
+        return not addr_eq(&daddr, &p.orig_dst)
+
+    @property
     def checksum_partial(self):
         return bool(self.get().flags & PF_CSUM_PARTIAL)
 

@@ -17,7 +17,7 @@ from pktsim.kernel.addrconf import ANY6, LOOPBACK6, is_link_local, is_multicast6
 from pktsim.kernel.exthdr import skip_headers
 from pktsim.kernel.icmp import ABOUT_AN_ERROR, NO_WAY_BACK, TO_MANY, WHILE_SENDING, About
 from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
-from pktsim.kernel.netdev import AF_INET6, LOOPBACK_IFINDEX
+from pktsim.kernel.netdev import AF_INET6, LOOPBACK_IFINDEX, NetDevice
 from pktsim.kernel.timer_wheel import ms_to_jiffies
 from pktsim.kernel.transport import IPPROTO_ICMPV6, IPV6_HEADER, build_ip
 from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
@@ -169,7 +169,7 @@ class Icmp6:
             if not saddr:
                 saddr = netns.route_source(daddr, ifindex=ifindex, mark=mark)
             if not saddr and in_device is not None:
-                saddr = netns.select_address6(in_device, daddr)
+                saddr = netns.select_address6(self._iif(about, in_device), daddr)
             route = netns.route_output(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
         except OSError:
             return unanswered(NO_WAY_BACK)
@@ -182,6 +182,13 @@ class Icmp6:
         message += packet[: IPV6_MIN_MTU - IPV6_HEADER - _ICMP_HEADER]
         self.send(route.saddr, daddr, message, out=route.ifindex, ifindex=ifindex, mark=mark, related=about.related)
         return True
+
+    def _iif(self, about: About, in_device: NetDevice) -> NetDevice:
+        """``IP6CB(skb)->iif``: to ip6_rcv_core, what br_netfilter has routed came in by where it is to go."""
+        packet = about.related
+        if packet is None or not packet.bridge_routed:
+            return in_device
+        return self._netns.devices.find(packet.route_ifindex) or in_device
 
     def send(
         self,

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text
 from tests.kernel.node_cases import NEAR, NO_LIMIT6, piece6, pieces4
-from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, put_on_bridge, segment
+from tests.netfilter.case_script import (
+    CLIENT,
+    CLIENT6,
+    PEER_MAC,
+    SERVER,
+    SERVER6,
+    Script,
+    datagram,
+    put_on_bridge,
+    segment,
+)
 from tests.netfilter.selftest_cases import table
 from tests.netfilter.selftest_more_cases import BRIDGE, BRIDGE_MAC, EVERYONE, NEIGHBOUR, OTHER, bridge_script
 
@@ -431,4 +441,25 @@ def fragments_lose_df_on_a_bridge() -> Script:
     for _ in range(2):
         for piece, expected in zip(pieces4(whole, (16, 24), dont_fragment=True), ([], out), strict=True):
             script.receive("in", piece, to=PEER_MAC["out"], out=expected)
+    return script
+
+
+@case
+def hops_of_what_a_bridge_has_routed6() -> Script:
+    script = Script(
+        "hops-of-what-a-bridge-has-routed6",
+        "Who sends too short a way by a bridge, to an address that is translated, is told so by the address of the "
+        "device that it would have left by; to another, by the bridge's.",
+        rules6=table("nat", "-A POSTROUTING -p udp -j SNAT --to-source [fd02::1]:5000")
+        + table("mangle", "-A OUTPUT -s fd02::1", "-A OUTPUT -s fd01::1"),
+        sysctls={"net.bridge.bridge-nf-call-ip6tables": "1"} | NO_LIMIT6,
+    )
+    behind_a_bridge(script)
+    server, client, near = (ip_from_text(text) for text in (SERVER6, CLIENT6, "fd02::1"))
+    asked = build.ipv6(server, client, build.IPPROTO_UDP, build.udp(server, client, 53, 8080, b"data"))
+    script.receive("out", asked, out=[f"in fd02::1:5000 > {CLIENT6}:8080 udp"])
+    for ends, ports, told in (((client, near), (8080, 5000), "fd02::1"), ((client, server), (9, 9), "fd01::1")):
+        packet = build.ipv6(*ends, build.IPPROTO_UDP, build.udp(*ends, *ports, b"data"), hop_limit=1)
+        counted = {"6:mangle/OUTPUT/1": int(told == "fd02::1"), "6:mangle/OUTPUT/2": int(told == "fd01::1")}
+        script.receive("in", packet, out=[f"in {told} > {CLIENT6} icmp6 3/0"], rules=counted)
     return script
