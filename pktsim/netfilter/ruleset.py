@@ -142,9 +142,9 @@ class HeaderMatch:
     out_interface_inverted: bool = False
     protocol: int | None = None
     protocol_inverted: bool = False
-    all_protocols: bool = False  # IP6T_F_PROTO: looks for the transport header even so (IPv6 only)
     fragment: bool = False  # -f: second and further fragments (IPv4 only)
     fragment_inverted: bool = False
+    all_protocols: bool = False  # IP6T_F_PROTO: looks for the transport header even so (IPv6 only)
 
 
 @dataclass(frozen=True, slots=True)
