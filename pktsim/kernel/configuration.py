@@ -134,7 +134,7 @@ class Configuration:
         self.datapath.context = NetfilterState(interface_name=lambda ifindex: self.devices.get(ifindex).name)
         self.devices = DeviceTable()
         self.sysctls = Sysctls(self._sysctl_changed)
-        self.fib = Fib(self.devices, lambda name: bool(self.sysctls.conf("net.ipv6.conf", name, "forwarding")))
+        self.fib = Fib(self.devices, self._forwards6)
         #: Devices that forward IPv6.
         self._routers6: set[str] = set()
         #: Told of a whole-namespace setting that changed.
@@ -216,7 +216,7 @@ class Configuration:
         for (family, key), setting in ENGINE_CONF.items():
             # without addresses it has no routes yet that route_localnet would be about
             self.datapath.sysctl_set(setting, self.sysctls.conf(family, device.name, key), device.ifindex)
-        if self.sysctls.conf("net.ipv6.conf", device.name, "forwarding"):
+        if self._forwards6(device.name):
             self._routers6.add(device.name)
             # ipv6_add_dev joins one group of all routers, dev_forward_change all of them
             self.datapath.all_routers_set(device.ifindex, 1 << _LINK_SCOPE)
@@ -586,9 +586,12 @@ class Configuration:
         if key == "route_localnet" and self.devices.find(LOOPBACK_IFINDEX) is not None:
             self._push_routes(everything=True)
 
+    def _forwards6(self, name: str) -> bool:
+        return bool(self.sysctls.conf("net.ipv6.conf", name, "forwarding"))
+
     def _router_changed(self, device: NetDevice) -> None:
         """``dev_forward_change``."""
-        on = bool(self.sysctls.conf("net.ipv6.conf", device.name, "forwarding"))
+        on = self._forwards6(device.name)
         if on == (device.name in self._routers6):
             return
         (self._routers6.add if on else self._routers6.discard)(device.name)
