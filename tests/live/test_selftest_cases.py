@@ -7,31 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from pktsim.kernel.case import CaseRun
-from tests.kernel import (
-    bridge_cases,
-    connlimit_cases,
-    fragment_cases,
-    node_cases,
-    option_cases,
-    router6_cases,
-    sender_cases,
-)
+from tests.kernel import case_scripts
 from tests.live.differential import difference
 from tests.live.kernel_case import Workbench
 from tests.netfilter import selftest_cases, selftest_more_cases
 from tests.netfilter.case_script import Expected, Outcome, check_counters, check_step
 
-SCRIPTS = (
-    selftest_cases.SCRIPTS
-    | selftest_more_cases.SCRIPTS
-    | node_cases.SCRIPTS
-    | bridge_cases.SCRIPTS
-    | fragment_cases.SCRIPTS
-    | connlimit_cases.SCRIPTS
-    | option_cases.SCRIPTS
-    | router6_cases.SCRIPTS
-    | sender_cases.SCRIPTS
-)
+SCRIPTS = selftest_cases.SCRIPTS | selftest_more_cases.SCRIPTS | case_scripts.SCRIPTS
 
 #: Of these only what they expect is looked at, not all that can be seen.
 EXPECTATIONS_ONLY = {
