@@ -10,7 +10,7 @@ from pktsim.clock import HZ
 from pktsim.kernel.neighbour import Neighbour, Nud
 from pktsim.kernel.netdev import NetDevice, Scope
 from pktsim.netfilter.opcodes import DropReason, RouteType
-from pktsim.wire.addr import MAC_BROADCAST, MAC_ZERO, ip_to_text
+from pktsim.wire.addr import MAC_BROADCAST, MAC_ZERO, ip_to_text, mac_to_text
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
@@ -150,7 +150,9 @@ class Arp:
             elif request and self._ignored(device, sip, tip):
                 self._unanswered(pkt_id, f"net.ipv4.conf.{device.name}.arp_ignore is set")
             elif request:
-                self._reply(device, packet)
+                self._reply(device, packet, pkt_id)
+            else:
+                netns.remark(pkt_id, "nothing is learnt from it: it has no sender's address")
             return None
         if request:
             route_type, out_ifindex = netns.datapath.route_input(tip, sip, device.ifindex)
@@ -160,7 +162,7 @@ class Arp:
                 elif self._filtered(device, sip, tip):
                     self._unanswered(pkt_id, f"net.ipv4.conf.{device.name}.arp_filter is set")
                 elif netns.arp_table.learn(device.ifindex, sip, packet.sha) is not None:
-                    self._reply(device, packet)
+                    self._reply(device, packet, pkt_id)
                 else:
                     self._unanswered(pkt_id, "the neighbour table is full (net.ipv4.neigh.default.gc_thresh3)")
                 return None
@@ -171,9 +173,9 @@ class Arp:
             ):
                 netns.arp_table.learn(device.ifindex, sip, packet.sha)
                 if queued or pkt_type == PACKET_HOST or not self._proxy_delay(device):
-                    self._reply(device, packet)
+                    self._reply(device, packet, pkt_id)
                 else:
-                    return self._delay_reply(device, packet, pkt_type)
+                    return self._delay_reply(device, packet, pkt_type, pkt_id)
                 return None
             self._unanswered(pkt_id, elsewhere, common=True)
         self._update(device, packet, pkt_type, pkt_id)
@@ -206,6 +208,11 @@ class Arp:
         # Broadcast replies and requests do not prove reachability.
         state = Nud.REACHABLE if reply and pkt_type == PACKET_HOST else Nud.STALE
         table.update(entry, packet.sha, state, override=override)
+        if entry.mac == packet.sha:
+            known = f"{ip_to_text(entry.address)} is at {mac_to_text(entry.mac)} ({entry.state.name})"
+            netns.remark(pkt_id, f"the neighbour table has it: {known}")
+        elif entry.state in (Nud.PERMANENT, Nud.NOARP):
+            netns.remark(pkt_id, f"the address known is kept: the entry is {entry.state.name}")
 
     def _gratuitous(self, packet: ArpPacket) -> bool:
         """``arp_is_garp``."""
@@ -222,8 +229,9 @@ class Arp:
             return any(not entry.secondary and entry.covers(sip) for entry in device.addresses)
         return level == 1
 
-    def _reply(self, device: NetDevice, request: ArpPacket) -> None:
+    def _reply(self, device: NetDevice, request: ArpPacket, pkt_id: int) -> None:
         answer = ArpPacket(ARPOP_REPLY, device.mac, request.tip, request.sha, request.sip)
+        self._netns.remark(pkt_id, f"answered: {ip_to_text(request.tip)} is at {mac_to_text(device.mac)}")
         self.send(device, answer, request.sha)
 
     # ------------------------------------------------------------------------------------------------ whether to answer
@@ -268,7 +276,7 @@ class Arp:
     def _proxy_delay(self, device: NetDevice) -> int:
         return self._netns.neighbour_setting(2, device.ifindex, "proxy_delay") * HZ // _USER_HZ
 
-    def _delay_reply(self, device: NetDevice, packet: ArpPacket, pkt_type: int) -> DropReason | None:
+    def _delay_reply(self, device: NetDevice, packet: ArpPacket, pkt_type: int, pkt_id: int) -> DropReason | None:
         """``pneigh_enqueue``: a proxy lets the owner answer first."""
         waiting = self._proxy_queue_lengths.get(device.ifindex, 0)
         if waiting > self._netns.neighbour_setting(2, device.ifindex, "proxy_qlen"):
@@ -284,4 +292,5 @@ class Arp:
                 self._process(device, packet, pkt_type, 0, queued=True)
 
         self._netns.wheel.after(delay, answer)
+        self._netns.remark(pkt_id, f"answered later (net.ipv4.neigh.{device.name}.proxy_delay)")
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pktsim.kernel.arp import ArpPacket
+from pktsim.kernel.explain import Explainer
 from pktsim.kernel.neighbour import Nud
 from pktsim.wire.frame import FrameView
 from tests.kernel.worlds import (
@@ -12,6 +14,7 @@ from tests.kernel.worlds import (
     Host,
     host,
     ip,
+    known_peer,
     mac,
     reply,
     request,
@@ -379,3 +382,49 @@ def test_full_table_forgets_what_failed() -> None:
     send(world, daddr="10.0.0.30")
     assert len(world.take_arps()) == 1
     assert state(world, "10.0.0.30") == Nud.INCOMPLETE
+
+
+# -------------------------------------------------------------------------------------------------------- what is told
+
+TOLD = [
+    pytest.param({}, request(PEER, "10.0.0.1"), f"answered: 10.0.0.1 is at {HOST_MAC}", id="question"),
+    pytest.param({}, request("0.0.0.0", "10.0.0.1"), f"answered: 10.0.0.1 is at {HOST_MAC}", id="probe"),
+    pytest.param({}, reply("0.0.0.0", "10.0.0.1"), "nothing is learnt from it: it has no sender's address", id="any"),
+    pytest.param(
+        {},
+        reply(PEER, "10.0.0.1"),
+        "nothing is learnt from it: nobody has asked for it (net.ipv4.conf.eth0.arp_accept)",
+        id="unasked",
+    ),
+    pytest.param(
+        {"net.ipv4.conf.eth0.arp_accept": 1},
+        reply(PEER, "10.0.0.1"),
+        f"the neighbour table has it: {PEER} is at {PEER_MAC} (STALE)",
+        id="accepted",
+    ),
+    pytest.param(
+        {},
+        reply("10.0.0.8", "10.0.0.1"),
+        "the address known is kept: the entry is PERMANENT",
+        id="permanent",
+    ),
+    pytest.param(
+        {"net.ipv4.ip_forward": 1, "net.ipv4.conf.eth0.proxy_arp": 1},
+        request(PEER, "10.0.1.9"),
+        "answered later (net.ipv4.neigh.eth0.proxy_delay)",
+        id="proxy",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sysctls", "packet", "told"), TOLD)
+def test_the_trace_tells_what_came_of_a_message(sysctls: dict[str, int], packet: ArpPacket, told: str) -> None:
+    world = single()
+    world.link("eth1", "10.0.1.1/24", mac="02:00:00:00:00:02")
+    known_peer(world, "eth0", "10.0.0.8", "02:00:00:00:00:88")
+    for key, value in sysctls.items():
+        world.netns.sysctl_set(key, value)
+    explainer = Explainer()
+    explainer.attach(world.netns)
+    world.give_arp("eth0", packet)
+    assert explainer.visits[0].steps[-1].text == told

@@ -29,6 +29,11 @@ HANDED_OVER = (
     "waits for its other fragments",
     "waits for the link-layer address",
     "is cut into fragments",
+    "answered: ",
+    "answered later",
+    "nothing is learnt from it",
+    "the neighbour table has it",
+    "the address known is kept",
 )
 
 
