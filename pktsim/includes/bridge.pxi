@@ -15,7 +15,7 @@ cdef bint br_hop_options_fit(const uint8_t *ip, uint32_t n) noexcept nogil:
     cdef uint32_t end
     if n < 48:
         return False
-    end = 40 + (ip[41] + 1) * 8
+    end = 40 + ip6_extension_size(0, ip[41])
     if end > n:
         return False
     while off < end:

@@ -270,17 +270,12 @@ cdef void pkt_parse_l4(Pkt *p) noexcept nogil:
             p.proto = nexthdr
             p.headers_cut = 1
             return
-        if nexthdr == 44:
-            if rd16(p.buf + off + 2) & 0xFFF8:
-                p.fragment |= FRAG_LATER
-                p.proto = p.buf[off]
-                p.headers_cut = ip6_is_extension(p.proto)
-                return
-            hdrlen = 8
-        elif nexthdr == 51:
-            hdrlen = (p.buf[off + 1] + 2) * 4
-        else:
-            hdrlen = (p.buf[off + 1] + 1) * 8
+        if nexthdr == 44 and rd16(p.buf + off + 2) & 0xFFF8:
+            p.fragment |= FRAG_LATER
+            p.proto = p.buf[off]
+            p.headers_cut = ip6_is_extension(p.proto)
+            return
+        hdrlen = ip6_extension_size(nexthdr, p.buf[off + 1])
         nexthdr = p.buf[off]
         off += hdrlen
     p.proto = nexthdr
@@ -291,6 +286,13 @@ cdef void pkt_parse_l4(Pkt *p) noexcept nogil:
 cdef inline bint ip6_is_extension(uint8_t nexthdr) noexcept nogil:
     """ipv6_ext_hdr, without "no next header"."""
     return nexthdr == 0 or nexthdr == 43 or nexthdr == 44 or nexthdr == 51 or nexthdr == 60
+
+
+cdef inline uint32_t ip6_extension_size(uint8_t nexthdr, uint8_t hdrlen) noexcept nogil:
+    """The bytes of an extension header, by its length field (``ipv6_optlen``, ``ipv6_authlen``)."""
+    if nexthdr == 44:
+        return 8
+    return (hdrlen + 2) * 4 if nexthdr == 51 else (hdrlen + 1) * 8
 
 
 cdef inline uint32_t l4_len(const Pkt *p) noexcept nogil:

@@ -311,23 +311,16 @@ cdef int64_t nft_exthdr(const Pkt *p, int wanted) noexcept nogil:
     """ipv6_find_hdr: where an extension header begins, or -1."""
     cdef int64_t off = p.l3 + 40
     cdef uint32_t size
-    cdef int nexthdr
+    cdef uint8_t nexthdr
     if p.family != AF6:
         return -1
     nexthdr = p.buf[p.l3 + 6]
     while nexthdr != wanted:
-        if nexthdr != 0 and nexthdr != 43 and nexthdr != 44 and nexthdr != 51 and nexthdr != 60:
+        if not ip6_is_extension(nexthdr) or off + 8 > p.end:
             return -1
-        if off + 8 > p.end:
+        if nexthdr == 44 and rd16(p.buf + off + 2) & 0xFFF8:
             return -1
-        if nexthdr == 44:
-            if rd16(p.buf + off + 2) & 0xFFF8:
-                return -1
-            size = 8
-        elif nexthdr == 51:
-            size = (p.buf[off + 1] + 2) * 4
-        else:
-            size = (p.buf[off + 1] + 1) * 8
+        size = ip6_extension_size(nexthdr, p.buf[off + 1])
         nexthdr = p.buf[off]
         off += size
     return off

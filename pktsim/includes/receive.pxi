@@ -131,7 +131,7 @@ cdef int ip6_hop_options(const Pkt *p, int *code, int *pointer) noexcept nogil:
     code[0] = 2                        # ICMPV6_UNK_OPTION
     if n < 48:
         return DR_IP_HEADER
-    end = 40 + (ip[41] + 1) * 8
+    end = 40 + ip6_extension_size(0, ip[41])
     if end > n:
         return DR_IP_HEADER
     while off < end:

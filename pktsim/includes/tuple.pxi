@@ -150,21 +150,16 @@ cdef uint32_t quoted_l4(const Pkt *p, uint32_t l3, int *proto) noexcept nogil:
         return 0
     nexthdr = p.buf[l3 + 6]
     l4 = l3 + 40
-    while nexthdr == 0 or nexthdr == 43 or nexthdr == 44 or nexthdr == 51 or nexthdr == 60 or nexthdr == 59:
-        if nexthdr == 59:
-            return 0
+    while ip6_is_extension(nexthdr):
         left = p.end - l4 if p.end > l4 else 0
         if left < (4 if nexthdr == 44 else 2):
             return 0
-        if nexthdr == 44:
-            if rd16(p.buf + l4 + 2) & 0xFFF8:
-                return 0
-            hdrlen = 8
-        elif nexthdr == 51:
-            hdrlen = (p.buf[l4 + 1] + 2) * 4
-        else:
-            hdrlen = (p.buf[l4 + 1] + 1) * 8
+        if nexthdr == 44 and rd16(p.buf + l4 + 2) & 0xFFF8:
+            return 0
+        hdrlen = ip6_extension_size(nexthdr, p.buf[l4 + 1])
         nexthdr = p.buf[l4]
         l4 += hdrlen
+    if nexthdr == 59:
+        return 0
     proto[0] = nexthdr
     return l4                  # which may be behind the end, by what the headers say (ipv6_skip_exthdr)

@@ -11,12 +11,11 @@ from pktsim.kernel.neighbour import Neighbour, Nud
 from pktsim.kernel.netdev import NetDevice, Scope
 from pktsim.netfilter.opcodes import DropReason, RouteType
 from pktsim.wire.addr import MAC_BROADCAST, MAC_ZERO, ip_to_text, mac_to_text
+from pktsim.wire.frame import ETH_P_ARP, ETH_P_IP
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
 
-ETH_P_ARP: Final = 0x0806
-ETH_P_IP: Final = 0x0800
 ARPHRD_ETHER: Final = 1
 ARPOP_REQUEST: Final = 1
 ARPOP_REPLY: Final = 2

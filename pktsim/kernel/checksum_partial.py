@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
+from pktsim.kernel.transport import IPV6_HEADER
 from pktsim.wire.checksum import pseudo_header_sum
+from pktsim.wire.frame import IPPROTO_TCP, IPPROTO_UDP
 
 _TCP_CHECKSUM: Final = 16
 _UDP_CHECKSUM: Final = 6

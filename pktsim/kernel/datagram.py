@@ -12,17 +12,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from pktsim.kernel.task import Signal
-from pktsim.kernel.transport import (
-    AF_INET,
-    ANY,
-    IPPROTO_UDP,
-    IPV4_HEADER,
-    IPV6_HEADER,
-    OutputRoute,
-    address_bytes,
-    build_ip,
-)
+from pktsim.kernel.transport import AF_INET, ANY, IPV4_HEADER, IPV6_HEADER, OutputRoute, address_bytes, build_ip
 from pktsim.wire.addr import ip_to_text, is_multicast
+from pktsim.wire.frame import IPPROTO_UDP
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer

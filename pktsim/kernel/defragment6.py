@@ -11,10 +11,18 @@ from typing import Final
 from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import is_link_local, is_multicast6
 from pktsim.kernel.defragment import Defragmenter, DefragUser, Piece, Queue, Reassembled, ecn_verdict
-from pktsim.kernel.exthdr import EXTENSIONS, FRAGMENT, FRAGMENT_HEADER, header_size, skip_headers
+from pktsim.kernel.exthdr import FRAGMENT_HEADER, skip_headers
 from pktsim.kernel.icmp6 import HDR_FIELD, HDR_INCOMP
-from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER
+from pktsim.kernel.transport import IPV6_HEADER
 from pktsim.netfilter.opcodes import DropReason
+from pktsim.wire.frame import (
+    IPPROTO_FRAGMENT,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPV6_EXTENSIONS,
+    ipv6_extension_size,
+)
 
 _MAX_PAYLOAD: Final = 65535
 _MORE: Final = 1
@@ -45,10 +53,10 @@ def headers_incomplete(data: bytes) -> bool:
 def find_fragment_header(data: bytes) -> tuple[int, int] | None:
     """``find_prev_fhdr``: where the fragment header is, whole or not, and where its number stands; ``None`` without."""
     kind, at, where = data[6], IPV6_HEADER, 6
-    while kind != FRAGMENT:
-        if kind not in EXTENSIONS or at + 2 > len(data):
+    while kind != IPPROTO_FRAGMENT:
+        if kind not in IPV6_EXTENSIONS or at + 2 > len(data):
             return None
-        size = header_size(kind, data[at + 1])
+        size = ipv6_extension_size(kind, data[at + 1])
         kind, where = data[at], at
         at += size
     return (at, where) if at <= len(data) else None

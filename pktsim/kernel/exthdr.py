@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from pktsim.kernel.transport import IPV6_HEADER
+from pktsim.wire.frame import (
+    IPPROTO_DSTOPTS,
+    IPPROTO_FRAGMENT,
+    IPPROTO_HOPOPTS,
+    IPPROTO_NONE,
+    IPPROTO_ROUTING,
+    IPV6_EXTENSIONS,
+    ipv6_extension_size,
+)
 
-HOP_BY_HOP: Final = 0
-ROUTING: Final = 43
-FRAGMENT: Final = 44
-AUTH: Final = 51
-NONE: Final = 59
-DEST_OPTIONS: Final = 60
-
-#: ``ipv6_ext_hdr``: headers that another one follows.
-EXTENSIONS: Final = frozenset((HOP_BY_HOP, ROUTING, FRAGMENT, AUTH, DEST_OPTIONS))
 FRAGMENT_HEADER: Final = 8
 
 _PAD1 = 0
@@ -50,32 +50,25 @@ def skip_headers(packet: bytes) -> Skipped | None:
     """``ipv6_skip_exthdr``; ``None`` if a header is cut short, or there is nothing after them (``NEXTHDR_NONE``)."""
     protocol, at, where = packet[6], IPV6_HEADER, 6
     fragment = False
-    while protocol in EXTENSIONS:
-        if at + (4 if protocol == FRAGMENT else 2) > len(packet):
+    while protocol in IPV6_EXTENSIONS:
+        if at + (4 if protocol == IPPROTO_FRAGMENT else 2) > len(packet):
             return None
-        if protocol == FRAGMENT:
+        if protocol == IPPROTO_FRAGMENT:
             offset = int.from_bytes(packet[at + 2 : at + 4], "big") & 0xFFF8
             if offset:
                 return Skipped(packet[at], at + FRAGMENT_HEADER, offset, True, at)
             fragment = True
-        size = header_size(protocol, packet[at + 1])
+        size = ipv6_extension_size(protocol, packet[at + 1])
         protocol, where = packet[at], at
         at += size
-    return None if protocol == NONE else Skipped(protocol, at, 0, fragment, where)
-
-
-def header_size(protocol: int, length: int) -> int:
-    """The bytes of an extension header by the kind and its own length field."""
-    if protocol == FRAGMENT:
-        return FRAGMENT_HEADER
-    return (length + 2) * 4 if protocol == AUTH else (length + 1) * 8
+    return None if protocol == IPPROTO_NONE else Skipped(protocol, at, 0, fragment, where)
 
 
 def number_before(packet: bytes, end: int) -> int:
     """Where the number of the header at ``end`` stands, in the one before it."""
     kind, at, where = packet[6], IPV6_HEADER, 6
     while at < end:
-        size = header_size(kind, packet[at + 1])
+        size = ipv6_extension_size(kind, packet[at + 1])
         kind, where = packet[at], at
         at += size
     return where
@@ -90,14 +83,14 @@ def fragment_point(packet: bytes) -> tuple[int, int]:
     found_routing = False
     kind = packet[6]
     while at + 8 <= len(packet):
-        if kind == ROUTING:
+        if kind == IPPROTO_ROUTING:
             found_routing = True
-        elif kind == DEST_OPTIONS:
+        elif kind == IPPROTO_DSTOPTS:
             if found_routing:
                 break
-        elif kind != HOP_BY_HOP:
+        elif kind != IPPROTO_HOPOPTS:
             break
-        size = header_size(kind, packet[at + 1])
+        size = ipv6_extension_size(kind, packet[at + 1])
         where, kind = at, packet[at]
         at += size
     return at, where
@@ -121,7 +114,7 @@ def check_options(packet: bytes, at: int) -> None:
         OptionProblem: There is one that says that a packet must not be taken by who does not know it (RFC 8200
             section 4.2), or the options make no sense.
     """
-    end = at + header_size(DEST_OPTIONS, packet[at + 1])
+    end = at + ipv6_extension_size(IPPROTO_DSTOPTS, packet[at + 1])
     if end > len(packet):
         raise OptionProblem(0)
     at += 2

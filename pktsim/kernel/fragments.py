@@ -17,8 +17,8 @@ from pktsim.kernel.defragment import Defragmenter, DefragUser, Reassembled, pull
 from pktsim.kernel.icmp import EXC_FRAGTIME, About, IcmpType, Unreach
 from pktsim.kernel.ip import IP_DF, fragment_ipv4
 from pktsim.kernel.netdev import AF_INET
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 from pktsim.netfilter.opcodes import CtInfo, DropReason, Hook, RouteType
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event, Packet

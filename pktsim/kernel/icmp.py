@@ -19,9 +19,10 @@ from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import Scope
 from pktsim.kernel.timer_wheel import ms_to_jiffies
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, build_ip
+from pktsim.kernel.transport import build_ip
 from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
 from pktsim.wire.checksum import checksum
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_TCP
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns

@@ -19,9 +19,10 @@ from pktsim.kernel.icmp import ABOUT_AN_ERROR, NO_WAY_BACK, TO_MANY, WHILE_SENDI
 from pktsim.kernel.icmp_limit import GLOBAL_LIMIT
 from pktsim.kernel.netdev import AF_INET6, LOOPBACK_IFINDEX, NetDevice
 from pktsim.kernel.timer_wheel import ms_to_jiffies
-from pktsim.kernel.transport import IPPROTO_ICMPV6, IPV6_HEADER, build_ip
+from pktsim.kernel.transport import IPV6_HEADER, build_ip
 from pktsim.netfilter.opcodes import NO_FILE, DropReason, RouteType
 from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.frame import IPPROTO_ICMPV6
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns

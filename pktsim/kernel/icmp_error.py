@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_ICMPV6, IPV6_HEADER, IpPacket, parse_ip
+from pktsim.kernel.transport import IPV6_HEADER, IpPacket, parse_ip
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_ICMPV6
 
 _DEST_UNREACH, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 3, 11, 12
 _FRAG_NEEDED = 4

@@ -14,19 +14,7 @@ from pktsim._fastpath import Packet
 from pktsim.kernel.addrconf import is_multicast6
 from pktsim.kernel.defragment import DefragUser, Reassembled
 from pktsim.kernel.defragment6 import Defragmenter6, ParameterProblem
-from pktsim.kernel.exthdr import (
-    DEST_OPTIONS,
-    FRAGMENT,
-    FRAGMENT_HEADER,
-    HOP_BY_HOP,
-    NONE,
-    ROUTING,
-    OptionProblem,
-    check_options,
-    fragment_point,
-    header_size,
-    number_before,
-)
+from pktsim.kernel.exthdr import FRAGMENT_HEADER, OptionProblem, check_options, fragment_point, number_before
 from pktsim.kernel.icmp6 import (
     EXC_FRAGTIME,
     HDR_FIELD,
@@ -37,9 +25,21 @@ from pktsim.kernel.icmp6 import (
     Unreach6,
     about6,
 )
-from pktsim.kernel.transport import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_HEADER
+from pktsim.kernel.transport import IPV6_HEADER
 from pktsim.netfilter.opcodes import DropReason, Hook, RouteType
-from pktsim.wire.frame import IPPROTO_PIM
+from pktsim.wire.frame import (
+    IPPROTO_DSTOPTS,
+    IPPROTO_FRAGMENT,
+    IPPROTO_HOPOPTS,
+    IPPROTO_ICMPV6,
+    IPPROTO_NONE,
+    IPPROTO_PIM,
+    IPPROTO_ROUTING,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+    ipv6_extension_size,
+)
 
 if TYPE_CHECKING:
     from pktsim.kernel.icmp import About
@@ -93,7 +93,7 @@ def fragment_ipv6(
             pieces.append(payload[start : start + size])
             start += size
     header = bytearray(packet[:at])
-    header[where] = FRAGMENT
+    header[where] = IPPROTO_FRAGMENT
     fragments = []
     start = 0
     for index, piece in enumerate(pieces):
@@ -129,20 +129,20 @@ class Ip6:
             # nf_ct_frag6_gather leaves the transport header where the fragment header was, and ip6_protocol_deliver_rcu
             # takes what there is there for the first header that has not been looked at
             at = len(data) - payload
-            where = IPV6_HEADER if protocol == HOP_BY_HOP and at > IPV6_HEADER else 6
+            where = IPV6_HEADER if protocol == IPPROTO_HOPOPTS and at > IPV6_HEADER else 6
             protocol = data[where]
         pointer = where  # the same place in the packet as it is quoted
         while True:
             # those that its fragments held have not been looked at
-            first_options = protocol == HOP_BY_HOP and at == IPV6_HEADER and not payload
-            if protocol in (DEST_OPTIONS, ROUTING) or first_options:
-                whole_header = at + 8 <= len(data) and at + header_size(protocol, data[at + 1]) <= len(data)
+            first_options = protocol == IPPROTO_HOPOPTS and at == IPV6_HEADER and not payload
+            if protocol in (IPPROTO_DSTOPTS, IPPROTO_ROUTING) or first_options:
+                whole_header = at + 8 <= len(data) and at + ipv6_extension_size(protocol, data[at + 1]) <= len(data)
                 if not whole_header or not self._options_fine(about, data, protocol, at):
                     self._netns.discard(packet, DropReason.IP_HEADER)
                     return
-                protocol, where, at = data[at], at, at + header_size(protocol, data[at + 1])
+                protocol, where, at = data[at], at, at + ipv6_extension_size(protocol, data[at + 1])
                 pointer = where + len(about.packet) - len(data)
-            elif protocol == FRAGMENT:
+            elif protocol == IPPROTO_FRAGMENT:
                 if at + FRAGMENT_HEADER > len(data):
                     self._netns.icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, at)
                     self._netns.discard(packet, DropReason.IP_HEADER)
@@ -174,14 +174,14 @@ class Ip6:
     def _options_fine(self, about: About, data: bytes, protocol: int, at: int) -> bool:
         """``ipv6_parse_hopopts``, ``ipv6_destopt_rcv``, ``ipv6_rthdr_rcv``."""
         icmp6 = self._netns.icmp6
-        if protocol == ROUTING:
+        if protocol == IPPROTO_ROUTING:
             if is_multicast6(data[24:40]) or not about.unicast or data[at + 2] in _ROUTED_BY_SEGMENTS:
                 return False
             if data[at + 3]:  # segments left: no kind of source route is followed
                 icmp6.error(about, Icmp6Type.PARAMPROB, HDR_FIELD, at + 2)
                 return False
             return True
-        if protocol == HOP_BY_HOP:
+        if protocol == IPPROTO_HOPOPTS:
             return True  # looked at when it came in
         try:
             check_options(data, at)
@@ -206,7 +206,7 @@ class Ip6:
 
     def _deliver(self, packet: Packet, about: About, data: bytes, protocol: int, at: int, pointer: int) -> None:
         netns = self._netns
-        if protocol == HOP_BY_HOP:
+        if protocol == IPPROTO_HOPOPTS:
             # only the first header may be one: to the host it is a protocol that nobody knows
             netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
             netns.discard(packet, DropReason.NO_SOCKET)
@@ -233,7 +233,7 @@ class Ip6:
         if protocol == IPPROTO_PIM:
             netns.pim(packet.pkt_id)
             return
-        if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMPV6, NONE):
+        if reason is DropReason.NO_SOCKET and protocol not in (IPPROTO_TCP, IPPROTO_ICMPV6, IPPROTO_NONE):
             if protocol not in (IPPROTO_UDP, IPPROTO_UDPLITE):
                 netns.icmp6.error(about, Icmp6Type.PARAMPROB, UNK_NEXTHDR, pointer)
             elif not (many and protocol == IPPROTO_UDP):

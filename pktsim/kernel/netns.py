@@ -36,7 +36,6 @@ from pktsim.kernel.routing import Routing
 from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import TimerWheel
-from pktsim.kernel.transport import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 from pktsim.kernel.vxlan import Vxlan
 from pktsim.netfilter.lower import Lowered
 from pktsim.netfilter.nft_ruleset import NftRuleset
@@ -45,7 +44,15 @@ from pktsim.netfilter.opcodes import Event as EventKind
 from pktsim.netfilter.ruleset import Ruleset
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text
-from pktsim.wire.frame import IPPROTO_IGMP, IPPROTO_PIM, FrameView
+from pktsim.wire.frame import (
+    IPPROTO_ICMP,
+    IPPROTO_IGMP,
+    IPPROTO_PIM,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+    FrameView,
+)
 
 if TYPE_CHECKING:
     from pktsim._fastpath import Event

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pktsim.kernel.raw import RawSocket
-from pktsim.kernel.transport import AF_INET, IPPROTO_ICMP, IPPROTO_ICMPV6, IPV6_HEADER, IpPacket, parse_ip
+from pktsim.kernel.transport import AF_INET, IPV6_HEADER, IpPacket, parse_ip
 from pktsim.wire.addr import ip_to_text
 from pktsim.wire.checksum import checksum
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_ICMPV6
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer

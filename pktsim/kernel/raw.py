@@ -6,10 +6,11 @@ import errno
 from typing import TYPE_CHECKING
 
 from pktsim.kernel.datagram import DatagramSocket, os_error
-from pktsim.kernel.transport import AF_INET, ANY, IPPROTO_ICMPV6, IpPacket, address_bytes
+from pktsim.kernel.transport import AF_INET, ANY, IpPacket, address_bytes
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.addr import ip_to_text
 from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.frame import IPPROTO_ICMPV6
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer

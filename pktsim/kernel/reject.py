@@ -13,10 +13,11 @@ from pktsim.kernel.icmp import NO_WAY_BACK, TO_MANY, About, IcmpType, Unreach
 from pktsim.kernel.icmp6 import Icmp6Type, Unreach6, about6
 from pktsim.kernel.ip import IP_OFFSET_MASK
 from pktsim.kernel.netdev import AF_INET
-from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
+from pktsim.kernel.transport import build_ip
 from pktsim.netfilter.opcodes import NO_SOCKET, Hook, RouteType
 from pktsim.netfilter.targets.reject import Reject6With, RejectWith
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
+from pktsim.wire.frame import IPPROTO_TCP, IPPROTO_UDP
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns

@@ -22,24 +22,13 @@ from pktsim.kernel.tcp_connection import TcpConnection
 from pktsim.kernel.tcp_demux import TcpDemux
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import TimerWheel
-from pktsim.kernel.transport import (
-    AF_INET,
-    ANY,
-    IPPROTO_ICMP,
-    IPPROTO_ICMPV6,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
-    IPPROTO_UDPLITE,
-    IpStack,
-    TimerHandle,
-    family_of,
-    parse_ip,
-)
+from pktsim.kernel.transport import AF_INET, ANY, IpStack, TimerHandle, family_of, parse_ip
 from pktsim.kernel.udp import UdpSocket, UdpTable, datagram_flaw
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.netfilter.state import FoundSocket
 from pktsim.rng import Choices
 from pktsim.wire.addr import is_multicast
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 
 #: net.ipv4.ip_local_port_range.
 PORT_RANGE: Final = (32768, 60999)

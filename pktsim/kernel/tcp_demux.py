@@ -17,8 +17,9 @@ from pktsim.kernel.icmp_error import IcmpError
 from pktsim.kernel.tcp_segment import ACK, RST, Segment, build_segment, checksum_ok, parse_segment
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import TcpState
-from pktsim.kernel.transport import ANY, IPPROTO_TCP, IpPacket, build_ip, family_of
+from pktsim.kernel.transport import ANY, IpPacket, build_ip, family_of
 from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, DropReason
+from pktsim.wire.frame import IPPROTO_TCP
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer

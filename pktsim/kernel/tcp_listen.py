@@ -20,8 +20,9 @@ from pktsim.kernel.tcp_rtt import RTO_MAX_NS
 from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, RST, SYN, Segment, build_segment
 from pktsim.kernel.tcp_state import TcpState
 from pktsim.kernel.tcp_window import ReceiveWindow, initial_window
-from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, TimerHandle, build_ip, family_of
+from pktsim.kernel.transport import IpPacket, TimerHandle, build_ip, family_of
 from pktsim.netfilter.opcodes import DropReason
+from pktsim.wire.frame import IPPROTO_TCP
 
 if TYPE_CHECKING:
     from pktsim.kernel.tcp import TcpSocket

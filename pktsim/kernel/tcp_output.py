@@ -22,7 +22,8 @@ from pktsim.kernel.tcp_queue import SendBuffer
 from pktsim.kernel.tcp_segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP_HEADER, Segment, build_segment
 from pktsim.kernel.tcp_state import SYNCHRONIZED, TcpState
 from pktsim.kernel.tcp_window import TCP_MSS_DEFAULT
-from pktsim.kernel.transport import IPPROTO_TCP, build_ip
+from pktsim.kernel.transport import build_ip
+from pktsim.wire.frame import IPPROTO_TCP
 
 approximated(
     "kernel.tcp.segmentation",

@@ -13,8 +13,9 @@ import struct
 from dataclasses import dataclass
 from enum import IntFlag
 
-from pktsim.kernel.transport import IPPROTO_TCP, IpPacket
+from pktsim.kernel.transport import IpPacket
 from pktsim.wire.checksum import checksum, pseudo_header_sum
+from pktsim.wire.frame import IPPROTO_TCP
 
 TCP_HEADER = 20
 TCPOLEN_TSTAMP_ALIGNED = 12

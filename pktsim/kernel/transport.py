@@ -18,15 +18,10 @@ from pktsim.netfilter.opcodes import DropReason
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import checksum
+from pktsim.wire.frame import IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ROUTING, ipv6_extension_size
 
 AF_INET: Final = 2
 AF_INET6: Final = 10  # Linux's number, on every machine
-
-IPPROTO_ICMP: Final = 1
-IPPROTO_TCP: Final = 6
-IPPROTO_UDP: Final = 17
-IPPROTO_ICMPV6: Final = 58
-IPPROTO_UDPLITE: Final = 136
 
 IP_DF: Final = 0x4000
 IPV4_HEADER: Final = 20
@@ -36,8 +31,6 @@ _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
 
 ANY: Final = {AF_INET: bytes(4), AF_INET6: bytes(16)}
-#: Extension headers that may stand between an IPv6 header and the transport header (RFC 8200 section 4).
-_EXTENSIONS = frozenset((0, 43, 60))
 
 
 class TimerHandle(Protocol):
@@ -199,10 +192,10 @@ def parse_ip(data: bytes) -> IpPacket | None:
     if end > len(data):
         return None
     protocol, offset = data[6], IPV6_HEADER
-    while protocol in _EXTENSIONS:
+    while protocol in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS):
         if offset + 8 > end:
             return None
-        protocol, offset = data[offset], offset + (data[offset + 1] + 1) * 8
+        protocol, offset = data[offset], offset + ipv6_extension_size(protocol, data[offset + 1])
         if offset > end:
             return None
     return IpPacket(

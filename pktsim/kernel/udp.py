@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING
 
 from pktsim.kernel.datagram import DatagramSocket, PmtuDiscovery, os_error
 from pktsim.kernel.icmp_error import IcmpError
-from pktsim.kernel.transport import (
-    AF_INET6,
-    ANY,
-    IPPROTO_UDP,
-    IPPROTO_UDPLITE,
-    IpPacket,
-    OutputRoute,
-    address_bytes,
-)
+from pktsim.kernel.transport import AF_INET6, ANY, IpPacket, OutputRoute, address_bytes
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.addr import ip_to_text, is_multicast
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
+from pktsim.wire.frame import IPPROTO_UDP, IPPROTO_UDPLITE
 
 if TYPE_CHECKING:
     from pktsim.kernel.sockets import SocketLayer

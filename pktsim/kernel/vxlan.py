@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 from pktsim.errors import TopologyError
 from pktsim.fidelity import approximated
 from pktsim.kernel.netdev import NetDevice
-from pktsim.kernel.transport import IPPROTO_UDP, build_ip
+from pktsim.kernel.transport import build_ip
 from pktsim.netfilter.opcodes import DropReason, LinkKind
 from pktsim.wire.addr import MAC_ZERO, ip_from_text, mac_from_text
 from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.frame import IPPROTO_UDP
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns

@@ -13,6 +13,7 @@ from pktsim.clock import HZ, NS_PER_JIFFY
 from pktsim.netfilter.hot_drop import HotDrop
 from pktsim.netfilter.matches.hashlimit import CREDITS_PER_JIFFY, HashlimitMatch, credits
 from pktsim.netfilter.option import U64_MAX
+from pktsim.wire.frame import ip_addresses
 
 #: Buckets of the hash where no rule says, on a machine with more than a gigabyte.
 DEFAULT_SIZE = 8192
@@ -103,7 +104,7 @@ def _key(settings: HashlimitMatch, packet: Any) -> tuple[bytes, bytes, bytes, by
     data: bytes = packet.data
     mode = settings.mode
     v4 = data[0] >> 4 == 4
-    src, dst = (data[12:16], data[16:20]) if v4 else (data[8:24], data[24:40])
+    src, dst = ip_addresses(data)
     source = _masked(src, settings.src_length) if "srcip" in mode else b""
     destination = _masked(dst, settings.dst_length) if "dstip" in mode else b""
     sport = dport = b"\0\0"

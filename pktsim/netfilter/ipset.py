@@ -16,11 +16,20 @@ from typing import Any
 from pktsim.clock import HZ, NS_PER_JIFFY
 from pktsim.errors import RulesetSyntaxError, UnsupportedFeature
 from pktsim.fidelity import approximated
-from pktsim.netfilter.ipset_elements import ICMP, ICMPV6, Element, Iface
+from pktsim.netfilter.ipset_elements import Element, Iface
 from pktsim.netfilter.ipset_types import TYPES, Families, Part, SetType
 from pktsim.netfilter.matches.set import Comparison, CounterCondition, SetMatch
 from pktsim.netfilter.ruleset import Family, Rule, Table
 from pktsim.netfilter.targets.set import SetTarget
+from pktsim.wire.frame import (
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_SCTP,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+    ip_addresses,
+)
 
 approximated(
     "netfilter.ipset",
@@ -32,7 +41,14 @@ approximated(
 #: ``hash:*`` sets refuse more elements than ``maxelem`` says.
 DEFAULT_MAXELEM = 65536
 #: How much of a header there must be for its ports (``get_port``).
-_PORT_HEADERS = {6: 20, 17: 8, 136: 8, 132: 12, ICMP: 8, ICMPV6: 8}
+_PORT_HEADERS = {
+    IPPROTO_TCP: 20,
+    IPPROTO_UDP: 8,
+    IPPROTO_UDPLITE: 8,
+    IPPROTO_SCTP: 12,
+    IPPROTO_ICMP: 8,
+    IPPROTO_ICMPV6: 8,
+}
 _BITMAP_PORT_PROTOCOLS = frozenset({6, 17})
 _ETH_HLEN = 14
 
@@ -546,8 +562,7 @@ def packet_element(
     for side, part in zip(sides, type_.parts, strict=False):
         source = side == "src"
         if part in (Part.IP, Part.NET):
-            raw = (data[12:16] if source else data[16:20]) if v4 else (data[8:24] if source else data[24:40])
-            number = int.from_bytes(raw)
+            number = int.from_bytes(ip_addresses(data)[not source])
             if part is Part.NET:
                 length = bits
                 if adding:
@@ -601,7 +616,7 @@ def _packet_port(packet: Any, data: bytes, v4: bool, *, source: bool) -> tuple[i
         if not protocol:
             return None
         if int.from_bytes(data[6:8]) & 0x1FFF:
-            return None if need is not None and protocol != ICMPV6 else (protocol, 0)
+            return None if need is not None and protocol != IPPROTO_ICMPV6 else (protocol, 0)
         offset = (data[0] & 0xF) * 4
     elif not offset:
         return None
@@ -610,7 +625,7 @@ def _packet_port(packet: Any, data: bytes, v4: bool, *, source: bool) -> tuple[i
     transport = data[offset : offset + need]
     if len(transport) < need:
         return None
-    if protocol in (ICMP, ICMPV6):
+    if protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
         return protocol, transport[0] << 8 | transport[1]
     return protocol, int.from_bytes(transport[0:2] if source else transport[2:4])
 

@@ -20,15 +20,12 @@ from pktsim.netfilter.ipset_types import Part, SetType
 from pktsim.netfilter.names import PROTOCOL_NAMES, PROTOCOL_NUMBERS, SERVICE_PORTS, SERVICES
 from pktsim.netfilter.option import BadValue, Context, address_text, leading_number, mac, prefix_mask, to_number
 from pktsim.netfilter.ruleset import Family
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
 
 Element = tuple[Any, ...]
 
-ICMP = 1
-ICMPV6 = 58
 #: Protocols that have ports.
 PORT_PROTOCOLS = frozenset({6, 17, 132, 136})
-_TCP = 6
-_UDP = 17
 #: ``IFNAMSIZ`` less the final NUL.
 _LONGEST_INTERFACE = 15
 
@@ -169,7 +166,7 @@ def nets(text: str, family: Family, *, whole: bool) -> list[tuple[int, int]]:
     return [(to_ip(host, family) & int(prefix_mask(length, family)), length)]
 
 
-def to_tcp_port(text: str, protocol: int = _TCP) -> int:
+def to_tcp_port(text: str, protocol: int = IPPROTO_TCP) -> int:
     """A port by number or the name of a service."""
     found = leading_number(text)
     if found is not None and not found[1] and found[0] <= 0xFFFF:
@@ -180,7 +177,7 @@ def to_tcp_port(text: str, protocol: int = _TCP) -> int:
     return known
 
 
-def port_range(text: str, protocol: int = _TCP) -> range:
+def port_range(text: str, protocol: int = IPPROTO_TCP) -> range:
     """``PORT`` or ``FIRST-LAST``."""
     try:
         first = last = to_tcp_port(text, protocol)
@@ -217,7 +214,7 @@ def _protocol_ports(text: str, family: Family) -> list[tuple[int, int]]:
     """``[PROTOCOL:]PORT[-PORT]``."""
     name, colon, rest = text.partition(":")
     if not colon:
-        return [(_TCP, port) for port in port_range(text)]
+        return [(IPPROTO_TCP, port) for port in port_range(text)]
     protocol = _protocol(name)
     if not protocol:
         raise BadValue("Invalid protocol specified")
@@ -225,8 +222,8 @@ def _protocol_ports(text: str, family: Family) -> list[tuple[int, int]]:
         # services are looked up by the protocol's name as written
         known_as = protocol if name.islower() or name.isdecimal() else 0
         return [(protocol, port) for port in port_range(rest, known_as)]
-    if protocol in (ICMP, ICMPV6):
-        if (protocol == ICMP) != (family is Family.IPV4):
+    if protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+        if (protocol == IPPROTO_ICMP) != (family is Family.IPV4):
             raise BadValue(f"Protocol {name} can be used with the other family only")
         return [(protocol, _icmp_code(rest, family))]
     if rest != "0":
@@ -298,8 +295,8 @@ class ElementReader:
         if part is Part.PORT:
             if name == "bitmap:port":
                 protocol, colon, rest = word.rpartition(":")
-                number = _protocol(protocol) if colon else _TCP
-                if number not in (_TCP, _UDP):
+                number = _protocol(protocol) if colon else IPPROTO_TCP
+                if number not in (IPPROTO_TCP, IPPROTO_UDP):
                     raise BadValue("Only protocols TCP and UDP are valid")
                 return self._within(port_range(rest, number))
             return _protocol_ports(word, family)
@@ -362,8 +359,8 @@ def element_text(type_: SetType, family: Family, element: Element) -> str:
 
 def _port_text(protocol: int, port: int) -> str:
     name = PROTOCOL_NAMES.get(protocol, str(protocol))
-    if protocol in (ICMP, ICMPV6):
+    if protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
         pair = port >> 8, port & 0xFF
-        names = _ICMP_NAMES if protocol == ICMP else _ICMPV6_NAMES
+        names = _ICMP_NAMES if protocol == IPPROTO_ICMP else _ICMPV6_NAMES
         return f"{name}:{names.get(pair, f'{pair[0]}/{pair[1]}')}"
     return f"{name}:{port}"

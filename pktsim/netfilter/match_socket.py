@@ -12,8 +12,8 @@ from pktsim.netfilter.lower import Builder, Pending
 from pktsim.netfilter.lower_extensions import match
 from pktsim.netfilter.matches.socket import SocketMatch
 from pktsim.netfilter.opcodes import CtInfo, CtStatus, Op
+from pktsim.wire.frame import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, ip_addresses
 
-_TCP, _UDP, _ICMP, _ICMP6 = 6, 17, 1, 58
 #: ICMP messages that quote a packet: errors, source quench and redirects (icmp_is_err).
 _ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
 
@@ -31,7 +31,7 @@ def _quoted4(icmp: bytes) -> _Asked | None:
         return None
     inner = icmp[8:]
     ports = (inner[0] & 15) * 4
-    if inner[9] not in (_TCP, _UDP) or len(inner) < ports + 4:
+    if inner[9] not in (IPPROTO_TCP, IPPROTO_UDP) or len(inner) < ports + 4:
         return None
     return inner[9], inner[16:20], _port(inner, ports + 2), inner[12:16], _port(inner, ports)
 
@@ -41,7 +41,7 @@ def _quoted6(icmp: bytes) -> _Asked | None:
     if len(icmp) < 8 or icmp[0] & 0x80 or len(icmp) < 48:
         return None
     inner = icmp[8:]
-    if inner[6] not in (_TCP, _UDP) or len(inner) < 44:
+    if inner[6] not in (IPPROTO_TCP, IPPROTO_UDP) or len(inner) < 44:
         return None
     return inner[6], inner[24:40], _port(inner, 42), inner[8:24], _port(inner, 40)
 
@@ -53,19 +53,19 @@ def socket_question(packet: Any) -> _Asked | None:
     v4 = data[0] >> 4 == 4
     protocol: int = packet.protocol
     transport = data[offset:] if offset else b""
-    if protocol in (_TCP, _UDP):
-        if len(transport) < (20 if protocol == _TCP else 8):
+    if protocol in (IPPROTO_TCP, IPPROTO_UDP):
+        if len(transport) < (20 if protocol == IPPROTO_TCP else 8):
             return None
-        src, dst = (data[12:16], data[16:20]) if v4 else (data[8:24], data[24:40])
+        src, dst = ip_addresses(data)
         found: _Asked | None = (protocol, src, _port(transport, 0), dst, _port(transport, 2))
-    elif protocol == (_ICMP if v4 else _ICMP6):
+    elif protocol == (IPPROTO_ICMP if v4 else IPPROTO_ICMPV6):
         found = _quoted4(transport) if v4 else _quoted6(transport)
     else:
         return None
     if found is None or not v4:
         return found
     # an answer to a flow of ours that is still as NAT left it belongs to the socket that sent the original
-    reply = CtInfo.RELATED_REPLY if protocol == _ICMP else CtInfo.ESTABLISHED_REPLY
+    reply = CtInfo.RELATED_REPLY if protocol == IPPROTO_ICMP else CtInfo.ESTABLISHED_REPLY
     if packet.ctinfo == reply:
         entry = packet.conntrack
         if entry is not None and entry["status"] & CtStatus.SRC_NAT_DONE:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pktsim.netfilter.matches.recent import RecentAction, RecentMatch
 from pktsim.netfilter.opcodes import NO_SOCKET, Hook
+from pktsim.wire.frame import ip_addresses
 
 #: Module parameter ``ip_list_tot``: addresses per list. The next one evicts the one not seen for the longest time.
 LIST_TOTAL = 100
@@ -88,12 +89,8 @@ class Recent:
         match = self._match
         now_ns: int = datapath.now_ns
         data: bytes = packet.data
-        if data[0] >> 4 == 4:
-            address = data[16:20] if match.by_destination else data[12:16]
-            ttl = data[8]
-        else:
-            address = data[24:40] if match.by_destination else data[8:24]
-            ttl = data[7]
+        address = ip_addresses(data)[match.by_destination]
+        ttl = data[8] if data[0] >> 4 == 4 else data[7]
         # "use TTL as seen before forwarding": what has no socket and is leaving is taken to have been forwarded
         if packet.out_ifindex and (packet.uid == NO_SOCKET if packet.local else hook != Hook.OUTPUT):
             ttl += 1

@@ -22,20 +22,22 @@ from pktsim.netfilter.matches.rt import RtMatch
 from pktsim.netfilter.opcodes import Op
 from pktsim.netfilter.targets.ecn import EcnTarget
 from pktsim.netfilter.targets.tcpoptstrip import TcpoptstripTarget
+from pktsim.wire.frame import (
+    IPPROTO_AH,
+    IPPROTO_DSTOPTS,
+    IPPROTO_FRAGMENT,
+    IPPROTO_HOPOPTS,
+    IPPROTO_ROUTING,
+    IPV6_EXTENSIONS,
+    ipv6_extension_size,
+)
 
-_HOP, _ROUTING, _FRAGMENT, _AUTH, _NONE, _DEST = 0, 43, 44, 51, 59, 60
-_EXTENSIONS = frozenset({_HOP, _ROUTING, _FRAGMENT, _AUTH, _NONE, _DEST})
 _NOP = 1
 _ECE, _CWR = 0x40, 0x80
 
 
 def _python(builder: Builder, function: PythonMatch, *, inverted: bool = False) -> Iterable[Pending]:
     return (Pending(Op.PYTHON, inverted, builder.call(function)),)
-
-
-def _size(kind: int, length: int) -> int:
-    """Bytes of an extension header by the length that is in it."""
-    return (length + 2) * 4 if kind == _AUTH else (length + 1) * 8
 
 
 def find_header(data: bytes, wanted: int) -> int | None:
@@ -47,20 +49,15 @@ def find_header(data: bytes, wanted: int) -> int | None:
     kind, at = data[6], 40
     while True:
         found = kind == wanted
-        if kind not in _EXTENSIONS or kind == _NONE:
+        if kind not in IPV6_EXTENSIONS:
             return None
-        if at + (4 if kind in (_FRAGMENT, _ROUTING) else 2) > len(data):
+        if at + (4 if kind in (IPPROTO_FRAGMENT, IPPROTO_ROUTING) else 2) > len(data):
             raise HotDrop
-        following = data[at]
-        if kind == _FRAGMENT:
-            if int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF8:
-                return at if found else None
-            size = 8
-        else:
-            size = _size(kind, data[at + 1])
         if found:
             return at
-        kind, at = following, at + size
+        if kind == IPPROTO_FRAGMENT and int.from_bytes(data[at + 2 : at + 4], "big") & 0xFFF8:
+            return None
+        kind, at = data[at], at + ipv6_extension_size(kind, data[at + 1])
 
 
 @match(FragMatch)
@@ -69,7 +66,7 @@ def _frag(match: FragMatch, builder: Builder) -> Iterable[Pending]:
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
         data: bytes = packet.data
-        at = find_header(data, _FRAGMENT)
+        at = find_header(data, IPPROTO_FRAGMENT)
         if at is None:
             return False
         if at + 8 > len(data):
@@ -97,7 +94,7 @@ def _after(data: bytes, kind: int, least: int) -> tuple[int, int] | None:
         return None
     if at + least > len(data):
         raise HotDrop
-    length = _size(kind, data[at + 1])
+    length = ipv6_extension_size(kind, data[at + 1])
     if len(data) - at < length:
         raise HotDrop
     return at, length
@@ -109,7 +106,7 @@ def _ah(match: Ah6Match, builder: Builder) -> Iterable[Pending]:
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
         data: bytes = packet.data
-        place = _after(data, _AUTH, 12)
+        place = _after(data, IPPROTO_AH, 12)
         if place is None:
             return False
         at, length = place
@@ -136,7 +133,7 @@ def _rt(match: RtMatch, builder: Builder) -> Iterable[Pending]:
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
         data: bytes = packet.data
-        place = _after(data, _ROUTING, 4)
+        place = _after(data, IPPROTO_ROUTING, 4)
         if place is None:
             return False
         at, length = place
@@ -180,7 +177,7 @@ def _options_match(wanted: tuple[tuple[int, int | None], ...], data: bytes, at: 
 @match(HbhMatch, DstMatch)
 def _options(match: OptionsMatch, builder: Builder) -> Iterable[Pending]:
     """net/ipv6/netfilter/ip6t_hbh.c."""
-    kind = _HOP if isinstance(match, HbhMatch) else _DEST
+    kind = IPPROTO_HOPOPTS if isinstance(match, HbhMatch) else IPPROTO_DSTOPTS
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
         data: bytes = packet.data

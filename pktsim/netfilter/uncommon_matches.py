@@ -36,7 +36,17 @@ from pktsim.netfilter.matches.ttl import TtlMatch
 from pktsim.netfilter.matches.u32 import U32Match, U32Op
 from pktsim.netfilter.opcodes import NO_FILE, NO_SOCKET, Op, RouteType
 from pktsim.netfilter.values import AddressRange
-from pktsim.wire.frame import IPPROTO_ESP, IPPROTO_NONE
+from pktsim.wire.frame import (
+    IPPROTO_AH,
+    IPPROTO_DSTOPTS,
+    IPPROTO_ESP,
+    IPPROTO_FRAGMENT,
+    IPPROTO_HOPOPTS,
+    IPPROTO_NONE,
+    IPPROTO_ROUTING,
+    ip_addresses,
+    ipv6_extension_size,
+)
 
 _COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}
 NS_PER_S = 1_000_000_000
@@ -69,13 +79,13 @@ def _length(match: LengthMatch, _builder: Builder) -> Iterable[Pending]:
 
 
 _IPV6_HEADERS = {
-    0: Ipv6HeaderBit.HOP_BY_HOP,
-    43: Ipv6HeaderBit.ROUTING,
-    44: Ipv6HeaderBit.FRAGMENT,
-    50: Ipv6HeaderBit.ESP,
-    51: Ipv6HeaderBit.AUTHENTICATION,
-    59: Ipv6HeaderBit.NONE,
-    60: Ipv6HeaderBit.DESTINATION_OPTIONS,
+    IPPROTO_HOPOPTS: Ipv6HeaderBit.HOP_BY_HOP,
+    IPPROTO_ROUTING: Ipv6HeaderBit.ROUTING,
+    IPPROTO_FRAGMENT: Ipv6HeaderBit.FRAGMENT,
+    IPPROTO_ESP: Ipv6HeaderBit.ESP,
+    IPPROTO_AH: Ipv6HeaderBit.AUTHENTICATION,
+    IPPROTO_NONE: Ipv6HeaderBit.NONE,
+    IPPROTO_DSTOPTS: Ipv6HeaderBit.DESTINATION_OPTIONS,
 }
 
 
@@ -91,9 +101,7 @@ def _ipv6_headers(data: bytes) -> int | None:
         found |= bit
         if bit == Ipv6HeaderBit.ESP:
             return found
-        length = data[at + 1]
-        size = 8 if kind == 44 else (length + 2) * 4 if kind == 51 else (length + 1) * 8
-        kind, at = data[at], at + size
+        kind, at = data[at], at + ipv6_extension_size(kind, data[at + 1])
         if at > len(data):
             break
     return found if kind in (IPPROTO_ESP, IPPROTO_NONE) else found | Ipv6HeaderBit.PROTOCOL
@@ -140,8 +148,7 @@ def _iprange(match: IprangeMatch, builder: Builder) -> Iterable[Pending]:
     """net/netfilter/xt_iprange.c: both ranges must hold."""
 
     def test(_datapath: Any, packet: Any, _hook: int) -> bool:
-        data: bytes = packet.data
-        src, dst = (data[12:16], data[16:20]) if data[0] >> 4 == 4 else (data[8:24], data[24:40])
+        src, dst = ip_addresses(packet.data)
         if match.src is not None and _in_range(src, match.src) == match.src_inverted:
             return False
         return match.dst is None or _in_range(dst, match.dst) != match.dst_inverted
@@ -368,11 +375,7 @@ def _connlimit(match: ConnlimitMatch, builder: Builder) -> Iterable[Pending]:
 
     def test(datapath: Any, packet: Any, _hook: int) -> bool:
         new, status = counted(datapath, packet)
-        data: bytes = packet.data
-        if data[0] >> 4 == 4:
-            address = data[16:20] if match.by_destination else data[12:16]
-        else:
-            address = data[24:40] if match.by_destination else data[8:24]
+        address = ip_addresses(packet.data)[match.by_destination]
         bits = 8 * len(address)
         mask = (1 << bits) - (1 << bits - match.prefix_length)
         key = (identity, int.from_bytes(address, "big") & mask, new.zone)
@@ -414,9 +417,7 @@ def _rpfilter(match: RpfilterMatch, builder: Builder) -> Iterable[Pending]:
     def test(datapath: Any, packet: Any, _hook: int) -> bool:
         if packet.looped:
             return True
-        data: bytes = packet.data
-        if data[0] >> 4 == 4:
-            return test4(datapath, packet, data[12:16], data[16:20])
-        return test6(datapath, packet, data[8:24], data[24:40])
+        source, destination = ip_addresses(packet.data)
+        return (test4 if len(source) == 4 else test6)(datapath, packet, source, destination)
 
     return _python(builder, test, inverted=match.invert)

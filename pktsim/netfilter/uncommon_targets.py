@@ -26,6 +26,7 @@ from pktsim.netfilter.targets.tos import TosTarget
 from pktsim.netfilter.targets.trace import TraceTarget
 from pktsim.netfilter.targets.ttl import TtlMode, TtlTarget
 from pktsim.netfilter.uncommon_matches import tcp_options
+from pktsim.wire.frame import ip_addresses
 
 
 def _python(builder: Builder, function: PythonMatch) -> Iterable[Pending]:
@@ -171,7 +172,7 @@ def _tcpmss(target: TcpmssTarget, builder: Builder) -> Iterable[Pending]:
 
 def _path_mss(datapath: Any, packet: Any, data: bytes, hook: int, *, v4: bool) -> int | None:
     """``--clamp-mss-to-pmtu``: the smaller of the way out's and the way back's MTU, less the headers."""
-    src, dst = (data[12:16], data[16:20]) if v4 else (data[8:24], data[24:40])
+    src, dst = ip_addresses(data)
     forth = datapath.route(dst, mark=packet.mark)[4]
     back = datapath.route(src)[4] if hook != Hook.OUTPUT else forth
     least = min(mtu for mtu in (forth, back) if mtu) if forth or back else 0

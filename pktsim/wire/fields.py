@@ -14,21 +14,26 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from pktsim.wire.checksum import checksum_adjust, pseudo_header_sum
+from pktsim.wire.frame import (
+    ETH_P_8021Q,
+    ETH_P_ARP,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    IPPROTO_FRAGMENT,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPV6_EXTENSIONS,
+    ipv6_extension_size,
+)
 
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_ARP = 0x0806
-ETHERTYPE_VLAN = 0x8100
-ETHERTYPE_IPV6 = 0x86DD
-
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 DNS_PORT = 53
 #: Linux's and flannel's VXLAN port, and IANA's.
 VXLAN_PORTS = (8472, 4789)
 
 _ICMP_ERRORS = frozenset((3, 4, 5, 11, 12))
 _ICMP_ECHO = frozenset((0, 8))
-_AUTHENTICATION = 51  # RFC 4302: its length is in units of four
-_IPV6_EXTENSIONS = frozenset((0, 43, _AUTHENTICATION, 60))
 _SOA = 6
 
 
@@ -135,7 +140,7 @@ def dissect(frame: bytes, *, link: bool = True) -> Dissection:
     if link:
         walker.ethernet(0, len(frame), "")
     else:
-        walker.network(ETHERTYPE_IPV6 if frame[:1] and frame[0] >> 4 == 6 else ETHERTYPE_IPV4, 0, len(frame), "")
+        walker.network(ETH_P_IPV6 if frame[:1] and frame[0] >> 4 == 6 else ETH_P_IP, 0, len(frame), "")
     walker.fields.sort(key=lambda part: (part.start, -part.end))
     return Dissection(frame, tuple(walker.fields), tuple(walker.checksums))
 
@@ -170,17 +175,17 @@ class _Walker:
             return self.rest(path, "data", at, end)
         at = self.add_all(path, at, ("eth.dst", 6), ("eth.src", 6), ("eth.type", 2))
         ethertype = self.number(at - 2)
-        while ethertype == ETHERTYPE_VLAN and end - at >= 4:
+        while ethertype == ETH_P_8021Q and end - at >= 4:
             at = self.add_all(path, at, ("vlan.tci", 2), ("vlan.etype", 2))
             ethertype = self.number(at - 2)
         return self.network(ethertype, at, end, path)
 
     def network(self, ethertype: int, at: int, end: int, path: str) -> None:
-        if ethertype == ETHERTYPE_IPV4 and end - at >= 20 and (self.frame[at] & 15) >= 5:
+        if ethertype == ETH_P_IP and end - at >= 20 and (self.frame[at] & 15) >= 5:
             return self.ipv4(at, end, path)
-        if ethertype == ETHERTYPE_IPV6 and end - at >= 40:
+        if ethertype == ETH_P_IPV6 and end - at >= 40:
             return self.ipv6(at, end, path)
-        if ethertype == ETHERTYPE_ARP and end - at >= 28:
+        if ethertype == ETH_P_ARP and end - at >= 28:
             at = self.add_all(
                 path,
                 at,
@@ -245,7 +250,7 @@ class _Walker:
         stop = min(end, start + total)
         self.rest(path, "eth.padding", stop, end)
         while stop - at >= 8:
-            if protocol == 44:
+            if protocol == IPPROTO_FRAGMENT:
                 protocol = self.frame[at]
                 offset = self.number(at + 2) >> 3
                 at = self.add_all(
@@ -253,9 +258,8 @@ class _Walker:
                 )
                 if offset:
                     return self.rest(path, "ipv6.fragment", at, stop)
-            elif protocol in _IPV6_EXTENSIONS:
-                units = self.frame[at + 1]
-                width = 8 + 4 * units if protocol == _AUTHENTICATION else 8 + 8 * units
+            elif protocol in IPV6_EXTENSIONS:
+                width = ipv6_extension_size(protocol, self.frame[at + 1])
                 if at + width > stop:
                     break
                 protocol = self.frame[at]
@@ -266,13 +270,13 @@ class _Walker:
 
     def transport(self, protocol: int, at: int, end: int, path: str, addresses: tuple[int, int], length: int) -> None:
         """``length`` is what the packet's header says its transport part has, also where it was cut or fragmented."""
-        if protocol == TCP and end - at >= 8:
+        if protocol == IPPROTO_TCP and end - at >= 8:
             return self.tcp(at, end, path, addresses, length)
-        if protocol == UDP and end - at >= 8:
+        if protocol == IPPROTO_UDP and end - at >= 8:
             return self.udp(at, end, path, addresses, length)
-        if protocol == ICMP and end - at >= 8:
+        if protocol == IPPROTO_ICMP and end - at >= 8:
             return self.icmp(at, end, path)
-        if protocol == ICMPV6 and end - at >= 8:
+        if protocol == IPPROTO_ICMPV6 and end - at >= 8:
             return self.icmpv6(at, end, path, addresses)
         return self.rest(path, "data", at, end)
 
@@ -291,7 +295,7 @@ class _Walker:
         at = self.add_all(path, at, ("tcp.srcport", 2), ("tcp.dstport", 2), ("tcp.seq", 4))
         if end - start < 20:
             return self.rest(path, "data", at, end)
-        self._transport_checksum("tcp.checksum", start + 16, start, end, addresses, TCP, length)
+        self._transport_checksum("tcp.checksum", start + 16, start, end, addresses, IPPROTO_TCP, length)
         header = (self.frame[start + 12] >> 4) * 4
         at = self.add_all(
             path,
@@ -342,7 +346,7 @@ class _Walker:
         start = at
         sport, dport = self.number(at), self.number(at + 2)
         if self.number(start + 6):  # 0: sent without one (RFC 768)
-            self._transport_checksum("udp.checksum", start + 6, start, end, addresses, UDP, length)
+            self._transport_checksum("udp.checksum", start + 6, start, end, addresses, IPPROTO_UDP, length)
         at = self.add_all(path, at, ("udp.srcport", 2), ("udp.dstport", 2), ("udp.length", 2), ("udp.checksum", 2))
         if DNS_PORT in (sport, dport) and end - at >= 12:
             return self.dns(at, end, path)
@@ -360,7 +364,7 @@ class _Walker:
             return self.rest(path, "icmp.data", at, end)
         at = self.add_all(path, at, ("icmp.rest", 4))
         if kind in _ICMP_ERRORS:
-            return self.network(ETHERTYPE_IPV4, at, end, f"{path} icmp".strip())
+            return self.network(ETH_P_IP, at, end, f"{path} icmp".strip())
         return self.rest(path, "icmp.data", at, end)
 
     def icmpv6(self, at: int, end: int, path: str, addresses: tuple[int, int]) -> None:
@@ -372,7 +376,7 @@ class _Walker:
             return self.rest(path, "icmpv6.data", at, end)
         at = self.add_all(path, at, ("icmpv6.rest", 4))
         if kind < 128:
-            return self.network(ETHERTYPE_IPV6, at, end, f"{path} icmpv6".strip())
+            return self.network(ETH_P_IPV6, at, end, f"{path} icmpv6".strip())
         if kind in (135, 136) and end - at >= 16:
             at = self.add(path, "icmpv6.nd.target", at, 16)
             return self.rest(path, "icmpv6.nd.options", at, end)
@@ -387,7 +391,7 @@ class _Walker:
             size = min(self.frame[at + 1] * 8, end - at)
             if self.frame[at] == 4:
                 self.add(path, "icmpv6.nd.option", at, 8)
-                self.network(ETHERTYPE_IPV6, at + 8, at + size, f"{path} icmpv6".strip())
+                self.network(ETH_P_IPV6, at + 8, at + size, f"{path} icmpv6".strip())
             else:
                 self.add(path, "icmpv6.nd.option", at, size)
             at += size

@@ -73,7 +73,8 @@ VXLAN_PORTS: Final = (4789, 8472)
 _ICMP_ERRORS = frozenset((3, 4, 5, 11, 12))
 _ICMPV6_ERRORS = frozenset((1, 2, 3, 4))
 #: Extension headers with an 8-byte unit length field (RFC 8200 section 4.1).
-_EXTENSIONS = frozenset((IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS))
+#: IPv6's extension headers, each of which another header follows (RFC 8200 section 4; ``ipv6_ext_hdr``).
+IPV6_EXTENSIONS: Final = frozenset((IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_AH, IPPROTO_DSTOPTS))
 _PORTS = frozenset((IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, IPPROTO_UDPLITE))
 #: Fixed header length of what we can look into.
 _TRANSPORT_LEN = {
@@ -246,6 +247,18 @@ def ipv6_fragment(next_header: int, payload: bytes, *, identification: int, offs
         )
         + payload
     )
+
+
+def ip_addresses(packet: bytes) -> tuple[bytes, bytes]:
+    """Source and destination of an IP packet of either version, from its network header on."""
+    return (packet[12:16], packet[16:20]) if packet[0] >> 4 == 4 else (packet[8:24], packet[24:40])
+
+
+def ipv6_extension_size(kind: int, length: int) -> int:
+    """The bytes of one of IPV6_EXTENSIONS, by the length field that is its second byte (RFC 8200; RFC 4302 for AH)."""
+    if kind == IPPROTO_FRAGMENT:
+        return 8
+    return (length + 2) * 4 if kind == IPPROTO_AH else (length + 1) * 8
 
 
 def udp(
@@ -453,15 +466,10 @@ class FrameView:
         self.end = min(len(frame), at + 40 + (frame[at + 4] << 8 | frame[at + 5]))
         self.protocol = frame[at + 6]
         at += 40
-        while True:
-            if self.protocol == IPPROTO_FRAGMENT:
-                length = 8
-            elif self.protocol in _EXTENSIONS and at + 2 <= self.end:
-                length = (frame[at + 1] + 1) * 8
-            elif self.protocol == IPPROTO_AH and at + 2 <= self.end:
-                length = (frame[at + 1] + 2) * 4
-            else:
-                break
+        while self.protocol in IPV6_EXTENSIONS:
+            if at + 2 > self.end:
+                return
+            length = ipv6_extension_size(self.protocol, frame[at + 1])
             if at + length > self.end:
                 return
             if self.protocol == IPPROTO_FRAGMENT:

@@ -28,6 +28,7 @@ from pktsim.wire.frame import (
     FrameView,
     TcpFlag,
     TcpOption,
+    ipv6_extension_size,
     iter_tcp_options,
 )
 
@@ -99,6 +100,9 @@ def _arp(view: FrameView) -> str:
     return f"ARP, operation {operation}, length {length}"
 
 
+_EXTENSION_WORDS = {IPPROTO_HOPOPTS: "HBH", IPPROTO_DSTOPTS: "DSTOPT", IPPROTO_ROUTING: "srcrt"}
+
+
 def _extensions(view: FrameView) -> tuple[str, bool]:
     """tcpdump's words for IPv6's extension headers, and whether it is a fragment without the transport header."""
     if view.version == 4:
@@ -112,14 +116,11 @@ def _extensions(view: FrameView) -> tuple[str, bool]:
             words.append(f"frag ({offset}|{view.end - at - 8})")
             if offset:
                 return " ".join((*words, "")), True
-            length = 8
-        elif protocol in (IPPROTO_HOPOPTS, IPPROTO_DSTOPTS, IPPROTO_ROUTING):
-            words.append({IPPROTO_HOPOPTS: "HBH", IPPROTO_DSTOPTS: "DSTOPT", IPPROTO_ROUTING: "srcrt"}[protocol])
-            length = (frame[at + 1] + 1) * 8
+        elif protocol in _EXTENSION_WORDS:
+            words.append(_EXTENSION_WORDS[protocol])
         else:
             break
-        protocol = frame[at]
-        at += length
+        at, protocol = at + ipv6_extension_size(protocol, frame[at + 1]), frame[at]
     return " ".join((*words, "")) if words else "", False
 
 

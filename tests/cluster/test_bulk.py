@@ -11,8 +11,9 @@ from pktsim.cluster.bulk import condense, slack_of
 from pktsim.cluster.comparison import RandomValues, compare_counters, compare_frames
 from pktsim.cluster.comparison_types import Seen
 from pktsim.kernel.tcp_segment import ACK, FIN, PSH, SYN, Segment, build_segment
-from pktsim.kernel.transport import IPPROTO_TCP, build_ip
+from pktsim.kernel.transport import build_ip
 from pktsim.wire.addr import ip_from_text, mac_from_text
+from pktsim.wire.frame import IPPROTO_TCP
 
 CLIENT, SERVER = ip_from_text("10.244.1.2"), ip_from_text("10.244.2.2")
 MACS = mac_from_text("02:00:00:00:00:02") + mac_from_text("02:00:00:00:00:01")

@@ -21,10 +21,10 @@ from pktsim.cluster.script import (
     with_unused_neighbours,
 )
 from pktsim.cluster.wiring import Interface, Space, WarmNeighbour, Wiring
-from pktsim.kernel.transport import IPPROTO_UDP, build_ip
+from pktsim.kernel.transport import build_ip
 from pktsim.rng import ScriptedChoices
 from pktsim.wire.addr import ip_from_text, mac_from_text
-from pktsim.wire.frame import ETH_P_IP, TcpFlag, ethernet, ipv4, tcp
+from pktsim.wire.frame import ETH_P_IP, IPPROTO_UDP, TcpFlag, ethernet, ipv4, tcp
 
 BRIDGE, ONE, TWO = "02:00:00:00:00:08", "02:00:00:00:00:11", "02:00:00:00:00:12"
 

@@ -8,12 +8,13 @@ from pktsim.clock import Clock
 from pktsim.kernel.checksum_partial import with_partial_checksum
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.network import Network
-from pktsim.kernel.transport import IPPROTO_TCP, IPPROTO_UDP, build_ip
+from pktsim.kernel.transport import build_ip
 from pktsim.netfilter.iptables_text import restore
 from pktsim.netfilter.ruleset import Family, Ruleset
 from pktsim.rng import SeededChoices
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import pseudo_header_sum, transport_checksum
+from pktsim.wire.frame import IPPROTO_TCP, IPPROTO_UDP
 from tests.kernel.node_cases import refused_reset6
 from tests.netfilter.case_script import run
 

@@ -10,11 +10,12 @@ from pktsim.clock import NS_PER_S
 from pktsim.kernel.datagram import PmtuDiscovery
 from pktsim.kernel.icmp_error import parse_icmp_error
 from pktsim.kernel.task import run, spawn
-from pktsim.kernel.transport import AF_INET, AF_INET6, IPPROTO_UDP, build_ip, parse_ip
+from pktsim.kernel.transport import AF_INET, AF_INET6, build_ip, parse_ip
 from pktsim.kernel.udp import UdpSocket
 from pktsim.rng import ScriptedChoices
 from pktsim.wire.addr import ip_from_text
 from pktsim.wire.checksum import transport_checksum
+from pktsim.wire.frame import IPPROTO_UDP
 from tests.kernel.transport_world import Host, World
 
 A, B = "10.0.0.1", "10.0.0.2"

@@ -15,9 +15,10 @@ from pktsim.kernel.tcp_segment import ACK, FIN, PSH, RST, SYN, Segment, build_se
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.tcp_state import FIN_ON_CLOSE, NEXT_STATE, Event, TcpState, next_state
 from pktsim.kernel.tcp_timer import model_timeout_ns
-from pktsim.kernel.transport import IPPROTO_TCP, build_ip, parse_ip
+from pktsim.kernel.transport import build_ip, parse_ip
 from pktsim.rng import ScriptedChoices, SeededChoices
 from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import IPPROTO_TCP
 from tests.kernel.transport_world import Host, Wire, World
 
 ME, PEER = ip_from_text("10.0.0.1"), ip_from_text("10.0.0.2")

@@ -14,11 +14,12 @@ from pktsim.kernel.sockets import SocketLayer
 from pktsim.kernel.tcp_segment import Segment, parse_segment
 from pktsim.kernel.tcp_settings import TcpSettings
 from pktsim.kernel.timer_wheel import TimerWheel
-from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip, parse_ip
+from pktsim.kernel.transport import IpPacket, build_ip, parse_ip
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.rng import Choices, SeededChoices
 from pktsim.wire.addr import ip_from_text, is_loopback
 from pktsim.wire.checksum import checksum
+from pktsim.wire.frame import IPPROTO_TCP
 
 WIRE_NS = 5 * NS_PER_US
 

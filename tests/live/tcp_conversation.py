@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pktsim.kernel.tcp_segment import ACK, FIN, PSH, RST, SYN, Segment, build_segment, parse_segment
-from pktsim.kernel.transport import IPPROTO_TCP, IpPacket, build_ip
+from pktsim.kernel.transport import IpPacket, build_ip
 from pktsim.wire.addr import ip_from_text
+from pktsim.wire.frame import IPPROTO_TCP
 
 ME, PEER = ip_from_text("10.77.0.1"), ip_from_text("10.77.0.2")
 NEAR_MAC, FAR_MAC = "02:00:00:00:77:01", "02:ff:00:00:00:01"

@@ -19,8 +19,9 @@ import struct
 import sys
 import time
 
-from pktsim.kernel.transport import IPPROTO_TCP, parse_ip
+from pktsim.kernel.transport import parse_ip
 from pktsim.wire.addr import ip_to_text, mac_from_text
+from pktsim.wire.frame import IPPROTO_TCP
 from tests.live.tcp_conversation import FAR_MAC, ME, NEAR_MAC, PEER
 from tests.live.tcp_script import Event, Player, Script
 from tests.live.wires import enter, packet_socket

@@ -15,10 +15,11 @@ from ipaddress import IPv4Address
 
 from pktsim.clock import NS_PER_MS, NS_PER_S, Timer
 from pktsim.fidelity import approximated
-from pktsim.kernel.arp import ARPOP_REPLY, ARPOP_REQUEST, ETH_P_ARP, ArpPacket, frame
+from pktsim.kernel.arp import ARPOP_REPLY, ARPOP_REQUEST, ArpPacket, frame
 from pktsim.kernel.netns import Netns
 from pktsim.kernel.task import WAKE_NS
 from pktsim.wire.addr import MAC_BROADCAST
+from pktsim.wire.frame import ETH_P_ARP
 
 from .surroundings import UPLINK, Surroundings, Target, VirtualService
 

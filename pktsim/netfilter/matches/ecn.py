@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from pktsim.netfilter.option import BadValue, Extension, Given, Option, number
 from pktsim.netfilter.ruleset import Family, Match, Rule
-
-_TCP = 6
+from pktsim.wire.frame import IPPROTO_TCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class EcnMatch(Match):
 
     def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
         about_tcp = self.ece is not None or self.cwr is not None
-        if about_tcp and (rule.header.protocol != _TCP or rule.header.protocol_inverted):
+        if about_tcp and (rule.header.protocol != IPPROTO_TCP or rule.header.protocol_inverted):
             return "ecn: --ecn-tcp-* needs -p tcp"
         return ""
 

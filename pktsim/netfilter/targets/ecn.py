@@ -8,8 +8,7 @@ from typing import ClassVar
 from pktsim.errors import UnsupportedFeature
 from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option, Reader
 from pktsim.netfilter.ruleset import Family, Rule, Target
-
-_TCP = 6
+from pktsim.wire.frame import IPPROTO_TCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class EcnTarget(Target):
         return " --ecn-tcp-remove"
 
     def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
-        if rule.header.protocol != _TCP or rule.header.protocol_inverted:
+        if rule.header.protocol != IPPROTO_TCP or rule.header.protocol_inverted:
             return "ECN: -p tcp is needed"
         return ""
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pktsim.netfilter.option import BadValue, Context, Extension, Given, Option
 from pktsim.netfilter.ruleset import Family, Rule, Target
+from pktsim.wire.frame import IPPROTO_TCP
 
 
 class RejectWith(enum.IntEnum):
@@ -71,8 +72,6 @@ class Reject6Target(Target):
         return _reset_objection(self.reject_with is Reject6With.TCP_RESET, rule)
 
 
-_IPPROTO_TCP = 6
-
 #: The name printed, then the other ones; a name may be cut short, and the first that fits counts.
 _SPELLINGS: dict[RejectWith, tuple[str, ...]] = {
     RejectWith.ICMP_NET_UNREACHABLE: ("icmp-net-unreachable", "net-unreach"),
@@ -99,7 +98,7 @@ _NAMES6 = {value: names[0] for value, names in _SPELLINGS6.items()}
 
 def _reset_objection(reset: bool, rule: Rule) -> str:
     header = rule.header
-    if reset and (header.protocol != _IPPROTO_TCP or header.protocol_inverted):
+    if reset and (header.protocol != IPPROTO_TCP or header.protocol_inverted):
         return "REJECT: tcp-reset needs -p tcp"
     return ""
 

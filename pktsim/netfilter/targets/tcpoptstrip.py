@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pktsim.netfilter.option import Context, Extension, Given, Option, to_number
 from pktsim.netfilter.ruleset import Family, Rule, Target
+from pktsim.wire.frame import IPPROTO_TCP
 
-_TCP = 6
 #: By the names that the tool knows.
 _NAMES = {"wscale": 3, "mss": 2, "sack-permitted": 4, "sack": 5, "timestamp": 8, "md5": 19}
 
@@ -26,7 +26,7 @@ class TcpoptstripTarget(Target):
         return f" --strip-options {','.join(map(str, self.kinds))}" if self.kinds else ""
 
     def objection(self, rule: Rule, family: Family, hooks: frozenset[str]) -> str:
-        if rule.header.protocol != _TCP or rule.header.protocol_inverted:
+        if rule.header.protocol != IPPROTO_TCP or rule.header.protocol_inverted:
             return "TCPOPTSTRIP: -p tcp is needed"
         return ""
 
