@@ -342,6 +342,8 @@ class KernelNode:
         for name, value in reversed(self._saved_sysctls.items()):
             self.sysctl(name, value)
         self._saved_sysctls.clear()
+        for _ in range(2):  # errors about what waits for an address now, which may have to wait themselves
+            self.run("ip", "neighbour", "flush", "all")  # but for permanent ones: what packets have told
         self.sysctl("net.netfilter.nf_conntrack_acct", "0")  # -m connbytes switches it on
         for name, value in case.get("sysctls", {}).items():
             self._saved_sysctls.setdefault(name, self.sysctl(name, value))
@@ -358,7 +360,6 @@ class KernelNode:
         if case.get("nft"):
             self.run("nft", "-f", "-", stdin=case["nft"])
         self.conntrack.flush()
-        self.run("ip", "neighbour", "flush", "all")  # but for permanent ones: what packets have told
         self.sysctl("net.ipv4.route.flush", "1")
         self.case = case
 
