@@ -13,8 +13,10 @@ import functools
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
+from pktsim.netfilter.catalogue import find_match
 from pktsim.netfilter.matches.addrtype import AddrType, AddrtypeMatch
 from pktsim.netfilter.matches.ah import Ah6Match, AhMatch
 from pktsim.netfilter.matches.bpf import BpfInstruction, BpfMatch
@@ -662,8 +664,8 @@ def targets(place: Place, protocol: int | None, reachable: tuple[str, ...]) -> s
         else:
             some.append(st.builds(lambda mode, by: HlTarget(mode, by), st.sampled_from(HlMode), st.integers(1, 255)))
         if protocol == TCP:
-            stripped = st.lists(u8, min_size=1, max_size=5, unique=True).map(lambda some: tuple(sorted(some)))
-            some.append(st.builds(TcpoptstripTarget, stripped))
+            stripped = st.sets(st.integers(2, 255), min_size=1, max_size=5)
+            some.append(st.builds(TcpoptstripTarget, stripped.map(lambda some: tuple(sorted(some)))))
             if family is Family.IPV4:
                 some.append(st.just(EcnTarget()))
         if hooks <= {"PREROUTING"} and protocol in (TCP, UDP):
@@ -681,6 +683,25 @@ def targets(place: Place, protocol: int | None, reachable: tuple[str, ...]) -> s
 # Rules, chains, tables
 
 
+def _reads_back(found: list[Match], family: Family) -> bool:
+    """Whether the tool reads what it prints of these matches.
+
+    A kind of match that is named again keeps its place before the kinds that were named meanwhile, so of options that
+    are called alike (``--mark`` of mark and of connmark) the tool takes theirs, and complains that it is used twice.
+    """
+    options: dict[str, set[str]] = {}
+    for one in found:
+        extension = find_match(one.extension, family)
+        assert extension is not None
+        own = set(extension.by_name())
+        if one.extension in options:
+            meanwhile = list(options)[list(options).index(one.extension) + 1 :]
+            if any(own & options[other] for other in meanwhile):
+                return False
+        options[one.extension] = own
+    return True
+
+
 @st.composite
 def rules(draw: st.DrawFn, place: Place, reachable: tuple[str, ...], *, builtin: bool) -> Rule:
     """A rule that is legal at ``place``."""
@@ -695,6 +716,7 @@ def rules(draw: st.DrawFn, place: Place, reachable: tuple[str, ...], *, builtin:
     protocol_inverted = protocol is not None and draw(st.integers(0, 7)) == 0
     known = None if protocol_inverted else protocol
     found: list[Match] = draw(st.lists(matches(place, known), max_size=3))
+    assume(_reads_back(found, family))
     target = draw(
         targets(
             place, protocol if protocol in (ICMP, TCP, UDP, DCCP, SCTP) and not protocol_inverted else known, reachable
