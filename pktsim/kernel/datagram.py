@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from pktsim.kernel.task import Signal
-from pktsim.kernel.transport import AF_INET, ANY, IPV4_HEADER, IPV6_HEADER, OutputRoute, address_bytes, build_ip
+from pktsim.kernel.transport import AF_INET, ANY, IPV4_HEADER, IPV6_HEADER, OutputRoute, address_bytes, build_ip, meant
 from pktsim.wire.addr import ip_to_text, is_multicast
 from pktsim.wire.frame import IPPROTO_UDP
 
@@ -194,9 +194,7 @@ class DatagramSocket:
 
     def _connect(self, address: str, port: int) -> None:
         self._check_open()
-        daddr = address_bytes(address, self.family)
-        if daddr == ANY[self.family]:
-            daddr = bytes((127, 0, 0, 1)) if self.family == AF_INET else bytes(15) + b"\1"
+        daddr = meant(address_bytes(address, self.family), self.laddr)
         route = self.route_to(daddr)
         if self.laddr == ANY[self.family]:
             self.laddr = route.saddr

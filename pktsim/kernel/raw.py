@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from pktsim.kernel.datagram import DatagramSocket, os_error
-from pktsim.kernel.transport import AF_INET, ANY, IpPacket, address_bytes
+from pktsim.kernel.transport import AF_INET, ANY, IpPacket, address_bytes, meant
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.addr import ip_to_text
 from pktsim.wire.checksum import transport_checksum
@@ -37,7 +37,7 @@ class RawSocket(DatagramSocket):
     def sendto(self, payload: bytes, address: str) -> None:
         """Send a packet; the IP header is made, and for ICMPv6 the checksum, whose place is always the same."""
         self._check_open()
-        self._send(payload, address_bytes(address, self.family))
+        self._send(payload, meant(address_bytes(address, self.family), self.laddr))
 
     def send(self, payload: bytes) -> None:
         self._check_open()

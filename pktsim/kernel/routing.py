@@ -9,13 +9,14 @@ import errno
 from typing import Final
 
 from pktsim.clock import HZ, Clock
-from pktsim.kernel.addrconf import LOOPBACK6, is_link_local, is_multicast6, select_source
+from pktsim.kernel.addrconf import is_link_local, is_multicast6, select_source
 from pktsim.kernel.icmp6 import IPV6_MIN_MTU
 from pktsim.kernel.ip import OutputRoute
 from pktsim.kernel.netdev import AF_INET, AF_INET6, LOOPBACK_IFINDEX, NetDevice, Scope, family_of
 from pktsim.kernel.path_mtu import PathMtu, PathMtus
 from pktsim.kernel.rule_tables import RuleTables
 from pktsim.kernel.timer_wheel import TimerWheel
+from pktsim.kernel.transport import LOOPBACK4
 from pktsim.netfilter.opcodes import RouteType
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_to_text, is_multicast
@@ -70,8 +71,8 @@ class Routing(RuleTables):
         if device is not None and family == AF_INET and (multicast or limited):
             saddr = saddr or self.select_address(device, b"", Scope.LINK)
             return OutputRoute(saddr, ifindex, min(device.mtu, _MAX_MTU[family]), False, limited)
-        if daddr == any_address:
-            daddr = saddr or (b"\x7f\0\0\1" if family == AF_INET else LOOPBACK6)
+        if daddr == any_address and family == AF_INET:
+            daddr = saddr or LOOPBACK4
         route_type, out, _, preferred, mtu = self.datapath.route(daddr, saddr=saddr, ifindex=ifindex, mark=mark)
         if family == AF_INET6 and multicast and device is not None and route_type == 0:
             route_type, out, mtu = RouteType.MULTICAST, ifindex, device.mtu  # ff00::/8 of every device

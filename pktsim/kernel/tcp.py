@@ -13,7 +13,7 @@ from pktsim.kernel.tcp_connection import TcpConnection
 from pktsim.kernel.tcp_listen import TcpListener, seconds_to_retransmissions
 from pktsim.kernel.tcp_state import CAN_SEND, TcpState
 from pktsim.kernel.tcp_window import ReceiveWindow, initial_window
-from pktsim.kernel.transport import AF_INET, ANY, IPV4_HEADER, IPV6_HEADER, OutputRoute, address_bytes
+from pktsim.kernel.transport import AF_INET, ANY, IPV4_HEADER, IPV6_HEADER, OutputRoute, address_bytes, meant
 from pktsim.wire.addr import ip_to_text
 
 if TYPE_CHECKING:
@@ -322,9 +322,7 @@ class TcpSocket:
         self._check_open()
         if self._listener is not None or self._connection is not None:
             raise os_error(errno.EISCONN)
-        raddr = address_bytes(address, self.family)
-        if raddr == ANY[self.family]:
-            raddr = bytes((127, 0, 0, 1)) if self.family == AF_INET else bytes(15) + b"\1"
+        raddr = meant(address_bytes(address, self.family), self.laddr)
         bound = b"" if self.laddr == ANY[self.family] else self.laddr
         route: OutputRoute = self.layer.stack.route_output(raddr, saddr=bound, ifindex=self.ifindex, mark=self.mark)
         if route.broadcast:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pktsim.clock import Clock
+from pktsim.kernel.addrconf import LOOPBACK6
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.rng import Choices
 from pktsim.wire.addr import ip_from_text
@@ -30,6 +31,7 @@ IPV6_HEADER: Final = 40
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
 
+LOOPBACK4: Final = b"\x7f\0\0\1"
 ANY: Final = {AF_INET: bytes(4), AF_INET6: bytes(16)}
 
 
@@ -123,6 +125,18 @@ class IpStack(Protocol):
 
 def family_of(address: bytes) -> int:
     return AF_INET if len(address) == 4 else AF_INET6
+
+
+def meant(daddr: bytes, laddr: bytes) -> bytes:
+    """Where a process sends to if it says ``daddr``: by the wildcard address it means its own host.
+
+    That is the address it is bound to in IPv4 (``ip_route_output_key_hash_rcu``), and ::1 in IPv6 ("BSD'ism").
+    """
+    if any(daddr):
+        return daddr
+    if len(daddr) == 16:
+        return LOOPBACK6
+    return laddr if any(laddr) else LOOPBACK4
 
 
 def address_bytes(text: str, family: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pktsim.kernel.datagram import DatagramSocket, PmtuDiscovery, os_error
 from pktsim.kernel.icmp_error import IcmpError
-from pktsim.kernel.transport import AF_INET6, ANY, IpPacket, OutputRoute, address_bytes
+from pktsim.kernel.transport import AF_INET6, ANY, IpPacket, OutputRoute, address_bytes, meant
 from pktsim.netfilter.opcodes import DropReason
 from pktsim.wire.addr import ip_to_text, is_multicast
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
@@ -59,7 +59,7 @@ class UdpSocket(DatagramSocket):
         self._check_open()
         if not port:
             raise os_error(errno.EINVAL)
-        self._send(data, address_bytes(address, self.family), port)
+        self._send(data, meant(address_bytes(address, self.family), self.laddr), port)
 
     def send(self, data: bytes) -> None:
         """Send a datagram to the connected peer."""

@@ -254,3 +254,20 @@ def reset_to_a_link6() -> Script:
     script.receive("in", segment("fe80::9", NEAR6, 1000, 80, "S", 1), out=lines)
     script.receive("out", segment("fe80::9", NEAR6, 1000, 80, "S", 1), out=[lines[0].replace("in", "out", 1)])
     return script
+
+
+@case
+def answers_to_no_address6() -> Script:
+    script = _script(
+        "answers-to-no-address6",
+        "An answer to :: goes where the routes say, with the hop limit of that device; only what a process sends to :: "
+        "is for its own host.",
+        table("mangle", "-A OUTPUT -m hl --hl-eq 33", "-A OUTPUT -m hl --hl-eq 64"),
+        conf__out__hop_limit="33",
+    )
+    script.case["routes"] = [{"dst": "default", "via": SERVER6, "dev": "out"}]
+    for packet, reply in ((segment("::", NEAR6, 1000, 80, "S", 1), "tcp R."), (echo("::", NEAR6), "icmp6 129/0")):
+        ports = (":80", ":1000") if "tcp" in reply else ("", "")
+        out = [f"out {NEAR6}{ports[0]} > ::{ports[1]} {reply}"]
+        script.receive("in", packet, out=out, rules={"6:mangle/OUTPUT/1": 1, "6:mangle/OUTPUT/2": 0})
+    return script

@@ -271,3 +271,26 @@ def test_a_raw_socket_sees_what_others_get() -> None:
     packet = parse_ip(data)
     assert packet is not None
     assert packet.payload.endswith(b"x")
+
+
+@pytest.mark.parametrize(
+    ("family", "anybody", "bound", "reached"),
+    [
+        (AF_INET, "0.0.0.0", "", "127.0.0.1"),
+        (AF_INET, "0.0.0.0", A, A),
+        (AF_INET6, "::", "", "::1"),
+        (AF_INET6, "::", "fd00::1", "::1"),
+    ],
+)
+def test_the_wildcard_address_is_the_own_host(family: int, anybody: str, bound: str, reached: str) -> None:
+    world, a, _ = hosts()
+    server, client, connected = (a.sockets.udp(family) for _ in range(3))
+    server.bind(reached, 53)
+    client.bind(bound, 4000)
+    client.sendto(b"ask", anybody, 53)
+    connected.bind(bound, 4001)
+    connected.connect(anybody, 53)
+    connected.send(b"ask")
+    assert connected.remote_address == (reached, 53)
+    for port in (4000, 4001):
+        assert receive(world, server) == (b"ask", bound or reached, port)
