@@ -118,6 +118,7 @@ class About:
         related: The packet in the engine, whose connection the error belongs to.
         pkt_id: Its number there, 0 if it has none.
         options_read: The stack has looked at its IPv4 options, so that the answer gets them too.
+        input_route: Its route is one for what comes in (``rt_is_input_route``): not before routing, nor on a bridge.
     """
 
     packet: bytes
@@ -128,6 +129,7 @@ class About:
     related: Packet | None = None
     pkt_id: int = 0
     options_read: bool = False
+    input_route: bool = True
 
     @classmethod
     def of(cls, packet: Packet, data: bytes | None = None) -> About:
@@ -138,7 +140,15 @@ class About:
         if packet.checksum_partial:
             data = with_partial_checksum(data)
         return cls(
-            data, packet.in_ifindex, packet.route_type, unicast, packet.mark, packet, packet.pkt_id, packet.options_read
+            data,
+            packet.in_ifindex,
+            packet.route_type,
+            unicast,
+            packet.mark,
+            packet,
+            packet.pkt_id,
+            packet.options_read,
+            packet.route_type != 0,
         )
 
 
@@ -255,7 +265,8 @@ class Icmp:
             return unanswered(WHILE_SENDING)
         saddr, daddr = packet[16:20], packet[12:16]
         if about.route_type != RouteType.LOCAL:
-            inbound = in_device is not None and netns.sysctls.number("net.ipv4.icmp_errors_use_inbound_ifaddr")
+            by_route = in_device is not None and about.input_route
+            inbound = by_route and netns.sysctls.number("net.ipv4.icmp_errors_use_inbound_ifaddr")
             saddr = netns.select_address(in_device, daddr, Scope.LINK) if inbound else b""
         tos = packet[1]
         if icmp_type in ERROR_TYPES:

@@ -109,10 +109,11 @@ def _about(netns: Netns, packet: Packet, hook: int) -> About:
     about = About.of(packet)
     if hook != Hook.PREROUTING or about.route_type:
         return about
-    # nf_reject_fill_skb_dst: before routing, the packet gets the route it would have
-    route_type = netns.datapath.address_type(about.packet[16:20])
+    # nf_reject_fill_skb_dst: before routing, the packet gets the route to its sender; 0.0.0.0 is this host
+    sender = about.packet[12:16]
+    route_type = netns.datapath.address_type(sender) if any(sender) else RouteType.LOCAL
     unicast = about.unicast and route_type not in (RouteType.BROADCAST, RouteType.MULTICAST)
-    return replace(about, route_type=route_type, unicast=unicast)
+    return replace(about, route_type=route_type, unicast=unicast, input_route=False)
 
 
 def _send_unreach(netns: Netns, packet: Packet, code: int, hook: int) -> None:

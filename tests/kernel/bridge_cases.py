@@ -463,3 +463,24 @@ def hops_of_what_a_bridge_has_routed6() -> Script:
         counted = {"6:mangle/OUTPUT/1": int(told == "fd02::1"), "6:mangle/OUTPUT/2": int(told == "fd01::1")}
         script.receive("in", packet, out=[f"in {told} > {CLIENT6} icmp6 3/0"], rules=counted)
     return script
+
+
+@case
+def address_of_what_refuses_on_a_bridge() -> Script:
+    script = bridge_script(
+        "address-of-what-refuses-on-a-bridge",
+        "What a bridge passes on has come in by no device of the host's: a refusal is from the address that the way "
+        "to the sender begins with, whatever icmp_errors_use_inbound_ifaddr says.",
+        "-A FORWARD -p udp -j REJECT",
+        "-A INPUT -p udp -j REJECT",
+    )
+    bridge = next(one for one in script.case["interfaces"] if one["name"] == "br0")
+    bridge["addresses"].append("10.9.0.1/24")
+    script.case["neighbours"].append({"interface": "br0", "address": "10.9.0.12", "mac": PEER_MAC["out"]})
+    script.case["routes"] = [{"dst": "default", "via": "10.9.0.12", "dev": "br0"}]
+    script.case["sysctls"]["net.ipv4.icmp_errors_use_inbound_ifaddr"] = "1"
+    far = "203.0.113.5"
+    for destination, mac, told in ((OTHER, PEER_MAC["out"], "10.9.0.1"), (BRIDGE, BRIDGE_MAC, BRIDGE)):
+        out = [f"{port} {told} > {far} icmp 3/3" for port in ("out", "in")]
+        script.receive("in", datagram(far, destination, 1000, 53), to=mac, out=out)
+    return script

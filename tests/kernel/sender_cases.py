@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pktsim.wire import frame as build
 from pktsim.wire.addr import ip_from_text, mac_from_text
 from tests.kernel.node_cases import NEAR
-from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, segment
+from tests.netfilter.case_script import CLIENT, PEER_MAC, SERVER, Script, datagram, segment
 from tests.netfilter.selftest_cases import table
 
 SCRIPTS: dict[str, Callable[[], Script]] = {}
@@ -164,4 +164,26 @@ def loopback_address_on_a_link() -> Script:
     )
     ends = ip_from_text("127.0.0.1"), ip_from_text("127.0.0.2")
     script.send_local(build.ipv4(*ends, build.IPPROTO_UDP, build.udp(*ends, 1000, 53, b"data")), out=[])
+    return script
+
+
+@case
+def refused_before_routing() -> Script:
+    script = Script(
+        "refused-before-routing",
+        "A refusal before routing is from the address that the way to the sender begins with, whomever the packet was "
+        "for, and whatever icmp_errors_use_inbound_ifaddr says; only a reset is from whom it was for.",
+        nft="table ip t {\n chain c {\n  type filter hook prerouting priority 0;\n"
+        "  meta l4proto tcp reject with tcp reset;\n  reject;\n }\n}\n",
+        sysctls={"net.ipv4.icmp_errors_use_inbound_ifaddr": "1", "net.ipv4.icmp_ratelimit": "0"},
+    )
+    for source, near, interface in ((CLIENT, NEAR, "in"), (SERVER, _FAR, "out")):
+        for destination in (NEAR, _FAR, "10.9.9.9", "10.1.0.255"):
+            told = f"{interface} {near} > {source} icmp 3/3"
+            script.receive("in", datagram(source, destination, 1000, 53), out=[told])
+    script.receive("in", datagram(NEAR, _FAR, 1000, 53), out=[])
+    script.receive("in", datagram("224.0.0.1", NEAR, 1000, 53), out=[])
+    for destination in (NEAR, "10.9.9.9", "10.1.0.255"):
+        out = [f"in {destination}:80 > {CLIENT}:1000 tcp R."]
+        script.receive("in", segment(CLIENT, destination, 1000, 80, "S", 1), out=out)
     return script
