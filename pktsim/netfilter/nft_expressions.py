@@ -458,13 +458,21 @@ class ExpressionParser:
         if maps and not found.is_map:
             raise stream.error(f"{name} is a set, not a map", token)
         if key is not None:
-            sizes = [-(-part.bits // 8) for part in concat_parts(key)]
-            if sizes != [-(-bits // 8) for bits in found.key_bits]:
-                raise stream.error(
-                    f"set {name} has elements of type {concat_type(found.key_types).name}, not {key.datatype.name}",
-                    token,
-                )
+            self.check_key(found, key, token)
         return SetRef(name)
+
+    def check_key(self, found: NftSet, key: Expr, token: Token) -> None:
+        """Whether a set has elements of that type: integers are of one if they have as many bytes.
+
+        Raises:
+            RulesetSyntaxError: "datatype mismatch", as nft says.
+        """
+        parts = concat_parts(key)
+        sizes = [-(-part.bits // 8) for part in parts]
+        names = [part.datatype.name for part in parts]
+        if sizes != [-(-bits // 8) for bits in found.key_bits] or names != [one.name for one in found.key_types]:
+            has, wanted = " . ".join(one.name for one in found.key_types), " . ".join(names)
+            raise self.stream.error(f"set {found.name} has elements of type {has}, not {wanted}", token)
 
     # ---------------------------------------------------------------------------------------------------- sets and maps
 
@@ -564,13 +572,21 @@ class ExpressionParser:
         written = tuple(element.key for element in elements)
         return AnonymousSet(tuple(kept), interval, left.datatype, written)
 
-    def map_lookup(self, key: Expr, result: Sequence[tuple[Datatype, int]], token: Token) -> MapLookup:
-        """``KEY map { … }`` or ``KEY map @NAME``."""
+    def map_lookup(
+        self, key: Expr, result: Sequence[tuple[Datatype, int]], token: Token, *, port: bool = False
+    ) -> MapLookup:
+        """``KEY map { … }`` or ``KEY map @NAME``, which leads to ``result``, with ``port`` maybe to a port as well."""
         stream = self.stream
         if stream.is_("@"):
+            at = stream.ahead()
             reference = self.set_reference(key, maps=True)
             found = self.find_set(reference.name)
             assert found is not None
+            wanted = [one.name for one, _ in result]
+            has = [one.name for one in found.data_types]
+            if has != wanted and not (port and has == [*wanted, t.INET_SERVICE.name]):
+                leads = " . ".join(has) or "an object"
+                raise stream.error(f"map {found.name} leads to {leads}, not {' . '.join(wanted)}", at)
             bits = sum(32 * -(-part.bits // 32) for part in found.data_types) if len(found.data_types) > 1 else 0
             datatype = (
                 concat_type(found.data_types)

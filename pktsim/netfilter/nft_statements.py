@@ -49,7 +49,6 @@ from pktsim.netfilter.nft_ruleset import (
     TcpOption,
     VerdictMap,
     VerdictStatement,
-    concat_parts,
     const,
     flag_type,
     leaves,
@@ -166,10 +165,7 @@ class StatementParser:
         if stream.take("vmap"):
             left = self._normal(left)
             expressions.dependencies.require(left)
-            target: Expr = (
-                expressions.set_reference(left, maps=True) if stream.is_("@") else expressions.anonymous_set(left, ())
-            )
-            return VerdictMap(left, target)
+            return VerdictMap(left, self._verdicts(left))
         if isinstance(left, Const):
             raise stream.error("an expression is wanted here", token)
         expressions.dependencies.require(left)
@@ -185,6 +181,18 @@ class StatementParser:
         else:
             explicit = ""
         return self._relation(left, explicit)
+
+    def _verdicts(self, key: Expr) -> Expr:
+        stream, expressions = self.stream, self.expressions
+        if not stream.is_("@"):
+            return expressions.anonymous_set(key, ())
+        token = stream.ahead()
+        reference = expressions.set_reference(key, maps=True)
+        found = expressions.find_set(reference.name)
+        assert found is not None
+        if found.data_types != (t.VERDICT,):
+            raise stream.error(f"map {found.name} does not lead to verdicts", token)
+        return reference
 
     def _relation(self, left: Expr, explicit: str) -> Statement:
         stream = self.stream
@@ -267,11 +275,7 @@ class StatementParser:
         if stream.is_("{", "@"):
             raise stream.unexpected("a value")
         value = self.mapped(target.datatype, target.bits)
-        if (
-            value.datatype is not target.datatype
-            and value.datatype.name != "integer"
-            and not isinstance(target, Payload)
-        ):
+        if value.datatype is not target.datatype and value.datatype.name != "integer":
             raise stream.error(
                 f"{target.datatype.name} is wanted, and this is {value.datatype.name}",
             )
@@ -300,8 +304,7 @@ class StatementParser:
         assert found is not None
         stream.need("{")
         key = expressions.expression()
-        if [-(-part.bits // 8) for part in concat_parts(key)] != [-(-bits // 8) for bits in found.key_bits]:
-            raise stream.error(f"set {reference.name} has elements of another type", token)
+        expressions.check_key(found, key, token)
         expressions.dependencies.require(key)
         timeout = 0
         if stream.take("timeout"):
@@ -560,7 +563,7 @@ class StatementParser:
         data: tuple[tuple[Datatype, int], ...] = ((datatype, datatype.bits),)
         if stream.is_("{") and self._map_has_ports():
             data = (*data, (t.INET_SERVICE, 16))
-        return self.expressions.map_lookup(key, data, token)
+        return self.expressions.map_lookup(key, data, token, port=True)
 
     def _map_has_ports(self) -> bool:
         """Whether the first element of the map that follows leads to an address and a port."""

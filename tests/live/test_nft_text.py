@@ -11,11 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pktsim.errors import RulesetSyntaxError
 from pktsim.netfilter.nft_print import Printer
 from pktsim.netfilter.nft_text import parse_ruleset
 from tests import tools
 from tests.live import netns
 from tests.live.nft_strategies import nft_text
+from tests.netfilter import nft_mismatches
 from tests.netfilter.nft_conflicts import CONFLICTS, HEAD, NO_CONFLICTS
 from tests.netfilter.nft_rules import RULES
 
@@ -89,6 +91,14 @@ def test_protocols_that_contradict_each_other(nft: Nft) -> None:
         nft.listed(f"{HEAD.format(family=family)}add rule {family} t c {rule}")
 
 
+def test_what_is_not_of_the_type_of_the_set(nft: Nft) -> None:
+    for rule in nft_mismatches.MISMATCHES:
+        _, said = nft.listed_if_read(f"{nft_mismatches.HEAD}add rule inet t c {rule}")
+        assert "Error: datatype mismatch" in said, rule
+    for rule in nft_mismatches.MATCHES:
+        nft.listed(f"{nft_mismatches.HEAD}add rule inet t c {rule}")
+
+
 def test_random_rulesets(nft: Nft) -> None:
     """Also what nft has listed is read and listed as nft does it, where it can read that itself.
 
@@ -108,6 +118,9 @@ def test_random_rulesets(nft: Nft) -> None:
         read_again.append(not complaint)
         if not complaint:
             assert ours(listed) == again
+        else:
+            with pytest.raises(RulesetSyntaxError):
+                ours(listed)
 
     alike()
     assert read_again.count(True) > 30

@@ -10,6 +10,7 @@ from pktsim.errors import PktsimError, RulesetSyntaxError, UnsupportedFeature
 from pktsim.netfilter.nft_print import Printer
 from pktsim.netfilter.nft_ruleset import NftRuleset
 from pktsim.netfilter.nft_text import parse_ruleset, run_script
+from tests.netfilter import nft_mismatches
 from tests.netfilter.nft_conflicts import CONFLICTS, HEAD, NO_CONFLICTS
 from tests.netfilter.nft_rules import RULES
 
@@ -162,6 +163,18 @@ def test_protocols_that_contradict_each_other_are_refused_where_the_second_is(
 @pytest.mark.parametrize(("family", "rule"), NO_CONFLICTS)
 def test_protocols_that_do_not_contradict_each_other(family: str, rule: str) -> None:
     ruleset = parse_ruleset(f"{HEAD.format(family=family)}add rule {family} t c {rule}")
+    assert len(ruleset.tables[0].chains[0].rules) == 1
+
+
+@pytest.mark.parametrize("rule", nft_mismatches.MISMATCHES)
+def test_what_is_looked_up_must_be_of_the_type_of_the_set(rule: str) -> None:
+    with pytest.raises(RulesetSyntaxError, match=r" of type | leads to |lead to verdicts| is wanted, and this is "):
+        parse_ruleset(f"{nft_mismatches.HEAD}add rule inet t c {rule}")
+
+
+@pytest.mark.parametrize("rule", nft_mismatches.MATCHES)
+def test_what_is_of_the_type_of_the_set(rule: str) -> None:
+    ruleset = parse_ruleset(f"{nft_mismatches.HEAD}add rule inet t c {rule}")
     assert len(ruleset.tables[0].chains[0].rules) == 1
 
 
