@@ -40,6 +40,13 @@ class Counted:
         )
         return found
 
+    def same(self, new: Counted, found: dict[str, Any]) -> bool:
+        """Whether ``new`` is what has been counted, whose connection has been ``found``."""
+        if (self.tuple, self.protocol) != (new.tuple, new.protocol):
+            return False
+        its = found["zone"] if found["zone_dir"] & ZoneDirection.ORIGINAL else 0
+        return bool(its == (new.zone if new.zone_direction & ZoneDirection.ORIGINAL else 0))
+
     def gone(self, found: dict[str, Any] | None) -> bool:
         """``found`` is none, or ``already_closed``."""
         return found is None or (found["proto"] == _TCP and found["state"] in (_TIME_WAIT, _CLOSE))
@@ -99,7 +106,7 @@ class CountedList:
             if len(gone) > GC_MAX_NODES:
                 break
             found = one.find(datapath)
-            if found is not None and one.tuple == new.tuple and one.protocol == new.protocol:
+            if found is not None and one.same(new, found):
                 there = True
                 break
             if one.gone(found):

@@ -158,3 +158,37 @@ def counted_while_it_was_new() -> Script:
     _count(script, "mangle", "in", untracked, 2)
     _count(script, "mangle", "in", data, 1)
     return script
+
+
+@case
+def counted_in_a_zone_of_one_direction() -> Script:
+    script = _counting(
+        "counted-in-a-zone-of-one-direction",
+        "What is counted without the zone that its connection has in that direction is not taken for what has been "
+        "counted before: it is counted each time.",
+        "raw",
+        "-A PREROUTING -j COUNT",
+        "-A PREROUTING -p udp --sport 1000 -j CT --zone-orig 2",
+        "-A PREROUTING -p udp --sport 1001 -j CT --zone-reply 3",
+    )
+    _count(script, "raw", "in", _there(1000), 1)
+    for count in (1, 2, 3):
+        _count(script, "raw", "out", _back(1000), count)
+    for count in (4, 4, 4):
+        _count(script, "raw", "in", _there(1001), count)
+    return script
+
+
+@case
+def counted_in_the_zone_of_replies() -> Script:
+    script = _counting(
+        "counted-in-the-zone-of-replies",
+        "A zone of replies alone makes no difference to that.",
+        "raw",
+        "-A PREROUTING -m length --length 100: -j CT --zone-reply 2",
+        "-A PREROUTING -j COUNT",
+    )
+    _count(script, "raw", "in", _there(1000), 1)
+    for count in (1, 1, 1):
+        _count(script, "raw", "in", datagram(CLIENT, SERVER, 1000, 53, bytes(80)), count)
+    return script
