@@ -224,7 +224,7 @@ cdef int nft_fib(State *s, Pkt *p, const Row *r, uint8_t *reg, int hook) noexcep
         reg_u32(reg, nft_fib_type(s, p, &subject, dev))
         return NFT_NEXT
     if hook == HOOK_PREROUTING or hook == HOOK_INPUT:
-        skip = p.in_if == s.lo_ifindex
+        skip = p.in_if == s.lo_ifindex or p.flags & PF_LOOPED
     if p.family == AF4 and not skip:
         # a host that has no address yet asks everybody
         pkt_saddr(p, &result.nexthop)

@@ -148,7 +148,7 @@ class About:
             packet,
             packet.pkt_id,
             packet.options_read,
-            packet.route_type != 0,
+            not packet.bridged,
         )
 
 

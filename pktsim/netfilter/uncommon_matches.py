@@ -48,6 +48,8 @@ from pktsim.wire.frame import (
     ipv6_extension_size,
 )
 
+#: ``lo``: where what is looked up comes from, if it is not for a packet that has come in.
+_LOOPBACK_IFINDEX = 1
 _COMPARISONS = {"eq": 0, "lt": 1, "gt": 2}
 NS_PER_S = 1_000_000_000
 #: ``XT_LIMIT_SCALE``: what ``LimitMatch.average`` counts in.
@@ -390,11 +392,12 @@ def _rpfilter(match: RpfilterMatch, builder: Builder) -> Iterable[Pending]:
     """net/ipv4/netfilter/ipt_rpfilter.c, net/ipv6/netfilter/ip6t_rpfilter.c: is the way back to the source this one?"""
 
     def test4(datapath: Any, packet: Any, source: bytes, destination: bytes) -> bool:
-        if source == bytes(4) and destination[:3] == b"\xe0\0\0":
+        to_all = destination == b"\xff\xff\xff\xff"
+        if source == bytes(4) and (to_all or destination[:3] == b"\xe0\0\0"):
             return True
-        asked = bytes(4) if destination[0] & 0xF0 == 0xE0 else destination
+        asked = bytes(4) if to_all or destination[0] & 0xF0 == 0xE0 else destination
         mark = packet.mark if match.valid_mark else 0
-        route_type, oif, *_ = datapath.route(source, saddr=asked, mark=mark)
+        route_type, oif, *_ = datapath.route(source, saddr=asked, mark=mark, iif=_LOOPBACK_IFINDEX)
         if route_type == RouteType.LOCAL:
             if not match.accept_local:
                 return False
@@ -407,11 +410,11 @@ def _rpfilter(match: RpfilterMatch, builder: Builder) -> Iterable[Pending]:
         mark = packet.mark if match.valid_mark else 0
         device: int = packet.in_ifindex
         link_local = source[0] == 0xFE and source[1] & 0xC0 == 0x80
-        bound = device if link_local or not match.loose else 0
         asked = b"" if destination[0] == 0xFF else destination
-        route_type, oif, *_ = datapath.route(source, saddr=asked, mark=mark, ifindex=bound)
+        bound = device if link_local else 0
+        route_type, oif, *_ = datapath.route(source, saddr=asked, mark=mark, ifindex=bound, iif=_LOOPBACK_IFINDEX)
         if route_type == RouteType.LOCAL:
-            return match.accept_local and (match.loose or datapath.address_type(source, device) == RouteType.LOCAL)
+            return match.accept_local
         return bool(route_type == RouteType.UNICAST and (match.loose or oif == device))
 
     def test(datapath: Any, packet: Any, _hook: int) -> bool:

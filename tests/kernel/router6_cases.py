@@ -271,3 +271,27 @@ def answers_to_no_address6() -> Script:
         out = [f"out {NEAR6}{ports[0]} > ::{ports[1]} {reply}"]
         script.receive("in", packet, out=out, rules={"6:mangle/OUTPUT/1": 1, "6:mangle/OUTPUT/2": 0})
     return script
+
+
+@case
+def reverse_path_of_what_is_for_a_group6() -> Script:
+    script = _script(
+        "reverse-path-of-what-is-for-a-group6",
+        "-m rpfilter looks the sender up among all routes, whomever the packet is for, and asks then which device it "
+        "is; of the host's own addresses it does not.",
+        table("raw", "-A PREROUTING -m rpfilter --accept-local", "-A PREROUTING -m rpfilter --loose"),
+    )
+    script.case["routes"] = [{"dst": "default", "via": SERVER6, "dev": "out"}]
+    for interface, source, strict, loose in (
+        ("in", CLIENT6, 1, 1),
+        ("out", CLIENT6, 0, 1),
+        ("out", NEAR6, 1, 0),
+        ("in", NEAR6, 1, 0),
+        ("in", "2001:db8::9", 0, 1),
+        ("out", "2001:db8::9", 1, 1),
+    ):
+        for destination in ("ff02::1", SERVER6):
+            to = "33:33:00:00:00:01" if destination == "ff02::1" else ""
+            counted = {"6:raw/PREROUTING/1": strict, "6:raw/PREROUTING/2": loose}
+            script.receive(interface, _packet(source, destination), to=to, rules=counted)
+    return script

@@ -187,3 +187,30 @@ def refused_before_routing() -> Script:
         out = [f"in {destination}:80 > {CLIENT}:1000 tcp R."]
         script.receive("in", segment(CLIENT, destination, 1000, 80, "S", 1), out=out)
     return script
+
+
+@case
+def reverse_path_of_odd_senders() -> Script:
+    script = Script(
+        "reverse-path-of-odd-senders",
+        "-m rpfilter looks 0.0.0.0 up like any other address, but for what is for everybody; what comes back from "
+        "oneself is not looked up.",
+        table("raw", "-A PREROUTING -m rpfilter", "-A PREROUTING -m rpfilter --loose"),
+        nft="table ip t {\n chain c {\n  type filter hook prerouting priority 5;\n  fib saddr . iif oif missing drop;\n"
+        " }\n}\n",
+        routes=[{"dst": "default", "via": SERVER, "dev": "out"}],
+        sysctls={"net.ipv4.conf.all.accept_local": "1"},
+    )
+    for interface, source, destination, strict, loose in (
+        ("out", _NOBODY, SERVER, 1, 1),
+        ("in", _NOBODY, SERVER, 0, 1),
+        ("in", _NOBODY, "224.0.0.1", 1, 1),
+        ("in", _NOBODY, "224.0.1.1", 0, 1),
+        ("in", _NOBODY, _EVERYONE, 1, 1),
+        ("in", CLIENT, _EVERYONE, 1, 1),
+        ("out", CLIENT, _EVERYONE, 0, 1),
+        ("in", NEAR, SERVER, 0, 0),
+    ):
+        counted = {"raw/PREROUTING/1": strict, "raw/PREROUTING/2": loose}
+        script.receive(interface, _packet(source, destination), rules=counted)
+    return script
