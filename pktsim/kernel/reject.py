@@ -133,7 +133,8 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     header_length = (data[0] & 15) * 4
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
     later = bool(int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK)
-    unanswered = _no_reset(data[9], segment, later=later) or (_BROKEN if _checksum_wrong(data) else "")
+    broken = not packet.checksum_verified and _checksum_wrong(data)
+    unanswered = _no_reset(data[9], segment, later=later) or (_BROKEN if broken else "")
     about = _about(netns, packet, hook)
     if not unanswered and about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):
         unanswered = TO_MANY

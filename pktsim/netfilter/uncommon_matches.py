@@ -405,8 +405,8 @@ def _rpfilter(match: RpfilterMatch, builder: Builder) -> Iterable[Pending]:
         return bool(route_type == RouteType.UNICAST and (match.loose or oif == packet.in_ifindex))
 
     def test6(datapath: Any, packet: Any, source: bytes, destination: bytes) -> bool:
-        if source == bytes(16):
-            return True
+        if source == bytes(16) or source[0] == 0xFF:
+            return True  # not forwarded anyway; a way to every group by every device
         mark = packet.mark if match.valid_mark else 0
         device: int = packet.in_ifindex
         link_local = source[0] == 0xFE and source[1] & 0xC0 == 0x80
