@@ -234,6 +234,8 @@ cdef int nft_fib(State *s, Pkt *p, const Row *r, uint8_t *reg, int hook) noexcep
                 result.nexthop.b[0] == 224 and result.nexthop.b[1] == 0 and result.nexthop.b[2] == 0)
     if skip:
         found = p.in_if
+    elif p.family == AF6 and subject.b[0] == 0xFF:
+        found = dev if dev else p.in_if if p.in_if else p.out_if    # every device has a route to the groups
     else:
         if r.a & 1 and hook == HOOK_FORWARD and r.a & 8:
             iif = p.out_if

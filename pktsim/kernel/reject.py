@@ -133,7 +133,9 @@ def _send_reset(netns: Netns, packet: Packet, hook: int) -> None:
     header_length = (data[0] & 15) * 4
     segment = data[header_length : int.from_bytes(data[2:4], "big")]
     later = bool(int.from_bytes(data[6:8], "big") & IP_OFFSET_MASK)
-    broken = not packet.checksum_verified and _checksum_wrong(data)
+    # what has been found right before is not known to be so any more once it is forwarded (skb_forward_csum)
+    known = packet.checksum_verified and hook in (Hook.PREROUTING, Hook.INPUT)
+    broken = not known and _checksum_wrong(data)
     unanswered = _no_reset(data[9], segment, later=later) or (_BROKEN if broken else "")
     about = _about(netns, packet, hook)
     if not unanswered and about.route_type in (RouteType.BROADCAST, RouteType.MULTICAST):

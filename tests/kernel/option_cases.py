@@ -233,13 +233,23 @@ def reset_with_options_that_were_blanked() -> Script:
     script = Script(
         "reset-with-options-that-were-blanked",
         "What is behind the end of the options is blanked and the header's sum not mended: a tracked segment, whose "
-        "sum was found right before, is reset all the same, an untracked one is not.",
+        "sum was found right before, is reset all the same, an untracked one is not, nor one that is forwarded.",
         table("raw", "-A PREROUTING -m ttl --ttl-eq 9 -j CT --notrack")
-        + table("filter", "-A INPUT -p tcp -j REJECT --reject-with tcp-reset", "-A INPUT -m conntrack --ctstate NEW"),
+        + table(
+            "filter",
+            "-A INPUT -p tcp -j REJECT --reject-with tcp-reset",
+            "-A INPUT -m conntrack --ctstate NEW",
+            "-A FORWARD -p tcp -j REJECT --reject-with tcp-reset",
+        ),
     )
     ends = ip_from_text(CLIENT), ip_from_text(NEAR)
     data = build.tcp(*ends, 1000, 80, seq=1, flags=build.TcpFlag.SYN, window=100)
     for ttl, out in ((64, [f"in {NEAR}:80 > {CLIENT}:1000 tcp R."]), (9, [])):
         packet = build.ipv4(*ends, build.IPPROTO_TCP, data, ttl=ttl, options=b"\0\1\2\3")
         script.receive("in", packet, out=out, rules={"filter/INPUT/1": 1})
+    onward = ip_from_text(CLIENT), ip_from_text(SERVER)
+    data = build.tcp(*onward, 1000, 80, seq=1, flags=build.TcpFlag.SYN, window=100)
+    script.dropped(
+        "in", build.ipv4(*onward, build.IPPROTO_TCP, data, options=b"\0\1\2\3"), rules={"filter/FORWARD/1": 1}
+    )
     return script

@@ -295,3 +295,16 @@ def reverse_path_of_what_is_for_a_group6() -> Script:
             counted = {"6:raw/PREROUTING/1": strict, "6:raw/PREROUTING/2": loose}
             script.receive(interface, _packet(source, destination), to=to, rules=counted)
     return script
+
+
+@case
+def way_to_a_group6() -> Script:
+    script = _script("way-to-a-group6", "nft's fib finds a way to a group of the link by the device that is asked.")
+    script.case["routes"] = [{"dst": "default", "via": SERVER6, "dev": "out"}]
+    script.case["nft"] = (
+        "table ip6 t {\n chain c {\n  type filter hook prerouting priority 5;\n  fib daddr . iif oif missing drop;\n"
+        "  iifname out fib daddr oifname != out drop;\n }\n}\n"
+    )
+    for interface, source in (("in", CLIENT6), ("out", SERVER6)):
+        script.receive(interface, _packet(source, "ff02::1"), to="33:33:00:00:00:01", rules={"6:mangle/INPUT/1": 1})
+    return script
