@@ -86,6 +86,8 @@ class ClusterSpaces:
                     for key, value in (("disable_ipv6", self.version == 4), ("accept_dad", 0)):
                         _write_sysctl(f"net.ipv6.conf.{scope}.{key}", int(value))
                     _write_sysctl(f"net.ipv6.conf.{scope}.router_solicitations", 0)
+                    # at once, and not when counters are looked at already: bridges pass such reports through FORWARD
+                    _write_sysctl(f"net.ipv6.conf.{scope}.mldv2_unsolicited_report_interval", 0)
                 for key, text in {**self.topology.wiring.sysctls_everywhere, **space.sysctls}.items():
                     _write_sysctl(key, text)
                 _write_sysctl("net.ipv4.igmp_link_local_mcast_reports", 0)
