@@ -17,7 +17,16 @@ from pktsim.kernel.transport import build_ip
 from pktsim.netfilter.opcodes import NO_SOCKET, Hook, RouteType
 from pktsim.netfilter.targets.reject import Reject6With, RejectWith
 from pktsim.wire.checksum import checksum, pseudo_header_sum, transport_checksum
-from pktsim.wire.frame import IPPROTO_TCP, IPPROTO_UDP
+from pktsim.wire.frame import (
+    IPPROTO_AH,
+    IPPROTO_DCCP,
+    IPPROTO_ESP,
+    IPPROTO_GRE,
+    IPPROTO_SCTP,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+)
 
 if TYPE_CHECKING:
     from pktsim.kernel.netns import Netns
@@ -43,9 +52,8 @@ _UNREACH6_CODES: Final = {
 
 _TCP_HEADER: Final = 20
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
-_IPPROTO_GRE: Final = 47
 #: AH, ESP, SCTP have other integrity checks, UDP-Lite and DCCP partial checksums.
-_UNCHECKED_PROTOCOLS: Final = frozenset((51, 50, 132, 136, 33))
+_UNCHECKED_PROTOCOLS: Final = frozenset((IPPROTO_AH, IPPROTO_ESP, IPPROTO_SCTP, IPPROTO_UDPLITE, IPPROTO_DCCP))
 
 #: Why the refused is not told so, as the trace says it.
 _LATER: Final = "it is a later fragment"
@@ -102,7 +110,7 @@ def _has_checksum(protocol: int, segment: bytes) -> bool:
         return False
     if protocol == IPPROTO_UDP and segment[6:8] == b"\0\0":
         return False
-    return protocol != _IPPROTO_GRE or bool(segment and segment[0] & 0x80)
+    return protocol != IPPROTO_GRE or bool(segment and segment[0] & 0x80)
 
 
 def _about(netns: Netns, packet: Packet, hook: int) -> About:
